@@ -1,0 +1,1 @@
+//! The blocksync reactor on channel 0x40.

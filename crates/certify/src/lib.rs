@@ -1,0 +1,1 @@
+//! What makes a block final: commit verification, pins, evidence.

@@ -1,0 +1,15 @@
+//! Keys, addresses, signatures and ZIP-215 batch verification.
+//!
+//! Everything that is signed or addressed on a CometBFT chain passes through here: ed25519 (the
+//! key type of consensus and of node keys) and secp256k1. Newer key kinds are carried so that
+//! decoding never fails on them, and are refused when a signature is to be verified.
+
+mod address;
+mod batch;
+mod hash;
+mod key;
+
+pub use address::{Address, NodeId, ParseIdError};
+pub use batch::BatchVerifier;
+pub use hash::{sha256, sha256_pair};
+pub use key::{KeyError, KeyType, PrivateKey, PublicKey, Signature, SignatureError};

@@ -1,0 +1,2 @@
+//! The `perihelion` binary.
+fn main() {}

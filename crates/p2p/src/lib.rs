@@ -1,0 +1,1 @@
+//! Peers over TCP: secret connection, MConnection, handshake, switch.

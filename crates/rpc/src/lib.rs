@@ -1,0 +1,1 @@
+//! JSON-RPC, status and metrics.

@@ -1,0 +1,1 @@
+//! The executor: certified block and state in, state out.

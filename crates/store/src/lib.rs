@@ -1,0 +1,1 @@
+//! Blocks, commits, state and indexes in RocksDB.

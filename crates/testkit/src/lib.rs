@@ -1,0 +1,1 @@
+//! Chains, simulated networks and lying peers for tests and benchmarks.

@@ -1,0 +1,1 @@
+//! Canonical sign bytes: what votes, proposals and vote extensions are signed over.

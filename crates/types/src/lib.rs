@@ -1,0 +1,53 @@
+//! Blocks, commits, validator sets, evidence, parameters, genesis: hashes, sign bytes, rules and
+//! JSON forms. Pure: no clock, no file, no socket.
+//!
+//! A value of these types is what arrived or what was read, with lengths that its Rust type
+//! implies; whether it obeys the protocol's stateless rules is said by its `validate_basic`.
+//! Decoding from protobuf (`TryFrom`) refuses what CometBFT's `FromProto` refuses.
+
+pub mod block;
+pub mod block_id;
+pub mod bounds;
+pub mod canonical;
+pub mod commit;
+pub mod error;
+pub mod evidence;
+pub mod fetched;
+pub mod genesis;
+pub mod hash;
+pub mod header;
+pub mod height;
+pub mod json;
+pub mod light;
+pub mod merkle;
+pub mod params;
+pub mod part_set;
+pub mod proposal;
+pub mod results;
+pub mod state;
+pub mod time;
+pub mod tx;
+pub mod validator;
+pub mod validator_set;
+pub mod vote;
+
+pub use block::{Block, Data};
+pub use block_id::{BlockId, PartSetHeader};
+pub use commit::{BlockIdFlag, Commit, CommitSig, ExtendedCommit, ExtendedCommitSig};
+pub use error::{DecodeError, InvalidError};
+pub use evidence::{DuplicateVoteEvidence, Evidence, LightClientAttackEvidence};
+pub use fetched::FetchedBlock;
+pub use genesis::Genesis;
+pub use hash::Hash;
+pub use header::{Header, Version};
+pub use height::{Height, HeightRange, Round};
+pub use light::{LightBlock, SignedHeader};
+pub use params::ConsensusParams;
+pub use part_set::{Part, PartSet};
+pub use perihelion_crypto::{Address, KeyType, NodeId, NodeId as PeerId, PublicKey};
+pub use proposal::Proposal;
+pub use state::State;
+pub use time::Time;
+pub use validator::Validator;
+pub use validator_set::ValidatorSet;
+pub use vote::{SignedMsgType, Vote};

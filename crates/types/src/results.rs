@@ -1,0 +1,1 @@
+//! Hash over the results of a block's transactions.
