@@ -10,7 +10,10 @@ fn proto_files(folder: &Path, found: &mut Vec<String>) -> Result<(), Box<dyn Err
         let path = entry.path();
         if path.is_dir() {
             proto_files(&path, found)?;
-        } else if path.extension().is_some_and(|extension| extension == "proto") {
+        } else if path
+            .extension()
+            .is_some_and(|extension| extension == "proto")
+        {
             found.push(path.display().to_string());
         }
     }

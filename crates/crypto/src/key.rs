@@ -125,7 +125,12 @@ impl From<&PublicKey> for pb::PublicKey {
 
 impl std::fmt::Debug for PublicKey {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        write!(f, "{:?}({})", self.key_type(), hex::encode_upper(self.as_bytes()))
+        write!(
+            f,
+            "{:?}({})",
+            self.key_type(),
+            hex::encode_upper(self.as_bytes())
+        )
     }
 }
 

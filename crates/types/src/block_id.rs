@@ -20,8 +20,13 @@ pub struct BlockId {
 
 impl BlockId {
     /// The id of nil, and of the block before the first.
-    pub const NIL: Self =
-        Self { hash: Hash::EMPTY, part_set_header: PartSetHeader { total: 0, hash: Hash::EMPTY } };
+    pub const NIL: Self = Self {
+        hash: Hash::EMPTY,
+        part_set_header: PartSetHeader {
+            total: 0,
+            hash: Hash::EMPTY,
+        },
+    };
 
     /// Whether it is nil.
     #[must_use]

@@ -51,6 +51,9 @@ impl From<prost::DecodeError> for DecodeError {
 impl InvalidError {
     /// Names what is invalid and why.
     pub fn new(what: &'static str, reason: impl Into<String>) -> Self {
-        Self { what, reason: reason.into() }
+        Self {
+            what,
+            reason: reason.into(),
+        }
     }
 }

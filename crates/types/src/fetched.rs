@@ -64,7 +64,10 @@ impl FetchedBlock {
     /// The same block without its extended commit.
     #[must_use]
     pub fn without_extended_commit(&self) -> Self {
-        Self { extended_commit: None, ..self.clone() }
+        Self {
+            extended_commit: None,
+            ..self.clone()
+        }
     }
 
     /// Memory that it holds, in bytes, for budgets: raw bytes and the decoded form's overhead.

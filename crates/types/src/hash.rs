@@ -43,10 +43,13 @@ impl TryFrom<&[u8]> for Hash {
         if bytes.is_empty() {
             return Ok(Self::EMPTY);
         }
-        bytes.try_into().map(Self::new).map_err(|_| DecodeError::Field {
-            field: "hash",
-            reason: format!("expected 0 or 32 bytes, got {}", bytes.len()),
-        })
+        bytes
+            .try_into()
+            .map(Self::new)
+            .map_err(|_| DecodeError::Field {
+                field: "hash",
+                reason: format!("expected 0 or 32 bytes, got {}", bytes.len()),
+            })
     }
 }
 

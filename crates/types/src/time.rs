@@ -15,7 +15,10 @@ impl Time {
     }
 
     /// Go's zero time, 0001-01-01T00:00:00Z, which stands for "no time".
-    pub const ZERO: Self = Self { seconds: -62_135_596_800, nanos: 0 };
+    pub const ZERO: Self = Self {
+        seconds: -62_135_596_800,
+        nanos: 0,
+    };
 
     /// Unix seconds.
     #[must_use]
@@ -32,13 +35,19 @@ impl Time {
 
 impl From<Time> for prost_types::Timestamp {
     fn from(time: Time) -> Self {
-        Self { seconds: time.seconds, nanos: time.nanos }
+        Self {
+            seconds: time.seconds,
+            nanos: time.nanos,
+        }
     }
 }
 
 impl From<prost_types::Timestamp> for Time {
     fn from(time: prost_types::Timestamp) -> Self {
-        Self { seconds: time.seconds, nanos: time.nanos }
+        Self {
+            seconds: time.seconds,
+            nanos: time.nanos,
+        }
     }
 }
 // Also: RFC 3339 with nanoseconds as Go prints it, parsing, arithmetic with durations.

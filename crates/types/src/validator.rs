@@ -17,6 +17,11 @@ impl Validator {
     /// A validator with priority 0.
     #[must_use]
     pub fn new(pub_key: PublicKey, voting_power: i64) -> Self {
-        Self { address: pub_key.address(), pub_key, voting_power, proposer_priority: 0 }
+        Self {
+            address: pub_key.address(),
+            pub_key,
+            voting_power,
+            proposer_priority: 0,
+        }
     }
 }

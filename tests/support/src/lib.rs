@@ -1,0 +1,128 @@
+//! Reads the golden vectors: bytes, hashes and verdicts made by running a real CometBFT.
+//!
+//! The folder is the one that `PERIHELION_VECTORS` names, else the copy in `tests/vectors`. Tests
+//! iterate over what they find. A file that is missing or has a field that the test does not know,
+//! and a list that is empty, fail the test: a vector that is not read must not look like one that
+//! passed.
+#![allow(clippy::missing_panics_doc, reason = "every function is an assertion")]
+
+use std::{
+    fs,
+    path::{Path, PathBuf},
+};
+
+use serde::{Deserialize, Deserializer, de::DeserializeOwned, de::Error as _};
+
+/// The folder of the vectors.
+#[must_use]
+pub fn folder() -> PathBuf {
+    std::env::var_os("PERIHELION_VECTORS").map_or_else(
+        || Path::new(env!("CARGO_MANIFEST_DIR")).join("../vectors"),
+        PathBuf::from,
+    )
+}
+
+/// The text of a file of the folder.
+#[must_use]
+pub fn read(file: &str) -> String {
+    let path = folder().join(file);
+    let text = fs::read_to_string(&path)
+        .unwrap_or_else(|error| panic!("vectors {}: {error}", path.display()));
+    assert!(
+        !text.trim().is_empty(),
+        "vectors {} are empty",
+        path.display()
+    );
+    text
+}
+
+/// A JSON file of the folder. Use types with `#[serde(deny_unknown_fields)]`.
+#[must_use]
+pub fn load<T: DeserializeOwned>(file: &str) -> T {
+    serde_json::from_str(&read(file)).unwrap_or_else(|error| panic!("vectors {file}: {error}"))
+}
+
+/// A file with one JSON object a line.
+#[must_use]
+pub fn load_lines<T: DeserializeOwned>(file: &str) -> Vec<T> {
+    read(file)
+        .lines()
+        .enumerate()
+        .map(|(index, line)| {
+            serde_json::from_str(line)
+                .unwrap_or_else(|error| panic!("vectors {file}, line {}: {error}", index + 1))
+        })
+        .collect()
+}
+
+/// Runs `check` on every case; an empty list fails.
+pub fn each<T>(list: &str, cases: &[T], mut check: impl FnMut(usize, &T)) {
+    assert!(
+        !cases.is_empty(),
+        "the list {list:?} of the vectors is empty"
+    );
+    for (index, case) in cases.iter().enumerate() {
+        check(index, case);
+    }
+}
+
+/// Bytes, as lower-case hexadecimal in the file.
+#[derive(Clone, PartialEq, Eq, Default)]
+pub struct Hex(pub Vec<u8>);
+
+impl<'de> Deserialize<'de> for Hex {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        let text = String::deserialize(deserializer)?;
+        hex::decode(&text).map(Self).map_err(D::Error::custom)
+    }
+}
+
+impl std::fmt::Debug for Hex {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(&hex::encode(&self.0))
+    }
+}
+
+impl std::ops::Deref for Hex {
+    type Target = [u8];
+
+    fn deref(&self) -> &[u8] {
+        &self.0
+    }
+}
+
+/// A moment: Unix seconds, nanoseconds and RFC 3339.
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+#[serde(deny_unknown_fields)]
+#[allow(missing_docs)]
+pub struct Moment {
+    pub seconds: i64,
+    pub nanos: i32,
+    pub text: String,
+}
+
+/// What CometBFT said. Texts and `class` are for a reader; `ok` decides.
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+#[serde(deny_unknown_fields)]
+#[allow(missing_docs)]
+pub struct Verdict {
+    pub ok: bool,
+    #[serde(default)]
+    pub error: Option<String>,
+    #[serde(default)]
+    pub panic: Option<String>,
+    #[serde(default)]
+    pub class: Option<String>,
+}
+
+impl Verdict {
+    /// Fails unless `result` is accepted exactly when CometBFT accepted.
+    pub fn assert_agrees<T, E: std::fmt::Debug>(&self, what: &str, result: &Result<T, E>) {
+        assert_eq!(
+            result.is_ok(),
+            self.ok,
+            "{what}: CometBFT said {self:?}, we say {:?}",
+            result.as_ref().err()
+        );
+    }
+}
