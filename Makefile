@@ -1,0 +1,48 @@
+# Perihelion. `make` lists the targets.
+SHELL := bash
+.DEFAULT_GOAL := help
+CARGO ?= cargo
+
+# RocksDB is compiled once into the user's cache (.ci/setup) and linked from there.
+export ROCKSDB_LIB_DIR := $(shell .ci/setup cache)
+export ROCKSDB_STATIC := 1
+
+.PHONY: help setup build localnet test test-quick lint bench bench-quick interop vectors docs clean
+
+help: ## this list
+	@awk -F':.*## ' '/^[a-z-]+:.*## /{printf "  make %-14s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+
+setup: ## install or name what the build needs; compile RocksDB once
+	@.ci/setup
+
+build: setup ## the perihelion binary, optimised: target/release/perihelion
+	$(CARGO) build --release --locked -p perihelion-node
+
+localnet: build ## a network on this machine, its progress live; Ctrl-C ends it
+	$(CARGO) run --release --locked -q -p perihelion-testkit --bin localnet
+
+test: setup ## every test
+	$(CARGO) test --workspace --locked
+
+lint: setup ## formatting, clippy without a warning, dependencies
+	$(CARGO) fmt --all --check
+	$(CARGO) clippy --workspace --all-targets --locked -- -D warnings
+	@if command -v cargo-deny >/dev/null; then \
+	  $(CARGO) deny --offline --log-level error check bans licenses sources; \
+	else echo "cargo-deny is not installed (cargo install cargo-deny): dependencies were NOT checked"; fi
+
+bench: setup ## stages and whole syncs; beside CometBFT when COMETBFT names a binary
+	$(CARGO) bench --locked -p perihelion-testkit
+	$(CARGO) run --release --locked -q -p perihelion-testkit --bin bench-sync
+
+interop: build ## against a real CometBFT: COMETBFT=/path/to/cometbft make interop
+	$(CARGO) test --release --locked -p perihelion-testkit --test interop -- --nocapture --test-threads=1
+
+vectors: ## make tests/vectors again (needs Go 1.25 or newer)
+	cd tests/vectors/maker && go run . .. && go run -modfile=go40.mod -tags v40 . .. && go run . check ..
+
+docs: setup ## the API's documentation, without a warning
+	RUSTDOCFLAGS="-D warnings" $(CARGO) doc --workspace --no-deps --locked --quiet
+
+clean: ## remove what was built (the cached RocksDB stays)
+	$(CARGO) clean
