@@ -1,0 +1,375 @@
+use std::{
+    any::Any,
+    panic::{AssertUnwindSafe, catch_unwind},
+    sync::{Arc, Mutex, PoisonError},
+    time::{Duration, Instant},
+};
+
+use perihelion_types::Height;
+
+use crate::{
+    AppError, AppFault, AppWrite, Application, CallName, Persistence,
+    types::{
+        RequestApplySnapshotChunk, RequestCheckTx, RequestCommit, RequestExtendVote,
+        RequestFinalizeBlock, RequestInfo, RequestInitChain, RequestListSnapshots,
+        RequestLoadSnapshotChunk, RequestOfferSnapshot, RequestPrepareProposal,
+        RequestProcessProposal, RequestQuery, RequestVerifyVoteExtension,
+        ResponseApplySnapshotChunk, ResponseCheckTx, ResponseCommit, ResponseExtendVote,
+        ResponseFinalizeBlock, ResponseInfo, ResponseInitChain, ResponseListSnapshots,
+        ResponseLoadSnapshotChunk, ResponseOfferSnapshot, ResponsePrepareProposal,
+        ResponseProcessProposal, ResponseQuery, ResponseVerifyVoteExtension,
+        response_process_proposal::ProposalStatus, response_verify_vote_extension::VerifyStatus,
+    },
+};
+
+/// The four connections to one application, each with the calls of its role.
+#[derive(Clone)]
+pub struct AppConnections {
+    /// Decides and executes blocks; owned by the executor.
+    pub consensus: ConsensusConnection,
+    /// Checks transactions.
+    pub mempool: MempoolConnection,
+    /// Answers about the application's state.
+    pub query: QueryConnection,
+    /// Makes and restores snapshots.
+    pub snapshot: SnapshotConnection,
+}
+
+impl AppConnections {
+    /// Connections to an application in this process. A client of an application elsewhere
+    /// implements [`Application`] itself and comes in by the same door.
+    #[must_use]
+    pub fn in_process(app: Arc<dyn Application>) -> Self {
+        Self {
+            consensus: ConsensusConnection(Line::new(Arc::clone(&app))),
+            mempool: MempoolConnection(Line::new(Arc::clone(&app))),
+            query: QueryConnection(Line::new(Arc::clone(&app))),
+            snapshot: SnapshotConnection(Line::new(app)),
+        }
+    }
+}
+
+/// The connection that executes blocks. Clones share the application and [`Self::busy`].
+#[derive(Clone)]
+pub struct ConsensusConnection(Line);
+/// The connection that checks transactions.
+#[derive(Clone)]
+pub struct MempoolConnection(Line);
+/// The connection that answers questions.
+#[derive(Clone)]
+pub struct QueryConnection(Line);
+/// The connection for snapshots.
+#[derive(Clone)]
+pub struct SnapshotConnection(Line);
+
+#[allow(missing_docs)]
+impl ConsensusConnection {
+    /// The call that is running, and for how long.
+    #[must_use]
+    pub fn busy(&self) -> Option<(CallName, Duration)> {
+        self.0.busy()
+    }
+
+    /// Who keeps the application's state.
+    #[must_use]
+    pub fn persistence(&self) -> Persistence {
+        self.0.app.persistence()
+    }
+
+    /// See [`Application::take_writes`].
+    ///
+    /// # Errors
+    /// When the application panics; told as of `Commit`, whose changes these are.
+    pub fn take_writes(&self, height: Height) -> Result<Option<Vec<AppWrite>>, AppError> {
+        self.0
+            .call(CallName::Commit, Some(height), |app| Ok(app.take_writes()))
+    }
+
+    /// # Errors
+    /// When the application fails or panics.
+    pub fn init_chain(&self, request: &RequestInitChain) -> Result<ResponseInitChain, AppError> {
+        let height = Height::new(request.initial_height);
+        self.0.call(CallName::InitChain, Some(height), |app| {
+            app.init_chain(request)
+        })
+    }
+
+    /// # Errors
+    /// When the application fails or panics, or returns more bytes than it was allowed.
+    pub fn prepare_proposal(
+        &self,
+        request: &RequestPrepareProposal,
+    ) -> Result<ResponsePrepareProposal, AppError> {
+        let height = Some(Height::new(request.height));
+        self.0.call(CallName::PrepareProposal, height, |app| {
+            let response = app.prepare_proposal(request)?;
+            let size: usize = response.txs.iter().map(|tx| encoded_tx_size(tx)).sum();
+            let allowed = usize::try_from(request.max_tx_bytes).unwrap_or(0);
+            if size > allowed {
+                return Err(AppFault::Contradiction(format!(
+                    "transactions of {size} bytes, at most {allowed} were asked for"
+                )));
+            }
+            Ok(response)
+        })
+    }
+
+    /// # Errors
+    /// When the application fails or panics, or neither accepts nor rejects.
+    pub fn process_proposal(
+        &self,
+        request: &RequestProcessProposal,
+    ) -> Result<ResponseProcessProposal, AppError> {
+        let height = Some(Height::new(request.height));
+        self.0.call(CallName::ProcessProposal, height, |app| {
+            let response = app.process_proposal(request)?;
+            match response.status() {
+                ProposalStatus::Accept | ProposalStatus::Reject => Ok(response),
+                ProposalStatus::Unknown => Err(unknown_status(response.status)),
+            }
+        })
+    }
+
+    /// # Errors
+    /// When the application fails or panics.
+    pub fn extend_vote(&self, request: &RequestExtendVote) -> Result<ResponseExtendVote, AppError> {
+        let height = Some(Height::new(request.height));
+        self.0
+            .call(CallName::ExtendVote, height, |app| app.extend_vote(request))
+    }
+
+    /// # Errors
+    /// When the application fails or panics, or neither accepts nor rejects.
+    pub fn verify_vote_extension(
+        &self,
+        request: &RequestVerifyVoteExtension,
+    ) -> Result<ResponseVerifyVoteExtension, AppError> {
+        let height = Some(Height::new(request.height));
+        self.0.call(CallName::VerifyVoteExtension, height, |app| {
+            let response = app.verify_vote_extension(request)?;
+            match response.status() {
+                VerifyStatus::Accept | VerifyStatus::Reject => Ok(response),
+                VerifyStatus::Unknown => Err(unknown_status(response.status)),
+            }
+        })
+    }
+
+    /// # Errors
+    /// When the application fails or panics, or does not give one result a transaction.
+    pub fn finalize_block(
+        &self,
+        request: &RequestFinalizeBlock,
+    ) -> Result<ResponseFinalizeBlock, AppError> {
+        let height = Some(Height::new(request.height));
+        self.0.call(CallName::FinalizeBlock, height, |app| {
+            let response = app.finalize_block(request)?;
+            let (results, txs) = (response.tx_results.len(), request.txs.len());
+            if results != txs {
+                return Err(AppFault::Contradiction(format!(
+                    "{results} results for {txs} transactions"
+                )));
+            }
+            Ok(response)
+        })
+    }
+
+    /// Commits the block of `height`, the last one that was finalized.
+    ///
+    /// # Errors
+    /// When the application fails or panics, or asks to retain from a negative height.
+    pub fn commit(&self, height: Height) -> Result<ResponseCommit, AppError> {
+        self.0.call(CallName::Commit, Some(height), |app| {
+            let response = app.commit(&RequestCommit {})?;
+            if response.retain_height < 0 {
+                return Err(AppFault::Contradiction(format!(
+                    "retain height {}",
+                    response.retain_height
+                )));
+            }
+            Ok(response)
+        })
+    }
+}
+
+#[allow(missing_docs)]
+impl MempoolConnection {
+    /// The call that is running, and for how long.
+    #[must_use]
+    pub fn busy(&self) -> Option<(CallName, Duration)> {
+        self.0.busy()
+    }
+
+    /// # Errors
+    /// When the application fails or panics.
+    pub fn check_tx(&self, request: &RequestCheckTx) -> Result<ResponseCheckTx, AppError> {
+        self.0
+            .call(CallName::CheckTx, None, |app| app.check_tx(request))
+    }
+
+    /// # Errors
+    /// When the application fails or panics.
+    pub fn flush(&self) -> Result<(), AppError> {
+        self.0.call(CallName::Flush, None, |app| app.flush())
+    }
+}
+
+#[allow(missing_docs)]
+impl QueryConnection {
+    /// The call that is running, and for how long.
+    #[must_use]
+    pub fn busy(&self) -> Option<(CallName, Duration)> {
+        self.0.busy()
+    }
+
+    /// # Errors
+    /// When the application fails or panics.
+    pub fn echo(&self, message: &str) -> Result<String, AppError> {
+        self.0.call(CallName::Echo, None, |app| app.echo(message))
+    }
+
+    /// # Errors
+    /// When the application fails or panics, or says that it has a negative height.
+    pub fn info(&self, request: &RequestInfo) -> Result<ResponseInfo, AppError> {
+        self.0.call(CallName::Info, None, |app| {
+            let response = app.info(request)?;
+            if response.last_block_height < 0 {
+                return Err(AppFault::Contradiction(format!(
+                    "last block height {}",
+                    response.last_block_height
+                )));
+            }
+            Ok(response)
+        })
+    }
+
+    /// # Errors
+    /// When the application fails or panics.
+    pub fn query(&self, request: &RequestQuery) -> Result<ResponseQuery, AppError> {
+        self.0.call(CallName::Query, None, |app| app.query(request))
+    }
+}
+
+#[allow(missing_docs)]
+impl SnapshotConnection {
+    /// The call that is running, and for how long.
+    #[must_use]
+    pub fn busy(&self) -> Option<(CallName, Duration)> {
+        self.0.busy()
+    }
+
+    /// # Errors
+    /// When the application fails or panics.
+    pub fn list_snapshots(
+        &self,
+        request: &RequestListSnapshots,
+    ) -> Result<ResponseListSnapshots, AppError> {
+        self.0.call(CallName::ListSnapshots, None, |app| {
+            app.list_snapshots(request)
+        })
+    }
+
+    /// # Errors
+    /// When the application fails or panics.
+    pub fn offer_snapshot(
+        &self,
+        request: &RequestOfferSnapshot,
+    ) -> Result<ResponseOfferSnapshot, AppError> {
+        let height = request.snapshot.as_ref().map(|snapshot| snapshot.height);
+        self.0.call(
+            CallName::OfferSnapshot,
+            height.map(snapshot_height),
+            |app| app.offer_snapshot(request),
+        )
+    }
+
+    /// # Errors
+    /// When the application fails or panics.
+    pub fn load_snapshot_chunk(
+        &self,
+        request: &RequestLoadSnapshotChunk,
+    ) -> Result<ResponseLoadSnapshotChunk, AppError> {
+        let height = Some(snapshot_height(request.height));
+        self.0.call(CallName::LoadSnapshotChunk, height, |app| {
+            app.load_snapshot_chunk(request)
+        })
+    }
+
+    /// # Errors
+    /// When the application fails or panics.
+    pub fn apply_snapshot_chunk(
+        &self,
+        request: &RequestApplySnapshotChunk,
+    ) -> Result<ResponseApplySnapshotChunk, AppError> {
+        self.0.call(CallName::ApplySnapshotChunk, None, |app| {
+            app.apply_snapshot_chunk(request)
+        })
+    }
+}
+
+/// One connection: the application and the call that runs.
+#[derive(Clone)]
+struct Line {
+    app: Arc<dyn Application>,
+    running: Arc<Mutex<Option<(CallName, Instant)>>>,
+}
+
+impl Line {
+    fn new(app: Arc<dyn Application>) -> Self {
+        Self {
+            app,
+            running: Arc::default(),
+        }
+    }
+
+    fn busy(&self) -> Option<(CallName, Duration)> {
+        let running = self.running.lock().unwrap_or_else(PoisonError::into_inner);
+        running.map(|(call, since)| (call, since.elapsed()))
+    }
+
+    fn note(&self, running: Option<(CallName, Instant)>) {
+        *self.running.lock().unwrap_or_else(PoisonError::into_inner) = running;
+    }
+
+    /// Runs one call, with its name readable meanwhile and its panic turned into an error.
+    fn call<R>(
+        &self,
+        call: CallName,
+        height: Option<Height>,
+        run: impl FnOnce(&dyn Application) -> Result<R, AppFault>,
+    ) -> Result<R, AppError> {
+        self.note(Some((call, Instant::now())));
+        // A half-changed application is never called again: its caller stops at the first error.
+        let outcome = catch_unwind(AssertUnwindSafe(|| run(&*self.app)));
+        self.note(None);
+        outcome
+            .unwrap_or_else(|panic| Err(AppFault::Panicked(panic_text(&*panic))))
+            .map_err(|reason| AppError {
+                call,
+                height,
+                reason,
+            })
+    }
+}
+
+fn panic_text(panic: &(dyn Any + Send)) -> String {
+    if let Some(text) = panic.downcast_ref::<&str>() {
+        (*text).to_owned()
+    } else if let Some(text) = panic.downcast_ref::<String>() {
+        text.clone()
+    } else {
+        "without a message".to_owned()
+    }
+}
+
+fn unknown_status(status: i32) -> AppFault {
+    AppFault::Contradiction(format!("status {status} neither accepts nor rejects"))
+}
+
+fn snapshot_height(height: u64) -> Height {
+    Height::new(i64::try_from(height).unwrap_or(i64::MAX))
+}
+
+/// Bytes of a transaction as a block's data holds it: tag, length, content.
+fn encoded_tx_size(tx: &[u8]) -> usize {
+    1 + prost::length_delimiter_len(tx.len()) + tx.len()
+}

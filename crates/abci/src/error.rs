@@ -1,0 +1,85 @@
+use std::fmt;
+
+use perihelion_types::Height;
+use thiserror::Error;
+
+use crate::AppStoreError;
+
+/// A call of ABCI 2.0.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[allow(missing_docs)]
+pub enum CallName {
+    Echo,
+    Flush,
+    Info,
+    Query,
+    CheckTx,
+    InitChain,
+    PrepareProposal,
+    ProcessProposal,
+    ExtendVote,
+    VerifyVoteExtension,
+    FinalizeBlock,
+    Commit,
+    ListSnapshots,
+    OfferSnapshot,
+    LoadSnapshotChunk,
+    ApplySnapshotChunk,
+}
+
+impl fmt::Display for CallName {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Debug::fmt(self, f)
+    }
+}
+
+/// What went wrong inside an application.
+#[derive(Debug, Clone, PartialEq, Eq, Error)]
+pub enum AppFault {
+    /// The application said that it cannot answer.
+    #[error("{0}")]
+    Failed(String),
+    /// The application panicked; its state is unknown from here on.
+    #[error("it panicked: {0}")]
+    Panicked(String),
+    /// The answer breaks a rule of ABCI.
+    #[error("its answer breaks a rule: {0}")]
+    Contradiction(String),
+    /// The application could not read what it keeps.
+    #[error(transparent)]
+    Store(#[from] AppStoreError),
+    /// The connection to the application is closed.
+    #[error("the connection is closed: {0}")]
+    Closed(String),
+}
+
+/// A call of the application failed: which, at what height, and why.
+///
+/// The application must be taken for broken: the node stops without storing the block that was
+/// being executed.
+#[derive(Debug, Clone, PartialEq, Eq, Error)]
+pub struct AppError {
+    /// The call.
+    pub call: CallName,
+    /// The height that the call was about, where it is about one.
+    pub height: Option<Height>,
+    /// What went wrong.
+    pub reason: AppFault,
+}
+
+impl fmt::Display for AppError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "application, call {}", self.call)?;
+        if let Some(height) = self.height {
+            write!(f, " at height {height}")?;
+        }
+        write!(f, ": {}", self.reason)
+    }
+}
+
+impl AppFault {
+    /// The application cannot answer, for `reason`.
+    pub fn failed(reason: impl Into<String>) -> Self {
+        Self::Failed(reason.into())
+    }
+}

@@ -1,0 +1,387 @@
+//! The key-value application: equal to CometBFT's example of the same name in every answer, so
+//! that nodes of both kinds can run one chain.
+
+mod events;
+mod overlay;
+mod tx;
+
+use std::{
+    collections::HashMap,
+    sync::{Arc, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard},
+};
+
+use bytes::Bytes;
+use perihelion_crypto::PublicKey;
+use prost::Message as _;
+use serde::{Deserialize, Serialize};
+
+use self::{overlay::Overlay, tx::ValidatorTx};
+use crate::{
+    ABCI_VERSION, AppFault, AppStore, AppWrite, Application, MemoryAppStore, Persistence,
+    types::{
+        self, MisbehaviorType, RequestCheckTx, RequestCommit, RequestFinalizeBlock, RequestInfo,
+        RequestInitChain, RequestPrepareProposal, RequestProcessProposal, RequestQuery,
+        ResponseCheckTx, ResponseCommit, ResponseFinalizeBlock, ResponseInfo, ResponseInitChain,
+        ResponsePrepareProposal, ResponseProcessProposal, ResponseQuery, ValidatorUpdate,
+        response_process_proposal::ProposalStatus,
+    },
+};
+
+const APP_VERSION: u64 = 1;
+/// The code of a transaction that the application does not take.
+const INVALID_TX_FORMAT: u32 = 2;
+const STATE_KEY: &[u8] = b"stateKey";
+const PAIR_PREFIX: &[u8] = b"kvPairKey:";
+
+/// Settings of the application.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct KvStoreOptions {
+    /// Blocks to retain: from this height on, `Commit` lets the node prune what is older. 0 (the
+    /// default) keeps all.
+    pub retain_blocks: i64,
+    /// Whether blocks have events too. No by default: they are for tests of indexing.
+    pub block_events: bool,
+}
+
+/// The key-value application. A transaction is `key=value`, or `val=type!key!power` to change a
+/// validator; the app hash is the number of transactions so far.
+///
+/// What it keeps is read through an [`AppStore`]; in memory are the validators and the changes of
+/// at most two blocks.
+pub struct KvStore {
+    options: KvStoreOptions,
+    /// The application's own store when it is volatile.
+    memory: Option<Arc<MemoryAppStore>>,
+    inner: RwLock<Inner>,
+}
+
+struct Inner {
+    data: Overlay,
+    progress: Progress,
+    staged_txs: Vec<Bytes>,
+    validator_updates: Vec<ValidatorUpdate>,
+    /// Keys of the validators by address, to punish by.
+    validators: HashMap<Vec<u8>, types::PublicKey>,
+}
+
+/// What is stored under [`STATE_KEY`], as JSON.
+#[derive(Debug, Clone, Copy, Default, Serialize, Deserialize)]
+struct Progress {
+    /// Transactions executed so far.
+    size: i64,
+    /// The last block finalized.
+    height: i64,
+}
+
+impl Progress {
+    /// The zig-zag varint of the size, filled up with zeros to eight bytes (ten where eight do not
+    /// hold it, which no chain reaches).
+    fn hash(self) -> Bytes {
+        let mut rest = (self.size << 1 ^ self.size >> 63).cast_unsigned();
+        let mut hash = Vec::with_capacity(8);
+        while rest >= 0x80 {
+            hash.push((rest & 0x7f) as u8 | 0x80);
+            rest >>= 7;
+        }
+        hash.push(rest as u8);
+        hash.resize(hash.len().max(8), 0);
+        hash.into()
+    }
+}
+
+impl KvStore {
+    /// The application that is lost with the process.
+    #[must_use]
+    pub fn in_memory(options: KvStoreOptions) -> Self {
+        let memory = Arc::new(MemoryAppStore::new());
+        let data = Overlay::new(Arc::clone(&memory) as Arc<dyn AppStore>);
+        Self::with(options, data, Progress::default(), Some(memory))
+    }
+
+    /// The application whose changes are stored by the node together with each block, and read
+    /// through `store`.
+    ///
+    /// # Errors
+    /// When `store` cannot be read or holds something else.
+    pub fn persistent(store: Arc<dyn AppStore>, options: KvStoreOptions) -> Result<Self, AppFault> {
+        let progress = match store.get(STATE_KEY)? {
+            None => Progress::default(),
+            Some(json) => serde_json::from_slice(&json).map_err(|error| {
+                AppFault::failed(format!("the state of the key-value application: {error}"))
+            })?,
+        };
+        Ok(Self::with(options, Overlay::new(store), progress, None))
+    }
+
+    fn with(
+        options: KvStoreOptions,
+        data: Overlay,
+        progress: Progress,
+        memory: Option<Arc<MemoryAppStore>>,
+    ) -> Self {
+        Self {
+            options,
+            memory,
+            inner: RwLock::new(Inner {
+                data,
+                progress,
+                staged_txs: Vec::new(),
+                validator_updates: Vec::new(),
+                validators: HashMap::new(),
+            }),
+        }
+    }
+
+    fn read(&self) -> RwLockReadGuard<'_, Inner> {
+        self.inner.read().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn write(&self) -> RwLockWriteGuard<'_, Inner> {
+        self.inner.write().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// The volatile application stores its own changes.
+    fn settle(&self, inner: &mut Inner) {
+        if let Some(memory) = &self.memory {
+            memory.write(inner.data.take());
+        }
+    }
+}
+
+impl Inner {
+    fn load_validators(&mut self) -> Result<(), AppFault> {
+        for (_, value) in self.data.scan_prefix(tx::VALIDATOR_PREFIX)? {
+            let update = ValidatorUpdate::decode_length_delimited(&value[..])
+                .map_err(|error| AppFault::failed(format!("a stored validator: {error}")))?;
+            let (wire, key) = public_key(&update)?;
+            self.validators
+                .insert(key.address().as_bytes().to_vec(), wire);
+        }
+        Ok(())
+    }
+
+    /// Adds, changes or removes a validator.
+    fn update_validator(&mut self, update: &ValidatorUpdate) -> Result<(), AppFault> {
+        let (wire, key) = public_key(update)?;
+        let address = key.address().as_bytes().to_vec();
+        let name = [tx::VALIDATOR_PREFIX, key.as_bytes()].concat();
+        if update.power == 0 {
+            self.data.delete(name);
+            self.validators.remove(&address);
+        } else {
+            self.data.set(name, update.encode_length_delimited_to_vec());
+            self.validators.insert(address, wire);
+        }
+        Ok(())
+    }
+
+    /// Takes one power from each validator that voted twice.
+    fn punish(&mut self, request: &RequestFinalizeBlock) -> Result<(), AppFault> {
+        for misbehavior in &request.misbehavior {
+            if misbehavior.r#type() != MisbehaviorType::DuplicateVote {
+                continue;
+            }
+            let culprit = misbehavior.validator.clone().unwrap_or_default();
+            let key = self.validators.get(&culprit.address[..]).ok_or_else(|| {
+                AppFault::failed(format!(
+                    "validator {:X} is to be punished and is not known",
+                    culprit.address
+                ))
+            })?;
+            self.validator_updates.push(ValidatorUpdate {
+                pub_key: Some(key.clone()),
+                power: culprit.power.wrapping_sub(1),
+            });
+        }
+        Ok(())
+    }
+}
+
+impl Application for KvStore {
+    fn info(&self, _request: &RequestInfo) -> Result<ResponseInfo, AppFault> {
+        let mut inner = self.write();
+        if inner.validators.is_empty() && inner.progress.height > 0 {
+            inner.load_validators()?;
+        }
+        Ok(ResponseInfo {
+            data: format!("{{\"size\":{}}}", inner.progress.size),
+            version: ABCI_VERSION.to_owned(),
+            app_version: APP_VERSION,
+            last_block_height: inner.progress.height,
+            last_block_app_hash: inner.progress.hash(),
+        })
+    }
+
+    fn init_chain(&self, request: &RequestInitChain) -> Result<ResponseInitChain, AppFault> {
+        let mut inner = self.write();
+        for validator in &request.validators {
+            inner.update_validator(validator)?;
+        }
+        self.settle(&mut inner);
+        Ok(ResponseInitChain {
+            app_hash: inner.progress.hash(),
+            ..ResponseInitChain::default()
+        })
+    }
+
+    fn check_tx(&self, request: &RequestCheckTx) -> Result<ResponseCheckTx, AppFault> {
+        Ok(if tx::is_valid(&request.tx) {
+            ResponseCheckTx {
+                gas_wanted: 1,
+                ..ResponseCheckTx::default()
+            }
+        } else {
+            ResponseCheckTx {
+                code: INVALID_TX_FORMAT,
+                ..ResponseCheckTx::default()
+            }
+        })
+    }
+
+    /// Drops what is invalid and turns the first `:` of each transaction into `=`.
+    fn prepare_proposal(
+        &self,
+        request: &RequestPrepareProposal,
+    ) -> Result<ResponsePrepareProposal, AppFault> {
+        let format = |tx: &Bytes| match tx.iter().position(|byte| *byte == b':') {
+            None => tx.clone(),
+            Some(colon) => {
+                let mut formatted = tx.to_vec();
+                formatted[colon] = b'=';
+                formatted.into()
+            }
+        };
+        let valid = request.txs.iter().filter(|tx| tx::is_valid(tx));
+        Ok(ResponsePrepareProposal {
+            txs: valid.map(format).collect(),
+        })
+    }
+
+    fn process_proposal(
+        &self,
+        request: &RequestProcessProposal,
+    ) -> Result<ResponseProcessProposal, AppFault> {
+        let status = if request.txs.iter().all(|tx| tx::is_valid(tx)) {
+            ProposalStatus::Accept
+        } else {
+            ProposalStatus::Reject
+        };
+        Ok(ResponseProcessProposal {
+            status: status.into(),
+        })
+    }
+
+    /// A transaction that `check_tx` refuses ends the call with those before it counted: the
+    /// block cannot be committed, and the node stops.
+    fn finalize_block(
+        &self,
+        request: &RequestFinalizeBlock,
+    ) -> Result<ResponseFinalizeBlock, AppFault> {
+        let mut inner = self.write();
+        inner.validator_updates.clear();
+        inner.staged_txs.clear();
+        inner.punish(request)?;
+        let mut tx_results = Vec::with_capacity(request.txs.len());
+        for tx in &request.txs {
+            if tx::is_validator_tx(tx) {
+                let update = ValidatorTx::parse(tx).and_then(ValidatorTx::into_update);
+                inner
+                    .validator_updates
+                    .push(update.map_err(AppFault::Failed)?);
+            } else {
+                inner.staged_txs.push(tx.clone());
+            }
+            tx_results.push(events::tx_result(tx));
+            inner.progress.size += 1;
+        }
+        inner.progress.height = request.height;
+        Ok(ResponseFinalizeBlock {
+            events: if self.options.block_events {
+                events::block_events(request.height)
+            } else {
+                Vec::new()
+            },
+            tx_results,
+            validator_updates: inner.validator_updates.clone(),
+            consensus_param_updates: None,
+            app_hash: inner.progress.hash(),
+        })
+    }
+
+    fn commit(&self, _request: &RequestCommit) -> Result<ResponseCommit, AppFault> {
+        let mut guard = self.write();
+        let inner = &mut *guard;
+        for update in std::mem::take(&mut inner.validator_updates) {
+            inner.update_validator(&update)?;
+        }
+        for tx in std::mem::take(&mut inner.staged_txs) {
+            let (key, value) = tx::split_pair(&tx).ok_or_else(|| {
+                AppFault::failed(format!("transaction {tx:?} is no pair of key and value"))
+            })?;
+            let key = [PAIR_PREFIX, key].concat();
+            inner.data.set(key, value.to_vec());
+        }
+        let progress = serde_json::to_vec(&inner.progress)
+            .map_err(|error| AppFault::failed(format!("state as JSON: {error}")))?;
+        inner.data.set(STATE_KEY.to_vec(), progress);
+        self.settle(inner);
+        let (height, retain) = (inner.progress.height, self.options.retain_blocks);
+        Ok(ResponseCommit {
+            retain_height: if retain > 0 && height >= retain {
+                height - retain + 1
+            } else {
+                0
+            },
+        })
+    }
+
+    /// The value of a key, or, under the path `/val`, of a validator's key. There are no proofs.
+    fn query(&self, request: &RequestQuery) -> Result<ResponseQuery, AppFault> {
+        let inner = self.read();
+        if request.path == "/val" {
+            let name = [tx::VALIDATOR_PREFIX, &request.data].concat();
+            return Ok(ResponseQuery {
+                key: request.data.clone(),
+                value: inner.data.get(&name)?.unwrap_or_default().into(),
+                ..ResponseQuery::default()
+            });
+        }
+        let value = inner.data.get(&[PAIR_PREFIX, &request.data].concat())?;
+        Ok(ResponseQuery {
+            log: if value.is_some() {
+                "exists"
+            } else {
+                "does not exist"
+            }
+            .to_owned(),
+            index: if request.prove { -1 } else { 0 },
+            key: request.data.clone(),
+            value: value.unwrap_or_default().into(),
+            height: inner.progress.height,
+            ..ResponseQuery::default()
+        })
+    }
+
+    fn persistence(&self) -> Persistence {
+        if self.memory.is_some() {
+            Persistence::Volatile
+        } else {
+            Persistence::InBlock
+        }
+    }
+
+    fn take_writes(&self) -> Option<Vec<AppWrite>> {
+        if self.memory.is_some() {
+            return None;
+        }
+        Some(self.write().data.take())
+    }
+}
+
+/// A validator's key, as the schema has it and decoded.
+fn public_key(update: &ValidatorUpdate) -> Result<(types::PublicKey, PublicKey), AppFault> {
+    let wire = update.pub_key.clone().unwrap_or_default();
+    let key = PublicKey::try_from(wire.clone())
+        .map_err(|error| AppFault::failed(format!("a validator's key: {error}")))?;
+    Ok((wire, key))
+}

@@ -1,0 +1,77 @@
+use std::{
+    collections::BTreeMap,
+    sync::{PoisonError, RwLock},
+};
+
+use thiserror::Error;
+
+/// One change to what a built-in application keeps.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct AppWrite {
+    /// The key.
+    pub key: Vec<u8>,
+    /// The value, or `None` to delete the key.
+    pub value: Option<Vec<u8>>,
+}
+
+/// What a built-in application keeps could not be read.
+#[derive(Debug, Clone, PartialEq, Eq, Error)]
+#[error("the application's data cannot be read: {0}")]
+pub struct AppStoreError(pub String);
+
+/// Reads of what a built-in application keeps. It is written by whoever applies the
+/// application's [`AppWrite`]s together with the block that caused them.
+pub trait AppStore: Send + Sync + 'static {
+    /// The value of `key`, `None` when it is not there.
+    ///
+    /// # Errors
+    /// When the store cannot be read.
+    fn get(&self, key: &[u8]) -> Result<Option<Vec<u8>>, AppStoreError>;
+
+    /// All keys that begin with `prefix`, in their order. For prefixes of few keys only.
+    ///
+    /// # Errors
+    /// When the store cannot be read.
+    fn scan_prefix(&self, prefix: &[u8]) -> Result<Vec<(Vec<u8>, Vec<u8>)>, AppStoreError>;
+}
+
+/// An [`AppStore`] in memory, lost with the process.
+#[derive(Debug, Default)]
+pub struct MemoryAppStore {
+    values: RwLock<BTreeMap<Vec<u8>, Vec<u8>>>,
+}
+
+impl MemoryAppStore {
+    /// An empty store.
+    #[must_use]
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// Applies changes, in their order.
+    pub fn write(&self, writes: impl IntoIterator<Item = AppWrite>) {
+        let mut values = self.values.write().unwrap_or_else(PoisonError::into_inner);
+        for write in writes {
+            match write.value {
+                Some(value) => values.insert(write.key, value),
+                None => values.remove(&write.key),
+            };
+        }
+    }
+}
+
+impl AppStore for MemoryAppStore {
+    fn get(&self, key: &[u8]) -> Result<Option<Vec<u8>>, AppStoreError> {
+        let values = self.values.read().unwrap_or_else(PoisonError::into_inner);
+        Ok(values.get(key).cloned())
+    }
+
+    fn scan_prefix(&self, prefix: &[u8]) -> Result<Vec<(Vec<u8>, Vec<u8>)>, AppStoreError> {
+        let values = self.values.read().unwrap_or_else(PoisonError::into_inner);
+        Ok(values
+            .range(prefix.to_vec()..)
+            .take_while(|(key, _)| key.starts_with(prefix))
+            .map(|(key, value)| (key.clone(), value.clone()))
+            .collect())
+    }
+}

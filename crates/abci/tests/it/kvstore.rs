@@ -1,0 +1,172 @@
+use std::sync::Arc;
+
+use bytes::Bytes;
+use perihelion_abci::{
+    Application, KvStore, KvStoreOptions, MemoryAppStore, Persistence,
+    types::{
+        Misbehavior, MisbehaviorType, PublicKey, RequestCommit, RequestFinalizeBlock, RequestInfo,
+        RequestInitChain, RequestQuery, Validator, ValidatorUpdate, public_key::Sum,
+    },
+};
+
+fn open(store: &Arc<MemoryAppStore>) -> KvStore {
+    KvStore::persistent(Arc::clone(store) as _, KvStoreOptions::default()).unwrap()
+}
+
+fn execute(app: &KvStore, height: i64, txs: &[&'static str]) {
+    app.finalize_block(&RequestFinalizeBlock {
+        height,
+        txs: txs
+            .iter()
+            .map(|tx| Bytes::from_static(tx.as_bytes()))
+            .collect(),
+        ..RequestFinalizeBlock::default()
+    })
+    .unwrap();
+    app.commit(&RequestCommit {}).unwrap();
+}
+
+fn value(app: &KvStore, key: &'static str) -> (String, Bytes) {
+    let answer = app
+        .query(&RequestQuery {
+            data: Bytes::from_static(key.as_bytes()),
+            ..RequestQuery::default()
+        })
+        .unwrap();
+    (answer.log, answer.value)
+}
+
+#[test]
+fn a_change_is_read_before_and_after_it_reaches_the_store() {
+    let store = Arc::new(MemoryAppStore::new());
+    let app = open(&store);
+    execute(&app, 1, &["a=1"]);
+    assert_eq!(value(&app, "a").1, "1", "pending");
+    let first = app.take_writes().unwrap();
+    assert_eq!(value(&app, "a").1, "1", "taken, not yet written");
+    execute(&app, 2, &["a=2", "b=3"]);
+    assert_eq!(value(&app, "a").1, "2", "pending over taken");
+    store.write(first);
+    let second = app.take_writes().unwrap();
+    store.write(second);
+    assert_eq!(value(&app, "b").1, "3");
+    assert_eq!(value(&app, "c").0, "does not exist");
+}
+
+#[test]
+fn what_was_not_taken_is_lost_and_what_was_is_there_after_a_restart() {
+    let store = Arc::new(MemoryAppStore::new());
+    let app = open(&store);
+    execute(&app, 1, &["a=1", "b=1"]);
+    store.write(app.take_writes().unwrap());
+    execute(&app, 2, &["a=2"]);
+    drop(app);
+
+    let app = open(&store);
+    let info = app.info(&RequestInfo::default()).unwrap();
+    assert_eq!(info.last_block_height, 1);
+    assert_eq!(info.data, "{\"size\":2}");
+    assert_eq!(&info.last_block_app_hash[..], [4, 0, 0, 0, 0, 0, 0, 0]);
+    assert_eq!(value(&app, "a").1, "1");
+}
+
+#[test]
+fn validators_are_known_again_after_a_restart() {
+    let key = PublicKey {
+        sum: Some(Sum::Ed25519(Bytes::from_static(&[7; 32]))),
+    };
+    let address = perihelion_crypto::PublicKey::try_from(key.clone())
+        .unwrap()
+        .address();
+    let store = Arc::new(MemoryAppStore::new());
+    let app = open(&store);
+    app.init_chain(&RequestInitChain {
+        validators: vec![ValidatorUpdate {
+            pub_key: Some(key.clone()),
+            power: 10,
+        }],
+        ..RequestInitChain::default()
+    })
+    .unwrap();
+    execute(&app, 1, &[]);
+    store.write(app.take_writes().unwrap());
+
+    let app = open(&store);
+    app.info(&RequestInfo::default()).unwrap();
+    let punished = app
+        .finalize_block(&RequestFinalizeBlock {
+            height: 2,
+            misbehavior: vec![Misbehavior {
+                r#type: MisbehaviorType::DuplicateVote.into(),
+                validator: Some(Validator {
+                    address: Bytes::copy_from_slice(address.as_bytes()),
+                    power: 10,
+                }),
+                ..Misbehavior::default()
+            }],
+            ..RequestFinalizeBlock::default()
+        })
+        .unwrap();
+    assert_eq!(
+        punished.validator_updates,
+        [ValidatorUpdate {
+            pub_key: Some(key),
+            power: 9
+        }]
+    );
+}
+
+#[test]
+fn only_the_persistent_one_gives_its_changes_away() {
+    let volatile = KvStore::in_memory(KvStoreOptions::default());
+    execute(&volatile, 1, &["a=1"]);
+    assert_eq!(volatile.persistence(), Persistence::Volatile);
+    assert_eq!(volatile.take_writes(), None);
+    assert_eq!(value(&volatile, "a").1, "1");
+
+    let persistent = open(&Arc::new(MemoryAppStore::new()));
+    execute(&persistent, 1, &["a=1"]);
+    assert_eq!(persistent.persistence(), Persistence::InBlock);
+    let keys: Vec<Vec<u8>> = persistent
+        .take_writes()
+        .unwrap()
+        .into_iter()
+        .map(|write| write.key)
+        .collect();
+    assert_eq!(keys, [b"kvPairKey:a".to_vec(), b"stateKey".to_vec()]);
+    assert_eq!(persistent.take_writes(), Some(Vec::new()));
+}
+
+#[test]
+fn bytes_that_are_no_text_execute_too() {
+    let app = KvStore::in_memory(KvStoreOptions::default());
+    let answer = app
+        .finalize_block(&RequestFinalizeBlock {
+            height: 1,
+            txs: vec![Bytes::from_static(b"\xff=\x00")],
+            ..RequestFinalizeBlock::default()
+        })
+        .unwrap();
+    assert_eq!(
+        answer.tx_results[0].events[0].attributes[1].value,
+        "\u{fffd}"
+    );
+    app.commit(&RequestCommit {}).unwrap();
+    let stored = app
+        .query(&RequestQuery {
+            data: Bytes::from_static(b"\xff"),
+            ..RequestQuery::default()
+        })
+        .unwrap();
+    assert_eq!(&stored.value[..], b"\x00");
+}
+
+#[test]
+fn a_store_of_something_else_is_refused() {
+    let store = Arc::new(MemoryAppStore::new());
+    store.write([perihelion_abci::AppWrite {
+        key: b"stateKey".to_vec(),
+        value: Some(b"not json".to_vec()),
+    }]);
+    assert!(KvStore::persistent(store, KvStoreOptions::default()).is_err());
+}
