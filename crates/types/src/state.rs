@@ -1,12 +1,21 @@
-use bytes::Bytes;
+use std::sync::Arc;
 
-use crate::{BlockId, ConsensusParams, Hash, Height, Time, ValidatorSet, header::Version};
+use bytes::Bytes;
+use perihelion_proto::tendermint::{state as pb, types, version};
+
+use crate::{
+    BlockId, ConsensusParams, DecodeError, Hash, Height, PartSetHeader, Time, ValidatorSet,
+    header::Version,
+};
 
 /// Everything that is needed to validate the next block (`tendermint.state.State`).
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct State {
     /// Versions that the next header must carry.
     pub version: Version,
+    /// Version of the software that made the chain's first state, as CometBFT records it; no rule
+    /// depends on it.
+    pub software: String,
     /// The chain.
     pub chain_id: String,
     /// The height of the chain's first block.
@@ -18,11 +27,11 @@ pub struct State {
     /// Its time; the genesis time before the first.
     pub last_block_time: Time,
     /// Validators of `last_block_height + 2`.
-    pub next_validators: std::sync::Arc<ValidatorSet>,
+    pub next_validators: Arc<ValidatorSet>,
     /// Validators of `last_block_height + 1`.
-    pub validators: std::sync::Arc<ValidatorSet>,
+    pub validators: Arc<ValidatorSet>,
     /// Validators of `last_block_height`; empty before the first block.
-    pub last_validators: std::sync::Arc<ValidatorSet>,
+    pub last_validators: Arc<ValidatorSet>,
     /// The height from which `next_validators` (or later) holds.
     pub last_height_validators_changed: Height,
     /// Parameters of the next block.
@@ -44,5 +53,102 @@ impl State {
         } else {
             self.last_block_height.next()
         }
+    }
+}
+
+impl TryFrom<pb::State> for State {
+    type Error = DecodeError;
+
+    /// The last validators are read from height 1 on, and empty before.
+    fn try_from(state: pb::State) -> Result<Self, DecodeError> {
+        let version = state.version.unwrap_or_default();
+        let consensus = version.consensus.unwrap_or_default();
+        let last_validators = if state.last_block_height >= 1 {
+            validators(state.last_validators, "last validators")?
+        } else {
+            Arc::new(ValidatorSet::empty())
+        };
+        Ok(Self {
+            version: Version {
+                block: consensus.block,
+                app: consensus.app,
+            },
+            software: version.software,
+            chain_id: state.chain_id,
+            initial_height: Height::new(state.initial_height),
+            last_block_height: Height::new(state.last_block_height),
+            last_block_id: block_id(state.last_block_id.unwrap_or_default())?,
+            last_block_time: state.last_block_time.try_into()?,
+            next_validators: validators(state.next_validators, "next validators")?,
+            validators: validators(state.validators, "validators")?,
+            last_validators,
+            last_height_validators_changed: Height::new(state.last_height_validators_changed),
+            consensus_params: state
+                .consensus_params
+                .ok_or(DecodeError::Missing("consensus parameters"))?
+                .try_into()?,
+            last_height_consensus_params_changed: Height::new(
+                state.last_height_consensus_params_changed,
+            ),
+            last_results_hash: Hash::try_from(&state.last_results_hash[..])?,
+            app_hash: state.app_hash,
+        })
+    }
+}
+
+fn validators(
+    set: Option<types::ValidatorSet>,
+    name: &'static str,
+) -> Result<Arc<ValidatorSet>, DecodeError> {
+    Ok(Arc::new(set.ok_or(DecodeError::Missing(name))?.try_into()?))
+}
+
+impl From<&State> for pb::State {
+    /// The last validators are written from height 1 on.
+    fn from(state: &State) -> Self {
+        Self {
+            version: Some(pb::Version {
+                consensus: Some(version::Consensus {
+                    block: state.version.block,
+                    app: state.version.app,
+                }),
+                software: state.software.clone(),
+            }),
+            chain_id: state.chain_id.clone(),
+            initial_height: state.initial_height.get(),
+            last_block_height: state.last_block_height.get(),
+            last_block_id: Some(block_id_message(&state.last_block_id)),
+            last_block_time: Some(state.last_block_time.into()),
+            next_validators: Some((&*state.next_validators).into()),
+            validators: Some((&*state.validators).into()),
+            last_validators: (state.last_block_height.get() >= 1)
+                .then(|| (&*state.last_validators).into()),
+            last_height_validators_changed: state.last_height_validators_changed.get(),
+            consensus_params: Some((&state.consensus_params).into()),
+            last_height_consensus_params_changed: state.last_height_consensus_params_changed.get(),
+            last_results_hash: Bytes::copy_from_slice(state.last_results_hash.as_bytes()),
+            app_hash: state.app_hash.clone(),
+        }
+    }
+}
+
+fn block_id(id: types::BlockId) -> Result<BlockId, DecodeError> {
+    let parts = id.part_set_header.unwrap_or_default();
+    Ok(BlockId {
+        hash: Hash::try_from(&id.hash[..])?,
+        part_set_header: PartSetHeader {
+            total: parts.total,
+            hash: Hash::try_from(&parts.hash[..])?,
+        },
+    })
+}
+
+fn block_id_message(id: &BlockId) -> types::BlockId {
+    types::BlockId {
+        hash: Bytes::copy_from_slice(id.hash.as_bytes()),
+        part_set_header: Some(types::PartSetHeader {
+            total: id.part_set_header.total,
+            hash: Bytes::copy_from_slice(id.part_set_header.hash.as_bytes()),
+        }),
     }
 }
