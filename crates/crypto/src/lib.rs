@@ -2,14 +2,18 @@
 //!
 //! Everything that is signed or addressed on a CometBFT chain passes through here: ed25519 (the
 //! key type of consensus and of node keys) and secp256k1. Newer key kinds are carried so that
-//! decoding never fails on them, and are refused when a signature is to be verified.
+//! decoding never fails on them; those that cannot be verified are refused when a signature is to
+//! be.
 
 mod address;
 mod batch;
 mod hash;
+mod json;
 mod key;
+mod private_key;
 
 pub use address::{Address, NodeId, ParseIdError};
 pub use batch::BatchVerifier;
 pub use hash::{sha256, sha256_pair};
-pub use key::{KeyError, KeyType, PrivateKey, PublicKey, Signature, SignatureError};
+pub use key::{KeyError, KeyType, PublicKey, Signature, SignatureError};
+pub use private_key::PrivateKey;

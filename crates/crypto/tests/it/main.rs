@@ -1,0 +1,5 @@
+//! Golden vectors and properties of keys and signatures.
+#![allow(clippy::unwrap_used)]
+
+mod keys;
+mod properties;
