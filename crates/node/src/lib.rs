@@ -1,1 +1,4 @@
-//! Configuration, wiring and the perihelion binary.
+//! Configuration, wiring and the `perihelion` binary.
+
+pub mod config;
+pub mod logging;
