@@ -1,3 +1,5 @@
+//! Consensus parameters.
+
 use perihelion_proto::tendermint::types as pb;
 use prost::Message;
 

@@ -1,12 +1,17 @@
+//! The state that validates the next block.
+
 use std::sync::Arc;
 
 use bytes::Bytes;
 use perihelion_proto::tendermint::{state as pb, types, version};
 
 use crate::{
-    BlockId, ConsensusParams, DecodeError, Hash, Height, PartSetHeader, Time, ValidatorSet,
-    header::Version,
+    BlockId, ConsensusParams, DecodeError, Genesis, Hash, Height, InvalidError, PartSetHeader,
+    Time, ValidatorSet, header::Version,
 };
+
+/// The version of the block protocol that headers carry.
+pub const BLOCK_PROTOCOL: u64 = 11;
 
 /// Everything that is needed to validate the next block (`tendermint.state.State`).
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -45,6 +50,41 @@ pub struct State {
 }
 
 impl State {
+    /// The state before the first block, as the genesis gives it: its validators for the first two
+    /// heights, or none when the application is to give them. `software` names the version that is
+    /// recorded.
+    ///
+    /// # Errors
+    /// When the genesis breaks a rule, or its validators are no valid set.
+    pub fn from_genesis(genesis: &Genesis, software: &str) -> Result<Self, InvalidError> {
+        genesis.validate_basic()?;
+        let validators = genesis.validator_set()?;
+        let mut next_validators = validators.clone();
+        if !next_validators.is_empty() {
+            next_validators.increment_proposer_priority(1)?;
+        }
+        Ok(Self {
+            version: Version {
+                block: BLOCK_PROTOCOL,
+                app: 0,
+            },
+            software: software.to_owned(),
+            chain_id: genesis.chain_id.clone(),
+            initial_height: genesis.initial_height,
+            last_block_height: Height::ZERO,
+            last_block_id: BlockId::NIL,
+            last_block_time: genesis.genesis_time,
+            next_validators: Arc::new(next_validators),
+            validators: Arc::new(validators),
+            last_validators: Arc::new(ValidatorSet::empty()),
+            last_height_validators_changed: genesis.initial_height,
+            consensus_params: genesis.consensus_params.clone(),
+            last_height_consensus_params_changed: genesis.initial_height,
+            last_results_hash: Hash::EMPTY,
+            app_hash: genesis.app_hash.clone(),
+        })
+    }
+
     /// The height of the next block.
     #[must_use]
     pub fn next_height(&self) -> Height {

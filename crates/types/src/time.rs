@@ -1,3 +1,5 @@
+//! Moments in UTC.
+
 use std::{fmt, str::FromStr};
 
 use thiserror::Error;

@@ -1,3 +1,5 @@
+//! A member of a validator set.
+
 use perihelion_crypto::{Address, PublicKey};
 use perihelion_proto::tendermint::types as pb;
 use prost::Message;

@@ -1,3 +1,5 @@
+//! Validator sets and whose turn it is to propose.
+
 use std::sync::{Arc, OnceLock};
 
 use perihelion_proto::tendermint::types as pb;
@@ -117,6 +119,21 @@ impl ValidatorSet {
         set.proposer = set
             .lowest_priority()
             .map_or(Proposer::Unset, Proposer::Member);
+        Ok(set)
+    }
+
+    /// A set as somebody else encoded it: order and priorities are kept, the total is computed,
+    /// `validate_basic` is applied.
+    ///
+    /// # Errors
+    /// Names the first rule that is broken.
+    pub fn from_parts(
+        validators: Vec<Validator>,
+        proposer: Validator,
+    ) -> Result<Self, InvalidError> {
+        let total = total_power(&validators)?;
+        let set = Self::assemble(validators, Proposer::Apart(proposer), total);
+        set.validate_basic()?;
         Ok(set)
     }
 
@@ -300,11 +317,7 @@ impl TryFrom<pb::ValidatorSet> for ValidatorSet {
             .map(Validator::try_from)
             .collect::<Result<Vec<_>, _>>()?;
         let proposer = set.proposer.ok_or(DecodeError::Missing("proposer"))?;
-        let proposer = Proposer::Apart(proposer.try_into()?);
-        let total = total_power(&validators)?;
-        let set = Self::assemble(validators, proposer, total);
-        set.validate_basic()?;
-        Ok(set)
+        Ok(Self::from_parts(validators, proposer.try_into()?)?)
     }
 }
 
