@@ -1,0 +1,83 @@
+use std::time::Duration;
+
+/// Bounds and times of a schedule. [`Config::default`] is what a node uses; tests shrink it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Config {
+    /// Bytes of blocks that are held or expected, from the first byte asked for until the block is
+    /// applied. Larger costs memory; smaller starves the application behind slow peers.
+    pub window_bytes: usize,
+    /// Heights in the window. Larger costs memory for bookkeeping (about 200 bytes a height);
+    /// smaller limits chains of tiny blocks.
+    pub window_blocks: usize,
+    /// Requests in flight to one peer. CometBFT drops answers beyond its send queue of 1,000, so
+    /// half of that is the most that is safe.
+    pub peer_allowance: usize,
+    /// Requests in flight to a peer of which nothing is known. Larger makes a liar cost more,
+    /// smaller makes the start slower.
+    pub first_allowance: usize,
+    /// How long a peer may be silent while it owes a block. Shorter loses honest peers behind long
+    /// queues; longer lets a silent one hold its heights (near the apply height they are asked of
+    /// others far earlier).
+    pub peer_deadline: Duration,
+    /// Least rate in bytes/s below which a peer that owes blocks counts as silent.
+    pub minimum_rate: u64,
+    /// How late a block near the apply height may be before a second peer is asked for it, at the
+    /// least and at the most; between them it is twice the peer's usual latency.
+    pub hedge_after: (Duration, Duration),
+    /// How many heights above the apply height count as near it.
+    pub hedge_depth: usize,
+    /// Blocks for which a run waits far from the target.
+    pub run_blocks: usize,
+    /// Blocks in one run at most; reached only when verification is the slower stage.
+    pub longest_run: usize,
+    /// How long linked blocks wait for others to join their run.
+    pub run_wait: Duration,
+    /// How long they wait once no further block links; blocks that come this slowly gain nothing
+    /// from waiting.
+    pub run_idle: Duration,
+    /// Runs being certified at once; one a worker, and one queued for each.
+    pub runs: usize,
+    /// Blocks handed to the executor and not yet applied.
+    pub applying: usize,
+    /// How often peers are asked for their status while catching up.
+    pub status_interval: Duration,
+    /// The same once caught up: within two of these and a round trip a new block is noticed.
+    pub follow_interval: Duration,
+    /// How long configured peers may take to connect and to tell their status before the node may
+    /// count as caught up without them.
+    pub dial_deadline: Duration,
+    /// How long nothing is applied before the reason is told.
+    pub stall_after: Duration,
+    /// After how long heights that every peer failed to serve are offered to all of them again.
+    pub retry_after: Duration,
+    /// Whether to go on following the chain by blocksync once caught up (there is no consensus to
+    /// switch to).
+    pub follow: bool,
+}
+
+impl Default for Config {
+    fn default() -> Self {
+        Self {
+            window_bytes: 192 << 20,
+            window_blocks: 16_384,
+            peer_allowance: 500,
+            first_allowance: 16,
+            peer_deadline: Duration::from_secs(10),
+            minimum_rate: 16 * 1024,
+            hedge_after: (Duration::from_millis(250), Duration::from_secs(2)),
+            hedge_depth: 64,
+            run_blocks: 128,
+            longest_run: 2048,
+            run_wait: Duration::from_secs(1),
+            run_idle: Duration::from_millis(100),
+            runs: 4,
+            applying: 64,
+            status_interval: Duration::from_secs(5),
+            follow_interval: Duration::from_millis(250),
+            dial_deadline: Duration::from_secs(10),
+            stall_after: Duration::from_secs(10),
+            retry_after: Duration::from_secs(1),
+            follow: true,
+        }
+    }
+}

@@ -1,0 +1,246 @@
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    time::{Duration, Instant},
+};
+
+use perihelion_types::{Height, HeightRange, PeerId};
+
+use crate::meter::Mean;
+
+/// Heights that a peer was asked for in vain and may still answer. Beyond this many it is asked
+/// for nothing more until it answers.
+pub(crate) const MAX_OVERDUE: usize = 1024;
+
+/// A request in flight.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Ask {
+    pub(crate) at: Instant,
+    /// Bytes expected when it was made, held against the window's budget.
+    pub(crate) expected: usize,
+}
+
+/// What the schedule knows of one peer.
+#[derive(Debug)]
+pub(crate) struct Peer {
+    pub(crate) joined: Instant,
+    /// What it last claimed. Ranks it and nothing more.
+    pub(crate) range: Option<HeightRange>,
+    /// The lowest height above all it delivered that it claimed and then did not have: its claim
+    /// counts to the height below, until it claims more.
+    pub(crate) unserved: Option<Height>,
+    pub(crate) delivered_to: Height,
+    /// Its oldest status request without an answer.
+    pub(crate) status_owed: Option<Instant>,
+    /// When the status request was made that its last status answered at the latest.
+    pub(crate) status_answered: Option<Instant>,
+    pub(crate) asks: BTreeMap<Height, Ask>,
+    /// The same by time; the first one's deadline is the peer's.
+    pub(crate) by_time: BTreeSet<(Instant, Height)>,
+    pub(crate) overdue: BTreeSet<Height>,
+    /// Heights from the next one on that it failed to serve: NoBlock, deadline missed, set aside.
+    pub(crate) refuted: BTreeSet<Height>,
+    pub(crate) allowance: f64,
+    pub(crate) slow_start: bool,
+    /// The last sign of life while it owes something: an answer, or enough bytes.
+    pub(crate) last_progress: Instant,
+    bytes_since_progress: u64,
+    pub(crate) latency: Mean,
+    pub(crate) least_latency: Option<f64>,
+    /// Bytes/s while it owes blocks.
+    pub(crate) rate: Mean,
+    sample: Option<(Instant, u64, u64)>,
+    blocks_rate: Mean,
+    pub(crate) blocks: u64,
+    pub(crate) bytes: u64,
+    pub(crate) no_blocks: u64,
+    pub(crate) stalls: u64,
+    pub(crate) set_aside: u64,
+}
+
+impl Peer {
+    pub(crate) fn new(now: Instant, first_allowance: usize) -> Self {
+        Self {
+            joined: now,
+            range: None,
+            unserved: None,
+            delivered_to: Height::ZERO,
+            status_owed: None,
+            status_answered: None,
+            asks: BTreeMap::new(),
+            by_time: BTreeSet::new(),
+            overdue: BTreeSet::new(),
+            refuted: BTreeSet::new(),
+            allowance: first_allowance as f64,
+            slow_start: true,
+            last_progress: now,
+            bytes_since_progress: 0,
+            latency: Mean::default(),
+            least_latency: None,
+            rate: Mean::default(),
+            sample: None,
+            blocks_rate: Mean::default(),
+            blocks: 0,
+            bytes: 0,
+            no_blocks: 0,
+            stalls: 0,
+            set_aside: 0,
+        }
+    }
+
+    /// The heights worth asking it for: its claim, cut at what it proved not to have.
+    pub(crate) fn serves(&self) -> Option<(Height, Height)> {
+        let range = self.range?;
+        let top = match self.unserved {
+            Some(unserved) => range.height().min(unserved.prev()),
+            None => range.height(),
+        };
+        (range.base() <= top && top.is_positive()).then_some((range.base(), top))
+    }
+
+    pub(crate) fn has_room(&self) -> bool {
+        self.asks.len() < self.allowance as usize && self.overdue.len() < MAX_OVERDUE
+    }
+
+    /// Notes a request. The first one after idleness starts the clock and the rate's sample.
+    pub(crate) fn ask(&mut self, now: Instant, height: Height, expected: usize) {
+        if self.asks.is_empty() {
+            self.last_progress = now;
+            self.bytes_since_progress = 0;
+            self.sample = Some((now, 0, 0));
+        }
+        self.asks.insert(height, Ask { at: now, expected });
+        self.by_time.insert((now, height));
+    }
+
+    /// Forgets a request; its expected bytes are free again.
+    pub(crate) fn take_ask(&mut self, height: Height) -> Option<Ask> {
+        let ask = self.asks.remove(&height)?;
+        self.by_time.remove(&(ask.at, height));
+        if self.asks.is_empty() {
+            self.sample = None;
+        }
+        Some(ask)
+    }
+
+    /// An answer came for `ask`: latency, rate and allowance follow.
+    pub(crate) fn answered(&mut self, now: Instant, ask: Ask, most: usize) {
+        self.last_progress = now;
+        self.bytes_since_progress = 0;
+        let latency = now.saturating_duration_since(ask.at).as_secs_f64();
+        self.latency.add(latency);
+        self.least_latency = Some(self.least_latency.map_or(latency, |least| least.min(latency)));
+        self.grow(latency, most);
+    }
+
+    /// A block of `bytes` came.
+    pub(crate) fn delivered(&mut self, now: Instant, bytes: usize) {
+        self.blocks += 1;
+        self.bytes += bytes as u64;
+        self.last_progress = now;
+        self.bytes_since_progress = 0;
+        if let Some((since, sum, count)) = &mut self.sample {
+            *sum += bytes as u64;
+            *count += 1;
+            let elapsed = now.saturating_duration_since(*since).as_secs_f64();
+            if elapsed >= 0.1 || (*count >= 8 && elapsed > 0.0) {
+                let rate = *sum as f64 / elapsed;
+                let blocks = *count as f64 / elapsed;
+                (*since, *sum, *count) = (now, 0, 0);
+                self.rate.add(rate);
+                self.blocks_rate.add(blocks);
+            }
+        }
+    }
+
+    /// Twice bandwidth times delay, the delay being the least latency and half a second: more in
+    /// flight would only lie in queues.
+    fn ceiling(&self, most: usize) -> f64 {
+        let (Some(blocks), Some(least)) = (self.blocks_rate.get(), self.least_latency) else {
+            return most as f64;
+        };
+        (2.0 * blocks * (least + 0.25)).clamp(4.0, most as f64)
+    }
+
+    /// Doubles a round trip at first; by one a round trip once the queue shows in the latency.
+    fn grow(&mut self, latency: f64, most: usize) {
+        let least = self.least_latency.unwrap_or(latency);
+        if self.slow_start && latency > 4.0 * least + 0.1 {
+            self.slow_start = false;
+        }
+        let busy = self.asks.len() * 2 >= self.allowance as usize;
+        if busy {
+            self.allowance += if self.slow_start {
+                1.0
+            } else {
+                1.0 / self.allowance.max(1.0)
+            };
+        }
+        self.allowance = self.allowance.min(self.ceiling(most)).max(1.0);
+    }
+
+    /// Bytes are flowing in from it, `bytes` more of them: a sign of life at the minimum rate.
+    pub(crate) fn received(&mut self, now: Instant, bytes: u64, minimum_rate: u64) {
+        self.bytes_since_progress += bytes;
+        let elapsed = now.saturating_duration_since(self.last_progress);
+        if elapsed > Duration::from_millis(500)
+            && self.bytes_since_progress as f64 >= elapsed.as_secs_f64() * minimum_rate as f64
+        {
+            self.last_progress = now;
+            self.bytes_since_progress = 0;
+        }
+    }
+
+    /// It lost a race or a deadline.
+    pub(crate) fn shrink(&mut self, to_one: bool) {
+        self.slow_start = false;
+        self.allowance = if to_one {
+            1.0
+        } else {
+            (self.allowance / 2.0).max(1.0)
+        };
+    }
+
+    /// When its oldest request is overdue: `deadline` after the later of the request and the last
+    /// sign of life; and in any case after eight such, so that one withheld block among many
+    /// delivered ones is given up too.
+    pub(crate) fn deadline(&self, deadline: Duration) -> Option<Instant> {
+        let &(oldest, _) = self.by_time.first()?;
+        Some((oldest.max(self.last_progress) + deadline).min(oldest + deadline * 3))
+    }
+
+    /// How soon a block of `size` bytes asked of it now would be here, in seconds; worse for those
+    /// that failed before. Only a rank.
+    pub(crate) fn cost(&self, size: f64) -> f64 {
+        let rate = self.rate.get().unwrap_or(1e6).max(1.0);
+        let queue = (self.asks.len() as f64 + 1.0) * size / rate;
+        let distrust = 1.0 + 8.0 * self.set_aside as f64 + self.stalls as f64;
+        (queue + self.least_latency.unwrap_or(0.05)) * distrust
+    }
+}
+
+/// What a status shows of one peer.
+#[derive(Debug, Clone, PartialEq)]
+pub struct PeerProgress {
+    /// Which peer.
+    pub peer: PeerId,
+    /// The range that it claims; `None` before its first status.
+    pub range: Option<HeightRange>,
+    /// Bytes/s while blocks were owed.
+    pub bytes_per_second: f64,
+    /// Usual time from request to answer, queues included.
+    pub latency: Duration,
+    /// Requests in flight.
+    pub in_flight: usize,
+    /// How many may be.
+    pub allowance: usize,
+    /// Blocks delivered.
+    pub blocks: u64,
+    /// Bytes of blocks delivered.
+    pub bytes: u64,
+    /// Requests that it answered with NoBlock.
+    pub no_blocks: u64,
+    /// Deadlines that it missed.
+    pub stalls: u64,
+    /// Copies that were set aside: last commits that failed, other encodings, broken links.
+    pub set_aside: u64,
+}

@@ -1,0 +1,116 @@
+use std::time::Duration;
+
+use perihelion_types::Height;
+
+use crate::{PeerProgress, StallReason};
+
+/// What the node is at.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Mode {
+    /// No peer has told its range yet.
+    WaitForPeers,
+    /// Catching up.
+    BlockSync,
+    /// Caught up, and following the chain by blocksync.
+    Following,
+    /// Caught up; another part of the node decides blocks.
+    Consensus,
+    /// Stopped for a local fault.
+    Halted,
+}
+
+/// How the target is known.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum TargetSource {
+    /// It is not: there is no claim.
+    Unknown,
+    /// A peer alone claims it.
+    OnePeer,
+    /// At least two peers claim it or more.
+    Peers,
+    /// It is the last certified height, and no credible claim is higher.
+    Certified,
+}
+
+/// Which stage the others wait for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Limit {
+    /// Nothing is left to do.
+    Nothing,
+    /// Blocks come too slowly.
+    Network,
+    /// Signatures are verified too slowly.
+    Verification,
+    /// The application (or the disk) is the slowest.
+    Execution,
+}
+
+/// Heights of the window by what is known of them.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct WindowProgress {
+    /// Asked, and not here.
+    pub in_flight: usize,
+    /// Held, not linked to the certified ones yet.
+    pub here: usize,
+    /// Linked, verification included.
+    pub linked: usize,
+    /// Final and not applied.
+    pub pinned: usize,
+    /// Bytes of the blocks held.
+    pub held_bytes: usize,
+    /// Bytes expected by requests in flight.
+    pub expected_bytes: usize,
+}
+
+/// Everything that a status, a metric, a page or a progress line shows of catching up.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Progress {
+    /// What the node is at.
+    pub mode: Mode,
+    /// The height at which this sync began (the last applied one then).
+    pub start: Height,
+    /// The last applied height.
+    pub height: Height,
+    /// The last certified height.
+    pub certified: Height,
+    /// Where the chain seems to end; at least `height`.
+    pub target: Height,
+    /// How that is known.
+    pub target_source: TargetSource,
+    /// Blocks applied a second, over the last second.
+    pub blocks_per_second: f64,
+    /// The same over the last minute.
+    pub blocks_per_second_minute: f64,
+    /// Bytes of blocks received a second, over the last second.
+    pub bytes_per_second: f64,
+    /// The same over the last minute.
+    pub bytes_per_second_minute: f64,
+    /// Time to the target at the rate of the last minute; `None` while nothing moves.
+    pub eta: Option<Duration>,
+    /// The window.
+    pub window: WindowProgress,
+    /// What limits the speed.
+    pub limit: Limit,
+    /// Each peer, by id.
+    pub peers: Vec<PeerProgress>,
+    /// Why nothing moves.
+    pub stalled: Option<StallReason>,
+    /// Signatures that were verified.
+    pub signatures_verified: u64,
+    /// Signatures that the certified blocks' commits hold.
+    pub signatures_total: u64,
+    /// Blocks that one commit made final, at most so far.
+    pub longest_run: usize,
+    /// Blocks received in all.
+    pub blocks_received: u64,
+    /// Bytes of blocks received in all.
+    pub bytes_received: u64,
+}
+
+impl Progress {
+    /// Whether the node is behind, as `catching_up` of `/status` says it.
+    #[must_use]
+    pub fn is_catching_up(&self) -> bool {
+        matches!(self.mode, Mode::WaitForPeers | Mode::BlockSync | Mode::Halted)
+    }
+}

@@ -1,0 +1,209 @@
+//! When nothing is left to be learnt from peers.
+//!
+//! Never from a claim alone, and never because of one: whoever claims more than we have is asked
+//! for it, and its claim stands until it says NoBlock, misses its deadline, or delivers what is no
+//! block of the chain.
+
+use std::time::Instant;
+
+use perihelion_types::{Height, PeerId};
+
+use super::{Schedule, Start, runs::Purpose};
+use crate::{
+    Effect, Mode,
+    peer::Peer,
+    slot::{Slot, Stage},
+    timer::Timer,
+};
+
+/// Heights by which certified blocks may be ahead of the executor before a node that follows the
+/// chain counts as catching up again.
+const BEHIND: i64 = 16;
+
+impl Schedule {
+    /// Consensus gives the node back: it lags, and goes on by blocksync from `start`. Peers stay.
+    pub fn handle_resume(&mut self, now: Instant, start: Start) {
+        self.tick(now);
+        let mut peers = std::mem::take(&mut self.peers);
+        let next_run = self.next_run;
+        let effects = std::mem::take(&mut self.effects);
+        let mut fresh = Self::new(self.config.clone(), start, now);
+        fresh.next_run = next_run;
+        fresh.totals = std::mem::take(&mut self.totals);
+        fresh.effects.extend(effects);
+        for run in &self.runs {
+            fresh.effects.push_back(Effect::Cancel { run: run.id });
+        }
+        for (id, peer) in &mut peers {
+            fresh.handle_peer_added(now, *id);
+            if let Some(known) = fresh.peers.get_mut(id) {
+                known.overdue = std::mem::take(&mut peer.overdue);
+                known.overdue.extend(peer.asks.keys());
+                known.range = peer.range;
+                known.rate = peer.rate;
+            }
+            if peer.range.is_some() {
+                fresh.untold.remove(id);
+                fresh.mode = Mode::BlockSync;
+            }
+        }
+        *self = fresh;
+        self.upkeep(now);
+    }
+
+    /// Decides whether the chain has been caught up with, and does what the decision waits for.
+    pub(super) fn check_caught_up(&mut self, now: Instant) {
+        match self.mode {
+            Mode::WaitForPeers | Mode::BlockSync => {}
+            Mode::Following if self.certified_to.since(self.applied.0) > BEHIND => {
+                self.mode = Mode::BlockSync;
+                return;
+            }
+            Mode::Following | Mode::Consensus | Mode::Halted => return,
+        }
+        self.timers.stop(Timer::CaughtUp);
+        if self.is_verifying() || !self.own_commit_holds() {
+            return;
+        }
+        let total = self.anchors.current.total_voting_power();
+        let sole = self.own_power > 0 && self.own_power == total;
+        if sole || (self.all_configured_told(now) && self.all_claims_refuted(now, total)) {
+            self.mode = if self.config.follow {
+                Mode::Following
+            } else {
+                Mode::Consensus
+            };
+            let height = self.applied.0;
+            self.effects.push_back(Effect::CaughtUp { height });
+            let peers: Vec<PeerId> = self.peers.keys().copied().collect();
+            for peer in peers.into_iter().filter(|_| self.config.follow) {
+                let next = now + self.config.follow_interval;
+                self.timers.set_earlier(Timer::Status(peer), next);
+            }
+        }
+    }
+
+    /// Whether blocks above the last applied one are final, or may be found so.
+    fn is_verifying(&self) -> bool {
+        let closing = self.held(self.first().next());
+        self.certified_to > self.applied.0
+            || !self.runs.is_empty()
+            || self.probe.is_some()
+            || (self.linked_to > self.first() && closing.is_some_and(|held| !held.no_close))
+    }
+
+    /// Whether the last applied block's own commit is at hand and verified; if not, it is verified
+    /// as soon as the block that holds it is here.
+    fn own_commit_holds(&mut self) -> bool {
+        if self.last_commit_verified || self.applied.0 < self.initial_height {
+            return true;
+        }
+        let next = self.first();
+        let linked = self.slot(next).is_some_and(|slot| slot.stage == Stage::Linked);
+        let held = self.held(next).filter(|held| linked && !held.no_close).cloned();
+        if let (Some(held), Some(set)) = (held, self.last_validators.clone()) {
+            let purpose = Purpose::OwnCommit;
+            self.send_probe(next, held.block, held.from, held.content, set, purpose);
+        }
+        false
+    }
+
+    /// Every configured peer has told its status, or has missed its dial deadline.
+    fn all_configured_told(&mut self, now: Instant) -> bool {
+        let deadline = self.started + self.config.dial_deadline;
+        if self.untold.is_empty() || now >= deadline {
+            return true;
+        }
+        self.timers.set_earlier(Timer::CaughtUp, deadline);
+        false
+    }
+
+    /// A peer could serve the next height, and no claim of more is open.
+    fn all_claims_refuted(&mut self, now: Instant, total: i64) -> bool {
+        let next = self.first();
+        let near = |peer: &Peer| peer.range.is_some_and(|range| range.base() <= next);
+        let alone = i128::from(self.own_power) * 3 > i128::from(total) * 2;
+        if !alone && !self.peers.values().any(near) {
+            return false;
+        }
+        let since = self.applied_at;
+        let latest = since + self.config.peer_deadline;
+        let counted: Vec<PeerId> = self
+            .peers
+            .iter()
+            .filter(|(_, peer)| peer.joined <= latest)
+            .map(|(&id, _)| id)
+            .collect();
+        let mut open = false;
+        for &id in &counted {
+            open |= self.claim_is_open(now, id);
+        }
+        if open {
+            return false;
+        }
+        let mut waits = false;
+        for id in counted {
+            waits |= self.status_is_stale(now, id, since);
+        }
+        !waits
+    }
+
+    /// Whether a peer claims a block that would pin the next one, and has not failed to deliver.
+    /// Once nothing else moves, it is asked.
+    fn claim_is_open(&mut self, now: Instant, id: PeerId) -> bool {
+        let next = self.first();
+        let closing = next.next();
+        let Some(peer) = self.peers.get(&id) else {
+            return false;
+        };
+        let claims = peer
+            .range
+            .is_some_and(|range| range.base() <= next && range.height() >= closing);
+        if !claims || peer.refuted.contains(&next) || peer.refuted.contains(&closing) {
+            return false;
+        }
+        if peer.asks.contains_key(&next) || peer.asks.contains_key(&closing) {
+            return true;
+        }
+        let patience = self.applied_at.max(peer.joined) + self.config.hedge_after.1;
+        if now < patience {
+            self.timers.set_earlier(Timer::CaughtUp, patience);
+        } else if peer.asks.len() < self.config.peer_allowance {
+            let height = if self.held(next).is_some() { closing } else { next };
+            self.ask_beyond(now, id, height);
+        }
+        true
+    }
+
+    /// Asks a peer for a height that others may be asked for too.
+    fn ask_beyond(&mut self, now: Instant, id: PeerId, height: Height) {
+        while self.index(height).is_none() {
+            let end = self.first().plus(self.slots.len() as i64);
+            self.slots.push_back(Slot::new());
+            self.wanted.insert(end);
+        }
+        self.ask(now, id, height);
+    }
+
+    /// Whether a peer has yet to answer a status request made after `since`, and still may.
+    fn status_is_stale(&mut self, now: Instant, id: PeerId, since: Instant) -> bool {
+        let deadline = self.config.peer_deadline;
+        let Some(peer) = self.peers.get(&id) else {
+            return false;
+        };
+        if peer.status_answered.is_some_and(|asked| asked >= since) {
+            return false;
+        }
+        match peer.status_owed {
+            Some(asked) => {
+                let due = asked.max(since) + deadline;
+                if now >= due {
+                    return false;
+                }
+                self.timers.set_earlier(Timer::CaughtUp, due);
+            }
+            None => self.ask_status(now, id),
+        }
+        true
+    }
+}

@@ -1,0 +1,542 @@
+//! The schedule itself, by concern: inputs from peers here, then who is asked for what
+//! (`requests`), what links (`link`), what is verified together (`runs`), who is to blame
+//! (`blame`), what is applied (`apply`), when the chain has been caught up with (`caught_up`), and
+//! what is told (`report`).
+
+mod apply;
+mod blame;
+mod caught_up;
+mod link;
+mod report;
+mod requests;
+mod runs;
+
+use std::{
+    collections::{BTreeMap, BTreeSet, VecDeque},
+    sync::Arc,
+    time::Instant,
+};
+
+use perihelion_types::{BlockId, FetchedBlock, Height, HeightRange, PeerId, ValidatorSet};
+
+pub use apply::Applied;
+use runs::{Probe, Run};
+
+use crate::{
+    BodyFault, Config, Effect, Fault, Mode, Reception, RunId, StallReason,
+    anchors::Anchors,
+    meter::{Mean, Meter},
+    peer::Peer,
+    slot::{Content, Exclusion, Extended, Held, Slot, Stage},
+    timer::{Timer, Timers},
+};
+
+/// Where a schedule begins: our own state.
+#[derive(Debug, Clone)]
+pub struct Start {
+    /// The chain's initial height.
+    pub initial_height: Height,
+    /// The last applied height; [`Height::ZERO`] before the first block.
+    pub height: Height,
+    /// Its block id; nil before the first block.
+    pub block_id: BlockId,
+    /// Validators of the next height.
+    pub validators: Arc<ValidatorSet>,
+    /// Validators of the height after that.
+    pub next_validators: Arc<ValidatorSet>,
+    /// Validators of the last applied height; `None` before the first block.
+    pub last_validators: Option<Arc<ValidatorSet>>,
+    /// Whether a verified commit for the last applied block itself is at hand (true before the
+    /// first block). After a crash inside of a run it is not.
+    pub last_commit_verified: bool,
+    /// From which height on blocks need extended commits, by the present parameters.
+    pub extensions_from: Option<Height>,
+    /// Configured peers: none may be overlooked before their dial deadline.
+    pub persistent: BTreeSet<PeerId>,
+    /// Our own voting power in `validators`; 0 when we are no validator.
+    pub own_power: i64,
+}
+
+/// The scheduler of the block pool.
+///
+/// Invariants: a height is in the window exactly once; it is asked of a peer exactly when that
+/// peer's requests hold it; expected and held bytes are the sums over requests and held blocks;
+/// blocks up to `linked_to` each name the one before; runs in flight cover ascending heights.
+#[derive(Debug)]
+pub struct Schedule {
+    pub(crate) config: Config,
+    mode: Mode,
+    initial_height: Height,
+    start_height: Height,
+    /// The last applied height and its id.
+    applied: (Height, BlockId),
+    certified_to: Height,
+    linked_to: Height,
+    applying_to: Height,
+    /// The first one is the height after the last applied one.
+    slots: VecDeque<Slot>,
+    /// Heights of the window that somebody is to be found for.
+    wanted: BTreeSet<Height>,
+    /// Of those, the ones that no present peer may be asked for.
+    parked: BTreeSet<Height>,
+    peers: BTreeMap<PeerId, Peer>,
+    timers: Timers,
+    effects: VecDeque<Effect>,
+    anchors: Anchors,
+    last_validators: Option<Arc<ValidatorSet>>,
+    runs: VecDeque<Run>,
+    probe: Option<Probe>,
+    next_run: u64,
+    /// The longest run that the drift of the validator set allows, as learnt.
+    drift_limit: usize,
+    /// Since when linked blocks wait for their run, and when the last one linked.
+    waiting_since: Option<Instant>,
+    last_linked: Instant,
+    held_bytes: usize,
+    expected_bytes: usize,
+    block_size: Mean,
+    extensions_from: Option<Height>,
+    /// Configured peers that have not told their status yet.
+    untold: BTreeSet<PeerId>,
+    own_power: i64,
+    last_commit_verified: bool,
+    started: Instant,
+    /// When the last block was applied, or the schedule started.
+    applied_at: Instant,
+    halted: Option<StallReason>,
+    stalled: Option<StallReason>,
+    blocks_applied: Meter,
+    bytes_received: Meter,
+    totals: report::Totals,
+    now: Instant,
+}
+
+impl Schedule {
+    /// A schedule that goes on from `start`.
+    #[must_use]
+    pub fn new(config: Config, start: Start, now: Instant) -> Self {
+        let applied = if start.height == Height::ZERO {
+            start.initial_height.prev()
+        } else {
+            start.height
+        };
+        let mut schedule = Self {
+            mode: Mode::WaitForPeers,
+            initial_height: start.initial_height,
+            start_height: start.height,
+            applied: (applied, start.block_id),
+            certified_to: applied,
+            linked_to: applied,
+            applying_to: applied,
+            slots: VecDeque::new(),
+            wanted: BTreeSet::new(),
+            parked: BTreeSet::new(),
+            peers: BTreeMap::new(),
+            timers: Timers::default(),
+            effects: VecDeque::new(),
+            anchors: Anchors::new(applied.next(), start.validators, start.next_validators),
+            last_validators: start.last_validators,
+            runs: VecDeque::new(),
+            probe: None,
+            next_run: 0,
+            drift_limit: config.longest_run,
+            waiting_since: None,
+            last_linked: now,
+            held_bytes: 0,
+            expected_bytes: 0,
+            block_size: Mean::default(),
+            extensions_from: start.extensions_from,
+            untold: start.persistent,
+            own_power: start.own_power,
+            last_commit_verified: start.last_commit_verified,
+            started: now,
+            applied_at: now,
+            halted: None,
+            stalled: None,
+            blocks_applied: Meter::new(now),
+            bytes_received: Meter::new(now),
+            totals: report::Totals::default(),
+            now,
+            config,
+        };
+        schedule.timers.set(Timer::Stall, now + schedule.config.stall_after);
+        schedule.check_caught_up(now);
+        schedule
+    }
+
+    /// A peer connected: it is asked for its status.
+    pub fn handle_peer_added(&mut self, now: Instant, peer: PeerId) {
+        self.tick(now);
+        if self.peers.contains_key(&peer) {
+            return;
+        }
+        let added = Peer::new(now, self.config.first_allowance);
+        self.peers.insert(peer, added);
+        self.ask_status(now, peer);
+    }
+
+    /// A peer is gone: what it was asked for is asked of others at once; what it delivered stays.
+    pub fn handle_peer_removed(&mut self, now: Instant, peer: PeerId) {
+        self.tick(now);
+        self.remove_peer(peer);
+        self.upkeep(now);
+    }
+
+    /// A peer told the range of its blocks.
+    pub fn handle_status(&mut self, now: Instant, peer: PeerId, range: HeightRange) {
+        self.tick(now);
+        let Some(known) = self.peers.get_mut(&peer) else {
+            return;
+        };
+        if let Some(before) = known.range {
+            let (was, is) = if range.height() < before.height() {
+                (before.height(), range.height())
+            } else {
+                (before.base(), range.base())
+            };
+            if is < was {
+                let fault = Fault::StatusWentBack { before: was, now: is };
+                self.punish(peer, fault, true);
+                self.upkeep(now);
+                return;
+            }
+        }
+        let raised = known.range.is_none_or(|before| before != range);
+        known.range = Some(range);
+        known.status_answered = known.status_owed.take().or(known.status_answered);
+        self.untold.remove(&peer);
+        if raised {
+            known.unserved = None;
+            known.refuted.retain(|&height| height > range.height());
+            self.readmit(peer, range);
+        }
+        if self.mode == Mode::WaitForPeers {
+            self.mode = Mode::BlockSync;
+        }
+        self.upkeep(now);
+    }
+
+    /// A peer told a range that contradicts itself: base above height, or negative.
+    pub fn handle_impossible_status(
+        &mut self,
+        now: Instant,
+        peer: PeerId,
+        base: Height,
+        height: Height,
+    ) {
+        self.tick(now);
+        self.punish(peer, Fault::StatusImpossible { base, height }, true);
+        self.upkeep(now);
+    }
+
+    /// Bytes came in from a peer on the channel of blocks, of whatever message: it is alive though
+    /// its block is large. Optional; without it only whole blocks count.
+    pub fn handle_bytes(&mut self, now: Instant, peer: PeerId, bytes: u64) {
+        self.tick(now);
+        let (rate, deadline) = (self.config.minimum_rate, self.config.peer_deadline);
+        if let Some(known) = self.peers.get_mut(&peer) {
+            known.received(now, bytes, rate);
+            if let Some(at) = known.deadline(deadline) {
+                self.timers.set(Timer::Peer(peer), at);
+            }
+        }
+    }
+
+    /// Whether a block of `height` from `peer` may be looked at: it was asked for, lately or long
+    /// ago. To be called before decoding.
+    #[must_use]
+    pub fn expects(&self, peer: PeerId, height: Height) -> bool {
+        self.peers.get(&peer).is_some_and(|known| {
+            known.asks.contains_key(&height) || known.overdue.contains(&height)
+        })
+    }
+
+    /// A block arrived and was decoded.
+    pub fn handle_block(
+        &mut self,
+        now: Instant,
+        peer: PeerId,
+        block: Arc<FetchedBlock>,
+    ) -> Reception {
+        self.tick(now);
+        let height = block.height();
+        let bytes = block.memory();
+        let reception = match self.take_delivery(now, peer, height, bytes) {
+            Some(true) => self.place(peer, block),
+            Some(false) => Reception::Late,
+            None => Reception::Unsolicited,
+        };
+        self.upkeep(now);
+        reception
+    }
+
+    /// A block arrived whose sender alone can be to blame for what it is.
+    pub fn handle_bad_block(
+        &mut self,
+        now: Instant,
+        peer: PeerId,
+        height: Height,
+        fault: BodyFault,
+    ) {
+        self.tick(now);
+        self.punish(peer, Fault::Body { height, fault }, true);
+        self.upkeep(now);
+    }
+
+    /// A peer says that it has no such block. Unasked answers are ignored.
+    pub fn handle_no_block(&mut self, now: Instant, peer: PeerId, height: Height) {
+        self.tick(now);
+        let most = self.config.peer_allowance;
+        let Some(known) = self.peers.get_mut(&peer) else {
+            return;
+        };
+        known.overdue.remove(&height);
+        let Some(ask) = known.take_ask(height) else {
+            return;
+        };
+        known.answered(now, ask, most);
+        known.no_blocks += 1;
+        known.refuted.insert(height);
+        if height > known.delivered_to {
+            let lower = known.unserved.is_none_or(|unserved| height < unserved);
+            if lower {
+                known.unserved = Some(height);
+            }
+        }
+        self.expected_bytes -= ask.expected;
+        self.after_answer(peer);
+        self.give_up(peer, height, Exclusion::NoBlock);
+        self.upkeep(now);
+    }
+
+    /// The earliest deadline has passed, or some.
+    pub fn handle_deadline(&mut self, now: Instant) {
+        self.tick(now);
+        while let Some(timer) = self.timers.expire(now) {
+            match timer {
+                Timer::Hedge => self.hedge(now),
+                Timer::Run => self.launch(now),
+                Timer::Retry => self.retry(),
+                Timer::CaughtUp => {}
+                Timer::Stall => self.tell_stall(now),
+                Timer::Peer(peer) => self.peer_is_late(now, peer),
+                Timer::Status(peer) => self.ask_status(now, peer),
+            }
+        }
+        self.upkeep(now);
+    }
+
+    /// What is to be done next, in order. Drain it after every input.
+    pub fn poll_effect(&mut self) -> Option<Effect> {
+        self.effects.pop_front()
+    }
+
+    /// When `handle_deadline` is to be called, unless an input comes first.
+    #[must_use]
+    pub fn poll_deadline(&self) -> Option<Instant> {
+        self.timers.next()
+    }
+
+    /// Time does not go back, whatever the caller says.
+    fn tick(&mut self, now: Instant) {
+        self.now = self.now.max(now);
+    }
+
+    /// What may follow from any input, in the order of dependence.
+    fn upkeep(&mut self, now: Instant) {
+        if self.halted.is_some() {
+            return;
+        }
+        self.link(now);
+        self.launch(now);
+        self.send_applies();
+        self.fill(now);
+        self.check_caught_up(now);
+    }
+
+    /// The height of the first slot.
+    fn first(&self) -> Height {
+        self.applied.0.next()
+    }
+
+    fn index(&self, height: Height) -> Option<usize> {
+        let index = usize::try_from(height.since(self.first())).ok()?;
+        (index < self.slots.len()).then_some(index)
+    }
+
+    fn slot(&self, height: Height) -> Option<&Slot> {
+        self.slots.get(self.index(height)?)
+    }
+
+    fn slot_mut(&mut self, height: Height) -> Option<&mut Slot> {
+        let index = self.index(height)?;
+        self.slots.get_mut(index)
+    }
+
+    fn held(&self, height: Height) -> Option<&Held> {
+        self.slot(height)?.held.as_ref()
+    }
+
+    /// The id of the last applied block or of a held one.
+    fn id_at(&self, height: Height) -> Option<BlockId> {
+        if height == self.applied.0 {
+            return Some(self.applied.1);
+        }
+        Some(self.held(height)?.block.block_id())
+    }
+
+    fn new_run_id(&mut self) -> RunId {
+        self.next_run += 1;
+        RunId(self.next_run)
+    }
+
+    /// Keeps the set of heights to be asked for in step with a slot.
+    fn note_need(&mut self, height: Height) {
+        let needs = self.slot(height).is_some_and(Slot::needs_ask);
+        if needs {
+            if !self.parked.contains(&height) {
+                self.wanted.insert(height);
+            }
+        } else {
+            self.wanted.remove(&height);
+            self.parked.remove(&height);
+        }
+    }
+
+    /// A block came from a peer: the books of the request are closed. `None` when it was never
+    /// asked for, `false` when the height is not in the window any more.
+    fn take_delivery(
+        &mut self,
+        now: Instant,
+        peer: PeerId,
+        height: Height,
+        bytes: usize,
+    ) -> Option<bool> {
+        let most = self.config.peer_allowance;
+        let Some(known) = self.peers.get_mut(&peer) else {
+            return Some(false);
+        };
+        let ask = known.take_ask(height);
+        let overdue = known.overdue.remove(&height);
+        if ask.is_none() && !overdue {
+            self.punish(peer, Fault::Unsolicited { height }, false);
+            return None;
+        }
+        if let Some(ask) = ask {
+            known.answered(now, ask, most);
+            self.expected_bytes -= ask.expected;
+        }
+        known.delivered(now, bytes);
+        known.delivered_to = known.delivered_to.max(height);
+        known.refuted.remove(&height);
+        self.block_size.add(bytes as f64);
+        self.bytes_received.add(now, bytes as u64);
+        self.totals.blocks_received += 1;
+        self.totals.bytes_received += bytes as u64;
+        self.after_answer(peer);
+        let Some(slot) = self.slot_mut(height) else {
+            return Some(false);
+        };
+        slot.unask(peer);
+        Some(true)
+    }
+
+    /// Takes a copy of a height in the window, or leaves it.
+    fn place(&mut self, peer: PeerId, block: Arc<FetchedBlock>) -> Reception {
+        let height = block.height();
+        let content = Content::of(&block);
+        let Some(slot) = self.slot_mut(height) else {
+            return Reception::Late;
+        };
+        slot.remember(peer, content);
+        let reception = match slot.stage {
+            Stage::Wanted | Stage::Asked => self.accept(peer, block, content),
+            Stage::Here | Stage::Linked if slot.seek => self.replace(peer, block, content),
+            Stage::Here | Stage::Linked | Stage::Certifying(_) => Reception::Late,
+            Stage::Certified(_) | Stage::Applying(_) => {
+                self.judge(height);
+                self.offer_extended(peer, block)
+            }
+        };
+        self.note_need(height);
+        reception
+    }
+
+    /// Holds a block at a height that has none.
+    fn accept(&mut self, peer: PeerId, block: Arc<FetchedBlock>, content: Content) -> Reception {
+        let height = block.height();
+        let block = match self.fit(peer, block) {
+            Ok(block) => block,
+            Err(reception) => return reception,
+        };
+        if height > self.initial_height && !link::commit_fits(block.block()) {
+            self.set_aside(height, peer, content, Some(crate::CommitFault::DoesNotFit));
+            return Reception::Refused;
+        }
+        let validators = block.block().header.validators_hash;
+        if height == self.initial_height && validators != self.anchors.anchor.1 {
+            self.totals.other_genesis = Some(validators);
+            self.set_aside(height, peer, content, None);
+            return Reception::Refused;
+        }
+        let bytes = block.memory();
+        self.held_bytes += bytes;
+        if let Some(slot) = self.slot_mut(height) {
+            slot.held = Some(Held {
+                block,
+                from: peer,
+                bytes,
+                content,
+                no_close: false,
+            });
+            slot.stage = Stage::Here;
+            slot.probed = false;
+            slot.extended = Extended::Unknown;
+        }
+        self.shed(height);
+        if self.held(height).is_some() {
+            Reception::Wanted
+        } else {
+            Reception::Late
+        }
+    }
+
+    /// A second copy of a height whose first one is in doubt: the same content changes nothing,
+    /// another takes the first one's place.
+    fn replace(&mut self, peer: PeerId, block: Arc<FetchedBlock>, content: Content) -> Reception {
+        let height = block.height();
+        let same = self
+            .held(height)
+            .is_some_and(|held| held.content == content);
+        if same {
+            if let Some(slot) = self.slot_mut(height) {
+                slot.seek = false;
+            }
+            return Reception::Late;
+        }
+        self.drop_block(height);
+        if let Some(slot) = self.slot_mut(height) {
+            slot.seek = false;
+        }
+        self.accept(peer, block, content)
+    }
+
+    /// Lets go of a block that is not final; its height is wanted again.
+    fn drop_block(&mut self, height: Height) {
+        let Some(slot) = self.slot_mut(height) else {
+            return;
+        };
+        let Some(held) = slot.held.take() else {
+            return;
+        };
+        slot.stage = if slot.asks.is_empty() {
+            Stage::Wanted
+        } else {
+            Stage::Asked
+        };
+        slot.probed = false;
+        self.held_bytes -= held.bytes;
+        self.unlink(height);
+        self.note_need(height);
+    }
+}

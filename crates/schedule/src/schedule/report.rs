@@ -1,0 +1,298 @@
+//! What is told of the sync: progress, the target, and why nothing moves.
+
+use std::{collections::BTreeSet, time::Instant};
+
+use perihelion_types::{Hash, Height, PeerId};
+
+use super::Schedule;
+use crate::{
+    Effect, Limit, Mode, PeerProgress, Progress, StallReason, TargetSource, WindowProgress,
+    meter::seconds,
+    slot::{Extended, Stage},
+    timer::Timer,
+};
+
+/// Sums since the start.
+#[derive(Debug, Default)]
+pub(super) struct Totals {
+    pub(super) applied: u64,
+    pub(super) blocks_received: u64,
+    pub(super) bytes_received: u64,
+    pub(super) signatures_verified: u64,
+    pub(super) signatures_total: u64,
+    pub(super) longest_run: usize,
+    /// Held blocks that were let go for want of space.
+    pub(super) shed: u64,
+    /// A validators hash that peers offer at the initial height and that is not ours.
+    pub(super) other_genesis: Option<Hash>,
+}
+
+impl Schedule {
+    /// The last applied height; one below the initial height before the first block.
+    #[must_use]
+    pub fn height(&self) -> Height {
+        self.applied.0
+    }
+
+    /// Where the chain seems to end, and how that is known: the highest claim but one, so that a
+    /// single peer cannot move it. Decides when runs stop waiting and what is shown, nothing more.
+    pub(super) fn target(&self) -> (Height, TargetSource) {
+        let (mut highest, mut second, mut claims) = (Height::ZERO, Height::ZERO, 0);
+        for (_, top) in self.peers.values().filter_map(|peer| peer.serves()) {
+            claims += 1;
+            if top > highest {
+                (second, highest) = (highest, top);
+            } else {
+                second = second.max(top);
+            }
+        }
+        let (claim, source) = match claims {
+            0 => (Height::ZERO, TargetSource::Unknown),
+            1 => (highest, TargetSource::OnePeer),
+            _ => (second, TargetSource::Peers),
+        };
+        if claim <= self.certified_to && claims > 0 {
+            (self.certified_to, TargetSource::Certified)
+        } else {
+            (claim.max(self.certified_to), source)
+        }
+    }
+
+    /// Everything that a status, a metric, a page or a progress line shows.
+    #[must_use]
+    pub fn progress(&self) -> Progress {
+        let (target, target_source) = self.target();
+        let per_minute = self.blocks_applied.last_minute();
+        let left = target.since(self.applied.0) as f64;
+        Progress {
+            mode: self.mode,
+            start: self.start_height,
+            height: if self.totals.applied == 0 {
+                self.start_height
+            } else {
+                self.applied.0
+            },
+            certified: self.certified_to,
+            target,
+            target_source,
+            blocks_per_second: self.blocks_applied.last_second(),
+            blocks_per_second_minute: per_minute,
+            bytes_per_second: self.bytes_received.last_second(),
+            bytes_per_second_minute: self.bytes_received.last_minute(),
+            eta: (per_minute > 0.0 && left / per_minute < 1e9)
+                .then(|| std::time::Duration::from_secs_f64(left.max(0.0) / per_minute)),
+            window: self.window(),
+            limit: self.limit(target),
+            peers: self.peers.keys().filter_map(|&id| self.peer_progress(id)).collect(),
+            stalled: self.halted.clone().or_else(|| self.stalled.clone()),
+            signatures_verified: self.totals.signatures_verified,
+            signatures_total: self.totals.signatures_total,
+            longest_run: self.totals.longest_run,
+            blocks_received: self.totals.blocks_received,
+            bytes_received: self.totals.bytes_received,
+        }
+    }
+
+    fn peer_progress(&self, id: PeerId) -> Option<PeerProgress> {
+        let peer = self.peers.get(&id)?;
+        Some(PeerProgress {
+            peer: id,
+            range: peer.range,
+            bytes_per_second: peer.rate.get().unwrap_or(0.0),
+            latency: seconds(peer.latency.get().unwrap_or(0.0)),
+            in_flight: peer.asks.len(),
+            allowance: peer.allowance as usize,
+            blocks: peer.blocks,
+            bytes: peer.bytes,
+            no_blocks: peer.no_blocks,
+            stalls: peer.stalls,
+            set_aside: peer.set_aside,
+        })
+    }
+
+    fn window(&self) -> WindowProgress {
+        let mut window = WindowProgress {
+            held_bytes: self.held_bytes,
+            expected_bytes: self.expected_bytes,
+            ..WindowProgress::default()
+        };
+        for slot in &self.slots {
+            match slot.stage {
+                Stage::Wanted => {}
+                Stage::Asked => window.in_flight += 1,
+                Stage::Here => window.here += 1,
+                Stage::Linked | Stage::Certifying(_) => window.linked += 1,
+                Stage::Certified(_) | Stage::Applying(_) => window.pinned += 1,
+            }
+        }
+        window
+    }
+
+    fn limit(&self, target: Height) -> Limit {
+        let pinned = self.certified_to.since(self.applied.0);
+        if target <= self.applied.0 && self.slots.iter().all(|slot| slot.held.is_none()) {
+            Limit::Nothing
+        } else if pinned >= self.config.applying as i64 || pinned > self.linked_to.since(self.certified_to) {
+            Limit::Execution
+        } else if self.runs.len() >= self.config.runs {
+            Limit::Verification
+        } else {
+            Limit::Network
+        }
+    }
+
+    /// The peer whose connection is worth the least, for when the space is needed: one that has
+    /// nothing for us, or the slowest.
+    #[must_use]
+    pub fn least_useful(&self) -> Option<PeerId> {
+        let size = self.expected_size() as f64;
+        let rank = |id: &&PeerId| {
+            let peer = &self.peers[id];
+            let serves = peer.serves().is_some_and(|(_, top)| top > self.applied.0);
+            (u8::from(!serves), peer.cost(size))
+        };
+        self.peers
+            .keys()
+            .max_by(|a, b| {
+                let (a, b) = (rank(a), rank(b));
+                a.0.cmp(&b.0).then(a.1.total_cmp(&b.1))
+            })
+            .copied()
+    }
+
+    /// Tells why nothing was applied for so long, once for each reason.
+    pub(super) fn tell_stall(&mut self, now: Instant) {
+        self.timers.set(Timer::Stall, now + self.config.stall_after);
+        let reason = self.stall_reason();
+        if let Some(StallReason::OtherGenesis { .. }) = reason {
+            if let Some(reason) = reason {
+                self.halt(reason);
+            }
+            return;
+        }
+        if reason != self.stalled {
+            self.stalled.clone_from(&reason);
+            if let Some(reason) = reason {
+                self.effects.push_back(Effect::Stalled { reason });
+            }
+        }
+    }
+
+    fn stall_reason(&self) -> Option<StallReason> {
+        let next = self.first();
+        if matches!(self.mode, Mode::Consensus) {
+            return None;
+        }
+        if self.applying_to > self.applied.0 {
+            return Some(StallReason::Executing { height: next });
+        }
+        if self.certified_to > self.applied.0 {
+            let lacks = self.slot(next).is_some_and(|slot| slot.extended != Extended::Good);
+            return lacks.then_some(StallReason::ExtendedCommit { height: next });
+        }
+        if self.peers.is_empty() {
+            return Some(StallReason::NoPeers);
+        }
+        let ranges: Vec<_> = self.peers.values().filter_map(|peer| peer.range).collect();
+        let Some(lowest_base) = ranges.iter().map(|range| range.base()).min() else {
+            return Some(StallReason::NoStatus { peers: self.peers.len() });
+        };
+        if lowest_base > next {
+            return Some(StallReason::AllPruned { next, lowest_base, peers: ranges.len() });
+        }
+        if let Some(theirs) = self.totals.other_genesis
+            && next == self.initial_height
+            && self.held(next).is_none()
+        {
+            return Some(StallReason::OtherGenesis { ours: self.anchors.current.hash(), theirs });
+        }
+        if !self.runs.is_empty() || self.probe.is_some() {
+            return Some(StallReason::Verifying { height: self.certified_to });
+        }
+        self.missing(next)
+    }
+
+    /// The lowest missing block that some peer claims.
+    fn missing(&self, next: Height) -> Option<StallReason> {
+        let claimed = |height: Height| {
+            let holds = |range: perihelion_types::HeightRange| range.contains(height);
+            self.peers.values().any(|peer| peer.range.is_some_and(holds))
+        };
+        let height = [next, next.next()]
+            .into_iter()
+            .find(|&height| self.held(height).is_none_or(|held| held.no_close))?;
+        if !claimed(height) {
+            return None;
+        }
+        let slot = self.slot(height);
+        Some(StallReason::Waiting {
+            height,
+            asked: slot.map_or(0, |slot| slot.asks.len()),
+            failed: slot.map_or(0, |slot| slot.excluded.len()),
+        })
+    }
+
+    /// Whether the books agree with one another. For tests: costs as much as the window is long.
+    ///
+    /// # Errors
+    /// Names the rule that is broken.
+    pub fn check(&self) -> Result<(), String> {
+        let rule = |holds: bool, what: &str| holds.then_some(()).ok_or_else(|| what.to_owned());
+        let asks = |peer: &crate::peer::Peer| peer.asks.values().map(|ask| ask.expected).sum::<usize>();
+        let expected: usize = self.peers.values().map(asks).sum();
+        rule(expected == self.expected_bytes, "expected bytes are the sum over requests")?;
+        let held: usize = self.slots.iter().filter_map(|slot| Some(slot.held.as_ref()?.bytes)).sum();
+        rule(held == self.held_bytes, "held bytes are the sum over blocks")?;
+        rule(self.timers.is_consistent(), "deadlines are in both views")?;
+        rule(self.slots.len() <= self.config.window_blocks.max(2), "the window is bounded")?;
+        rule(self.applied.0 <= self.applying_to.max(self.applied.0), "applying is above applied")?;
+        rule(self.certified_to <= self.linked_to, "what is certified is linked")?;
+        for (&id, peer) in &self.peers {
+            rule(peer.asks.len() == peer.by_time.len(), "requests are in both views")?;
+            rule(peer.asks.len() <= self.config.peer_allowance, "requests are bounded")?;
+            let timer = self.timers.get(Timer::Peer(id));
+            rule(timer.is_some() != peer.asks.is_empty(), "a peer that owes has a deadline")?;
+            for height in peer.asks.keys().filter(|&&height| height >= self.first()) {
+                let listed = self.slot(*height).is_some_and(|slot| slot.asks.contains(&id));
+                rule(listed, "a request in the window is in its slot")?;
+            }
+        }
+        self.check_slots()
+    }
+
+    fn check_slots(&self) -> Result<(), String> {
+        let mut needs = BTreeSet::new();
+        for (index, slot) in self.slots.iter().enumerate() {
+            let height = self.first().plus(index as i64);
+            let rule = |holds: bool, what: &str| {
+                holds.then_some(()).ok_or_else(|| format!("height {height}: {what}: {slot:?}"))
+            };
+            let open = matches!(slot.stage, Stage::Wanted | Stage::Asked);
+            rule(open != slot.held.is_some(), "held exactly from Here on")?;
+            rule((slot.stage != Stage::Wanted) || slot.asks.is_empty(), "wanted is not asked")?;
+            rule((slot.stage != Stage::Asked) || !slot.asks.is_empty(), "asked is asked")?;
+            let mut owners = slot.asks.clone();
+            owners.sort_unstable();
+            owners.dedup();
+            rule(owners.len() == slot.asks.len(), "each peer is asked once")?;
+            for owner in owners {
+                let known = self.peers.get(&owner).is_some_and(|peer| peer.asks.contains_key(&height));
+                rule(known, "a slot's request is its peer's")?;
+            }
+            let linked = !matches!(slot.stage, Stage::Wanted | Stage::Asked | Stage::Here);
+            rule(linked == (height <= self.linked_to), "linked up to linked_to")?;
+            let certified = matches!(slot.stage, Stage::Certified(_) | Stage::Applying(_));
+            rule(certified == (height <= self.certified_to), "certified up to certified_to")?;
+            let applying = matches!(slot.stage, Stage::Applying(_));
+            rule(applying == (height <= self.applying_to), "applying up to applying_to")?;
+            if slot.needs_ask() {
+                needs.insert(height);
+            }
+        }
+        let noted: BTreeSet<Height> = self.wanted.union(&self.parked).copied().collect();
+        if needs != noted || self.wanted.intersection(&self.parked).next().is_some() {
+            return Err(format!("needed {needs:?}, noted {:?} and {:?}", self.wanted, self.parked));
+        }
+        Ok(())
+    }
+}

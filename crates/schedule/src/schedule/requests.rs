@@ -1,0 +1,382 @@
+//! Which height is asked of whom, and when that is given up.
+
+use std::time::Instant;
+
+use perihelion_types::{Height, HeightRange, PeerId};
+
+use super::Schedule;
+use crate::{
+    Effect, Mode,
+    peer::MAX_OVERDUE,
+    slot::{Exclusion, Slot, Stage},
+    timer::Timer,
+};
+
+/// Bytes expected of a block while nothing is known of their size.
+const FIRST_SIZE: f64 = 64.0 * 1024.0;
+
+impl Schedule {
+    /// Whether requests are made at all.
+    pub(super) fn is_syncing(&self) -> bool {
+        matches!(self.mode, Mode::BlockSync | Mode::Following) && self.halted.is_none()
+    }
+
+    /// Bytes that a block is expected to take. Above the mean, since sizes vary.
+    pub(super) fn expected_size(&self) -> usize {
+        (self.block_size.get().unwrap_or(FIRST_SIZE) * 1.25) as usize + 1
+    }
+
+    /// Gives every peer with room the lowest height that it can serve, the quickest peer first.
+    pub(super) fn fill(&mut self, now: Instant) {
+        if !self.is_syncing() {
+            return;
+        }
+        let mut idle: Vec<PeerId> = Vec::new();
+        loop {
+            let size = self.expected_size() as f64;
+            let candidate = self
+                .peers
+                .iter()
+                .filter(|(id, peer)| peer.has_room() && peer.serves().is_some() && !idle.contains(id))
+                .map(|(&id, peer)| (peer.cost(size), id))
+                .min_by(|a, b| a.0.total_cmp(&b.0).then(a.1.cmp(&b.1)));
+            let Some((_, peer)) = candidate else {
+                break;
+            };
+            match self.find_height(peer) {
+                Some(height) => self.ask(now, peer, height),
+                None => idle.push(peer),
+            }
+        }
+        self.park();
+        self.watch_frontier(now);
+    }
+
+    /// The lowest height that a peer may be asked for, within the window and its budgets.
+    fn find_height(&mut self, peer: PeerId) -> Option<Height> {
+        let (base, top) = self.peers.get(&peer)?.serves()?;
+        let expected = self.expected_size();
+        let room = self.held_bytes + self.expected_bytes + expected <= self.config.window_bytes;
+        let reserve = self.reserve();
+        let allowed = |height: Height| room || height <= reserve;
+        let open = self.wanted.range(base..=top).find(|&&height| {
+            self.slot(height).is_some_and(|slot| !slot.is_excluded(peer))
+        });
+        if let Some(&height) = open {
+            return allowed(height).then_some(height);
+        }
+        // Nothing open within the window: it grows, if it may.
+        let mut end = self.first().plus(self.slots.len() as i64);
+        while end <= top && self.slots.len() < self.config.window_blocks && allowed(end) {
+            self.slots.push_back(Slot::new());
+            self.wanted.insert(end);
+            if end >= base {
+                return Some(end);
+            }
+            end = end.next();
+        }
+        None
+    }
+
+    /// Up to this height requests are made whatever the budget: the block that is applied next and
+    /// the one whose commit certifies it.
+    fn reserve(&self) -> Height {
+        self.certified_to.plus(2)
+    }
+
+    /// Asks one peer for one height.
+    pub(super) fn ask(&mut self, now: Instant, peer: PeerId, height: Height) {
+        let expected = self.expected_size();
+        let deadline = self.config.peer_deadline;
+        let Some(known) = self.peers.get_mut(&peer) else {
+            return;
+        };
+        known.ask(now, height, expected);
+        if let Some(at) = known.deadline(deadline) {
+            self.timers.set(Timer::Peer(peer), at);
+        }
+        self.expected_bytes += expected;
+        if let Some(slot) = self.slot_mut(height) {
+            slot.asks.push(peer);
+            if slot.stage == Stage::Wanted {
+                slot.stage = Stage::Asked;
+            }
+        }
+        self.wanted.remove(&height);
+        self.parked.remove(&height);
+        self.effects.push_back(Effect::Request { peer, height });
+    }
+
+    /// Heights below what is asked that no peer may be asked for are set apart, so that they are
+    /// not looked at again at every input; they come back with a new peer or status, or after a
+    /// while.
+    fn park(&mut self) {
+        let mut parked = Vec::new();
+        for &height in self.wanted.iter().take(16) {
+            let served = self.slot(height).is_some_and(|slot| {
+                self.peers.iter().any(|(&id, peer)| {
+                    peer.serves().is_some_and(|(base, top)| base <= height && height <= top)
+                        && !slot.is_excluded(id)
+                })
+            });
+            if !served {
+                parked.push(height);
+            }
+        }
+        for height in parked {
+            self.wanted.remove(&height);
+            self.parked.insert(height);
+            self.timers.set_earlier(Timer::Retry, self.now + self.config.retry_after);
+        }
+    }
+
+    /// Heights that nobody could serve are offered to everybody again: peers that were late once
+    /// may be the only ones that have them.
+    pub(super) fn retry(&mut self) {
+        let parked = std::mem::take(&mut self.parked);
+        for height in parked {
+            if let Some(slot) = self.slot_mut(height) {
+                slot.excluded.retain(|&(_, why)| why == Exclusion::NoBlock);
+            }
+            self.note_need(height);
+        }
+    }
+
+    /// A peer's range moved: what it lacked before it may have now.
+    pub(super) fn readmit(&mut self, peer: PeerId, range: HeightRange) {
+        for slot in &mut self.slots {
+            if !slot.excluded.is_empty() {
+                slot.excluded
+                    .retain(|&(other, why)| other != peer || why != Exclusion::NoBlock);
+            }
+        }
+        let back: Vec<Height> = self.parked.range(range.base()..=range.height()).copied().collect();
+        for height in back {
+            self.parked.remove(&height);
+            self.note_need(height);
+        }
+    }
+
+    /// A request did not bring a block: the height is asked of others.
+    pub(super) fn give_up(&mut self, peer: PeerId, height: Height, why: Exclusion) {
+        if let Some(slot) = self.slot_mut(height) {
+            slot.unask(peer);
+            slot.exclude(peer, why);
+        }
+        self.note_need(height);
+    }
+
+    /// The peer's deadline follows its oldest request.
+    pub(super) fn after_answer(&mut self, peer: PeerId) {
+        let deadline = self.config.peer_deadline;
+        match self.peers.get(&peer).and_then(|known| known.deadline(deadline)) {
+            Some(at) => self.timers.set(Timer::Peer(peer), at),
+            None => self.timers.stop(Timer::Peer(peer)),
+        }
+    }
+
+    /// A peer's deadline has passed. All that it owes is asked of others; it may still answer.
+    pub(super) fn peer_is_late(&mut self, now: Instant, peer: PeerId) {
+        let deadline = self.config.peer_deadline;
+        let Some(known) = self.peers.get_mut(&peer) else {
+            return;
+        };
+        match known.deadline(deadline) {
+            Some(at) if at > now => {
+                self.timers.set(Timer::Peer(peer), at);
+                return;
+            }
+            Some(_) => {}
+            None => return,
+        }
+        // Silent altogether, or withholding just the oldest?
+        let silent = now.saturating_duration_since(known.last_progress) >= deadline;
+        let late: Vec<Height> = known
+            .by_time
+            .iter()
+            .filter(|(at, _)| silent || *at + deadline * 3 <= now)
+            .map(|&(_, height)| height)
+            .collect();
+        known.stalls += 1;
+        known.shrink(silent);
+        for height in late {
+            let Some(known) = self.peers.get_mut(&peer) else {
+                return;
+            };
+            if let Some(ask) = known.take_ask(height) {
+                self.expected_bytes -= ask.expected;
+            }
+            known.refuted.insert(height);
+            if known.overdue.len() < MAX_OVERDUE {
+                known.overdue.insert(height);
+            }
+            self.give_up(peer, height, Exclusion::Late);
+        }
+        self.after_answer(peer);
+    }
+
+    /// Forgets a peer and everything that it owes.
+    pub(super) fn remove_peer(&mut self, peer: PeerId) {
+        let Some(known) = self.peers.remove(&peer) else {
+            return;
+        };
+        self.timers.stop(Timer::Peer(peer));
+        self.timers.stop(Timer::Status(peer));
+        for (height, ask) in known.asks {
+            self.expected_bytes -= ask.expected;
+            if let Some(slot) = self.slot_mut(height) {
+                slot.unask(peer);
+            }
+            self.note_need(height);
+        }
+    }
+
+    /// Sets the clock for late blocks near the apply height.
+    fn watch_frontier(&mut self, now: Instant) {
+        if self.timers.get(Timer::Hedge).is_none() && self.near_missing().next().is_some() {
+            self.timers.set(Timer::Hedge, now + self.config.hedge_after.0);
+        }
+    }
+
+    /// Heights near the apply height that are asked and not here.
+    fn near_missing(&self) -> impl Iterator<Item = (Height, &Slot)> {
+        let first = self.first();
+        self.slots
+            .iter()
+            .take(self.config.hedge_depth)
+            .enumerate()
+            .map(move |(index, slot)| (first.plus(index as i64), slot))
+            .filter(|(_, slot)| {
+                !slot.asks.is_empty()
+                    && (slot.held.is_none()
+                        || slot.seek
+                        || slot.extended == crate::slot::Extended::Wanting)
+            })
+    }
+
+    /// Asks a second peer for what is late near the apply height. At the two lowest missing
+    /// heights, where everything waits, one more peer is asked each time.
+    pub(super) fn hedge(&mut self, now: Instant) {
+        let (least, most) = self.config.hedge_after;
+        let mut due = Vec::new();
+        for (place, (height, slot)) in self.near_missing().enumerate() {
+            let latest = slot.asks.iter().filter_map(|id| {
+                let peer = self.peers.get(id)?;
+                let usual = crate::meter::seconds(2.0 * peer.latency.get().unwrap_or(0.5));
+                let ask = peer.asks.get(&height)?;
+                Some(ask.at + usual.clamp(least, most))
+            });
+            let crowd = if place < 2 { usize::MAX } else { 2 };
+            if slot.asks.len() < crowd && latest.max().is_none_or(|at| at <= now) {
+                due.push(height);
+            }
+        }
+        for height in due {
+            let asked = self.slot(height).map(|slot| slot.asks.clone()).unwrap_or_default();
+            let second = self.second_for(height, &asked);
+            if let Some(second) = second {
+                for late in asked {
+                    if let Some(peer) = self.peers.get_mut(&late) {
+                        peer.shrink(false);
+                    }
+                }
+                self.ask(now, second, height);
+            }
+        }
+        self.timers.stop(Timer::Hedge);
+        self.watch_frontier(now);
+    }
+
+    /// The best peer that may be asked for a height besides those that are. The head of the
+    /// window is worth one request beyond a peer's allowance.
+    pub(super) fn second_for(&self, height: Height, asked: &[PeerId]) -> Option<PeerId> {
+        let slot = self.slot(height)?;
+        let size = self.expected_size() as f64;
+        self.peers
+            .iter()
+            .filter(|(id, peer)| {
+                !asked.contains(id)
+                    && !slot.is_excluded(**id)
+                    && peer.asks.len() < self.config.peer_allowance
+                    && peer.overdue.len() < MAX_OVERDUE
+                    && !peer.asks.contains_key(&height)
+                    && peer.serves().is_some_and(|(base, top)| base <= height && height <= top)
+            })
+            .map(|(&id, peer)| (peer.cost(size), id))
+            .min_by(|a, b| a.0.total_cmp(&b.0).then(a.1.cmp(&b.1)))
+            .map(|(_, id)| id)
+    }
+
+    /// Where the held bytes are above the budget, the farthest blocks that nothing was built on
+    /// yet go, and are asked for again later.
+    pub(super) fn shed(&mut self, arrived: Height) {
+        if self.held_bytes <= self.config.window_bytes {
+            return;
+        }
+        let reserve = self.reserve();
+        let mut height = self.first().plus(self.slots.len() as i64 - 1);
+        while self.held_bytes > self.config.window_bytes && height > reserve {
+            let stage = self.slot(height).map(|slot| slot.stage);
+            let farther = height >= arrived || height > self.linked_to;
+            if farther && matches!(stage, Some(Stage::Here | Stage::Linked)) {
+                self.drop_block(height);
+                self.totals.shed += 1;
+            }
+            height = height.prev();
+        }
+        self.trim();
+    }
+
+    /// The permits for bytes on their way are spent, and the next block cannot come in: half of
+    /// what is held far from the apply height goes.
+    pub fn handle_starved(&mut self, now: Instant) {
+        self.tick(now);
+        let goal = self.held_bytes / 2;
+        let reserve = self.reserve();
+        let mut height = self.first().plus(self.slots.len() as i64 - 1);
+        while self.held_bytes > goal && height > reserve {
+            let stage = self.slot(height).map(|slot| slot.stage);
+            if matches!(stage, Some(Stage::Here)) {
+                self.drop_block(height);
+                self.totals.shed += 1;
+            }
+            height = height.prev();
+        }
+        self.trim();
+        self.upkeep(now);
+    }
+
+    /// Cuts wanted heights off the far end of the window; they come back as it advances.
+    fn trim(&mut self) {
+        while self.slots.back().is_some_and(|slot| {
+            slot.stage == Stage::Wanted && slot.attempts.is_empty() && slot.expected.is_none()
+        }) {
+            let height = self.first().plus(self.slots.len() as i64 - 1);
+            self.slots.pop_back();
+            self.wanted.remove(&height);
+            self.parked.remove(&height);
+        }
+    }
+
+    /// Asks a peer for its status now, and sets the next time.
+    pub(super) fn ask_status(&mut self, now: Instant, peer: PeerId) {
+        let interval = self.status_interval(peer);
+        let Some(known) = self.peers.get_mut(&peer) else {
+            return;
+        };
+        known.status_owed.get_or_insert(now);
+        self.effects.push_back(Effect::AskStatus { peer });
+        self.timers.set(Timer::Status(peer), now + interval);
+    }
+
+    /// Seldom while the peer's claim is far above what is here, often near its end.
+    fn status_interval(&self, peer: PeerId) -> std::time::Duration {
+        let claimed = self.peers.get(&peer).and_then(|known| known.range);
+        let near = claimed.is_none_or(|range| range.height() <= self.linked_to.plus(16));
+        match self.mode {
+            Mode::Following => self.config.follow_interval,
+            _ if near && self.is_syncing() => self.config.follow_interval * 4,
+            _ => self.config.status_interval,
+        }
+    }
+}

@@ -1,0 +1,176 @@
+use std::sync::Arc;
+
+use perihelion_types::{BlockId, FetchedBlock, Hash, Height, PeerId, Round};
+
+use crate::{CommitFault, RunId};
+
+/// What a block says, whatever bytes said it: everything that the header's hash covers, and the
+/// three fields of the last commit that it does not.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Content {
+    /// Hash of the header.
+    pub(crate) header: Hash,
+    commit: Option<(Height, Round, BlockId)>,
+}
+
+impl Content {
+    pub(crate) fn of(block: &FetchedBlock) -> Self {
+        Self {
+            header: block.block_id().hash,
+            commit: block
+                .block()
+                .last_commit
+                .as_ref()
+                .map(|commit| (commit.height, commit.round, commit.block_id)),
+        }
+    }
+}
+
+/// A copy that a peer delivered, remembered until its height is final.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Attempt {
+    pub(crate) peer: PeerId,
+    pub(crate) content: Content,
+    /// Its last commit failed: guilty if other content becomes final, cleared if its own does.
+    pub(crate) suspect: Option<CommitFault>,
+}
+
+/// Why a peer is not asked for a height.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Exclusion {
+    /// It said that it has no such block.
+    NoBlock,
+    /// It did not deliver in time.
+    Late,
+    /// Its copy was set aside.
+    SetAside,
+}
+
+/// The block that is held for a height.
+#[derive(Debug, Clone)]
+pub(crate) struct Held {
+    pub(crate) block: Arc<FetchedBlock>,
+    pub(crate) from: PeerId,
+    pub(crate) bytes: usize,
+    pub(crate) content: Content,
+    /// Its last commit failed to verify: it may stand inside of a run, and must not close one.
+    pub(crate) no_close: bool,
+}
+
+/// How far a height has got.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Stage {
+    /// Nobody is asked.
+    Wanted,
+    /// At least one peer is asked.
+    Asked,
+    /// A block is held.
+    Here,
+    /// And every block below it too, each naming the id of the one before.
+    Linked,
+    /// And part of a run that the workers verify.
+    Certifying(RunId),
+    /// Final.
+    Certified(RunId),
+    /// Final, and handed to the executor.
+    Applying(RunId),
+}
+
+/// Where a height's extended commit stands; only looked at once its block is final.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Extended {
+    /// Not looked at.
+    Unknown,
+    /// The workers verify the one from this peer.
+    Checking(PeerId),
+    /// Verified.
+    Good,
+    /// There is none, or a bad one: others are asked.
+    Wanting,
+}
+
+/// One height of the window.
+#[derive(Debug)]
+pub(crate) struct Slot {
+    pub(crate) stage: Stage,
+    /// Some from `Here` on.
+    pub(crate) held: Option<Held>,
+    /// Who is asked right now; for most heights at most one, two when hedged.
+    pub(crate) asks: Vec<PeerId>,
+    /// Another copy is wanted although one is held.
+    pub(crate) seek: bool,
+    /// The final block's id, when a verified commit names it and the block itself is not here.
+    pub(crate) expected: Option<BlockId>,
+    pub(crate) attempts: Vec<Attempt>,
+    pub(crate) excluded: Vec<(PeerId, Exclusion)>,
+    pub(crate) extended: Extended,
+    /// Its last commit was probed in vain for the block below.
+    pub(crate) probed: bool,
+    /// Its own commit was verified, not just one above it.
+    pub(crate) own_commit: bool,
+}
+
+impl Slot {
+    pub(crate) fn new() -> Self {
+        Self {
+            stage: Stage::Wanted,
+            held: None,
+            asks: Vec::new(),
+            seek: false,
+            expected: None,
+            attempts: Vec::new(),
+            excluded: Vec::new(),
+            extended: Extended::Unknown,
+            probed: false,
+            own_commit: false,
+        }
+    }
+
+    /// Whether a peer is to be found for it: nothing held, or another copy sought.
+    pub(crate) fn needs_ask(&self) -> bool {
+        self.asks.is_empty()
+            && (self.held.is_none() || self.seek || self.extended == Extended::Wanting)
+    }
+
+    pub(crate) fn is_excluded(&self, peer: PeerId) -> bool {
+        self.excluded.iter().any(|&(excluded, _)| excluded == peer)
+    }
+
+    pub(crate) fn exclude(&mut self, peer: PeerId, why: Exclusion) {
+        match self.excluded.iter_mut().find(|(other, _)| *other == peer) {
+            Some(entry) => entry.1 = why,
+            None => self.excluded.push((peer, why)),
+        }
+    }
+
+    /// Forgets that `peer` was asked; says whether it was.
+    pub(crate) fn unask(&mut self, peer: PeerId) -> bool {
+        let before = self.asks.len();
+        self.asks.retain(|&asked| asked != peer);
+        if self.asks.is_empty() && self.stage == Stage::Asked {
+            self.stage = Stage::Wanted;
+        }
+        before != self.asks.len()
+    }
+
+    /// Remembers a copy for the day on which its height is final.
+    pub(crate) fn remember(&mut self, peer: PeerId, content: Content) {
+        let known = |attempt: &Attempt| attempt.peer == peer && attempt.content == content;
+        if !self.attempts.iter().any(known) {
+            self.attempts.push(Attempt {
+                peer,
+                content,
+                suspect: None,
+            });
+        }
+    }
+
+    /// Makes every copy of `content` a suspect.
+    pub(crate) fn suspect(&mut self, content: Content, fault: CommitFault) {
+        for attempt in &mut self.attempts {
+            if attempt.content == content {
+                attempt.suspect = Some(fault);
+            }
+        }
+    }
+}
