@@ -76,7 +76,10 @@ impl Anchors {
             self.anchor.2 = height;
             return;
         }
-        let known = self.known.iter().find(|(_, known)| same_members(known, &set));
+        let known = self
+            .known
+            .iter()
+            .find(|(_, known)| same_members(known, &set));
         let hash = known.map_or_else(|| set.hash(), |(hash, _)| *hash);
         self.anchor = (set, hash, height);
     }
@@ -86,7 +89,8 @@ impl Anchors {
 fn same_members(a: &Arc<ValidatorSet>, b: &Arc<ValidatorSet>) -> bool {
     Arc::ptr_eq(a, b)
         || (a.len() == b.len()
-            && a.validators().iter().zip(b.validators()).all(|(a, b)| {
-                a.voting_power == b.voting_power && a.pub_key == b.pub_key
-            }))
+            && a.validators()
+                .iter()
+                .zip(b.validators())
+                .all(|(a, b)| a.voting_power == b.voting_power && a.pub_key == b.pub_key))
 }

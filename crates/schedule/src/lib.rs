@@ -19,6 +19,7 @@ mod slot;
 mod timer;
 
 pub use config::Config;
+pub use effect::Reception;
 pub use effect::{
     BodyFault, CommitFault, Effect, Fault, ProbeRequest, RunAnchor, RunId, RunRequest, StallReason,
     Verdict,
@@ -26,4 +27,3 @@ pub use effect::{
 pub use peer::PeerProgress;
 pub use progress::{Limit, Mode, Progress, TargetSource, WindowProgress};
 pub use schedule::{Applied, Schedule, Start};
-pub use effect::Reception;

@@ -128,7 +128,10 @@ impl Peer {
         self.bytes_since_progress = 0;
         let latency = now.saturating_duration_since(ask.at).as_secs_f64();
         self.latency.add(latency);
-        self.least_latency = Some(self.least_latency.map_or(latency, |least| least.min(latency)));
+        self.least_latency = Some(
+            self.least_latency
+                .map_or(latency, |least| least.min(latency)),
+        );
         self.grow(latency, most);
     }
 

@@ -111,6 +111,9 @@ impl Progress {
     /// Whether the node is behind, as `catching_up` of `/status` says it.
     #[must_use]
     pub fn is_catching_up(&self) -> bool {
-        matches!(self.mode, Mode::WaitForPeers | Mode::BlockSync | Mode::Halted)
+        matches!(
+            self.mode,
+            Mode::WaitForPeers | Mode::BlockSync | Mode::Halted
+        )
     }
 }

@@ -52,7 +52,11 @@ impl Schedule {
         self.extensions_from = applied.extensions_from;
         self.own_power = applied.own_power;
         for peer in self.peers.values_mut() {
-            while peer.refuted.first().is_some_and(|&refuted| refuted <= height) {
+            while peer
+                .refuted
+                .first()
+                .is_some_and(|&refuted| refuted <= height)
+            {
                 peer.refuted.pop_first();
             }
         }
@@ -74,7 +78,11 @@ impl Schedule {
     ) {
         self.tick(now);
         self.halt(match hashes {
-            Some((ours, theirs)) => StallReason::LocalFault { height, ours, theirs },
+            Some((ours, theirs)) => StallReason::LocalFault {
+                height,
+                ours,
+                theirs,
+            },
             None => StallReason::ApplyFailed { height },
         });
     }
@@ -171,7 +179,12 @@ impl Schedule {
         if let Some(slot) = self.slot_mut(height) {
             slot.extended = Extended::Checking(from);
         }
-        self.effects.push_back(Effect::VerifyExtended { height, from, block, set });
+        self.effects.push_back(Effect::VerifyExtended {
+            height,
+            from,
+            block,
+            set,
+        });
         true
     }
 
@@ -189,13 +202,15 @@ impl Schedule {
     /// Another copy of a certified block came: its extended commit may be what is missing.
     pub(super) fn offer_extended(&mut self, peer: PeerId, block: Arc<FetchedBlock>) -> Reception {
         let height = block.height();
-        let wanting = self.slot(height).is_some_and(|slot| slot.extended == Extended::Wanting);
+        let wanting = self
+            .slot(height)
+            .is_some_and(|slot| slot.extended == Extended::Wanting);
         if !wanting {
             return Reception::Late;
         }
-        let same = self.held(height).is_some_and(|held| {
-            held.block.block_id().hash == block.block_id().hash
-        });
+        let same = self
+            .held(height)
+            .is_some_and(|held| held.block.block_id().hash == block.block_id().hash);
         if same && block.extended_commit().is_some() && self.verify_extended(height, peer, block) {
             return Reception::Wanted;
         }
@@ -223,7 +238,11 @@ impl Schedule {
             }
             slot.stage = Stage::Applying(run);
             self.applying_to = height;
-            self.effects.push_back(Effect::Apply { height, run, extended });
+            self.effects.push_back(Effect::Apply {
+                height,
+                run,
+                extended,
+            });
         }
     }
 }

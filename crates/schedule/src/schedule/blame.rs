@@ -120,7 +120,11 @@ impl Schedule {
             && ours != probe.names
         {
             let other = probe.names;
-            self.halt(StallReason::TwoCertified { height, ours, other });
+            self.halt(StallReason::TwoCertified {
+                height,
+                ours,
+                other,
+            });
         }
     }
 

@@ -99,8 +99,13 @@ impl Schedule {
             return true;
         }
         let next = self.first();
-        let linked = self.slot(next).is_some_and(|slot| slot.stage == Stage::Linked);
-        let held = self.held(next).filter(|held| linked && !held.no_close).cloned();
+        let linked = self
+            .slot(next)
+            .is_some_and(|slot| slot.stage == Stage::Linked);
+        let held = self
+            .held(next)
+            .filter(|held| linked && !held.no_close)
+            .cloned();
         if let (Some(held), Some(set)) = (held, self.last_validators.clone()) {
             let purpose = Purpose::OwnCommit;
             self.send_probe(next, held.block, held.from, held.content, set, purpose);
@@ -169,7 +174,11 @@ impl Schedule {
         if now < patience {
             self.timers.set_earlier(Timer::CaughtUp, patience);
         } else if peer.asks.len() < self.config.peer_allowance {
-            let height = if self.held(next).is_some() { closing } else { next };
+            let height = if self.held(next).is_some() {
+                closing
+            } else {
+                next
+            };
             self.ask_beyond(now, id, height);
         }
         true

@@ -101,8 +101,12 @@ impl Schedule {
         let set = if height.prev() == self.applied.0 {
             self.last_validators.clone()
         } else {
-            let header = &self.held(height.prev()).map(|held| held.block.block().header.clone());
-            header.as_ref().and_then(|header| self.anchors.by_hash(header.validators_hash))
+            let header = &self
+                .held(height.prev())
+                .map(|held| held.block.block().header.clone());
+            header
+                .as_ref()
+                .and_then(|header| self.anchors.by_hash(header.validators_hash))
         };
         self.drop_block(height);
         if let Some(slot) = self.slot_mut(height) {
@@ -175,7 +179,10 @@ impl Schedule {
             }
             (Purpose::OwnCommit, None) => {}
             (Purpose::OwnCommit, Some(fault)) => {
-                if self.held(probe.height).is_some_and(|held| held.content == probe.content) {
+                if self
+                    .held(probe.height)
+                    .is_some_and(|held| held.content == probe.content)
+                {
                     self.doubt(probe.height, fault);
                 }
             }
@@ -218,7 +225,9 @@ impl Schedule {
     /// The commit in `probe.height` does not hold: that block is set aside, and since the one
     /// below may be wrong all the same, another copy of it is asked for too.
     fn not_vouched(&mut self, probe: &Probe, fault: CommitFault) {
-        let still = self.held(probe.height).is_some_and(|held| held.content == probe.content);
+        let still = self
+            .held(probe.height)
+            .is_some_and(|held| held.content == probe.content);
         if !still {
             return;
         }

@@ -159,7 +159,9 @@ impl Schedule {
             now,
             config,
         };
-        schedule.timers.set(Timer::Stall, now + schedule.config.stall_after);
+        schedule
+            .timers
+            .set(Timer::Stall, now + schedule.config.stall_after);
         schedule.check_caught_up(now);
         schedule
     }
@@ -195,7 +197,10 @@ impl Schedule {
                 (before.base(), range.base())
             };
             if is < was {
-                let fault = Fault::StatusWentBack { before: was, now: is };
+                let fault = Fault::StatusWentBack {
+                    before: was,
+                    now: is,
+                };
                 self.punish(peer, fault, true);
                 self.upkeep(now);
                 return;

@@ -83,7 +83,11 @@ impl Schedule {
                 .then(|| std::time::Duration::from_secs_f64(left.max(0.0) / per_minute)),
             window: self.window(),
             limit: self.limit(target),
-            peers: self.peers.keys().filter_map(|&id| self.peer_progress(id)).collect(),
+            peers: self
+                .peers
+                .keys()
+                .filter_map(|&id| self.peer_progress(id))
+                .collect(),
             stalled: self.halted.clone().or_else(|| self.stalled.clone()),
             signatures_verified: self.totals.signatures_verified,
             signatures_total: self.totals.signatures_total,
@@ -132,7 +136,9 @@ impl Schedule {
         let pinned = self.certified_to.since(self.applied.0);
         if target <= self.applied.0 && self.slots.iter().all(|slot| slot.held.is_none()) {
             Limit::Nothing
-        } else if pinned >= self.config.applying as i64 || pinned > self.linked_to.since(self.certified_to) {
+        } else if pinned >= self.config.applying as i64
+            || pinned > self.linked_to.since(self.certified_to)
+        {
             Limit::Execution
         } else if self.runs.len() >= self.config.runs {
             Limit::Verification
@@ -187,7 +193,9 @@ impl Schedule {
             return Some(StallReason::Executing { height: next });
         }
         if self.certified_to > self.applied.0 {
-            let lacks = self.slot(next).is_some_and(|slot| slot.extended != Extended::Good);
+            let lacks = self
+                .slot(next)
+                .is_some_and(|slot| slot.extended != Extended::Good);
             return lacks.then_some(StallReason::ExtendedCommit { height: next });
         }
         if self.peers.is_empty() {
@@ -195,19 +203,30 @@ impl Schedule {
         }
         let ranges: Vec<_> = self.peers.values().filter_map(|peer| peer.range).collect();
         let Some(lowest_base) = ranges.iter().map(|range| range.base()).min() else {
-            return Some(StallReason::NoStatus { peers: self.peers.len() });
+            return Some(StallReason::NoStatus {
+                peers: self.peers.len(),
+            });
         };
         if lowest_base > next {
-            return Some(StallReason::AllPruned { next, lowest_base, peers: ranges.len() });
+            return Some(StallReason::AllPruned {
+                next,
+                lowest_base,
+                peers: ranges.len(),
+            });
         }
         if let Some(theirs) = self.totals.other_genesis
             && next == self.initial_height
             && self.held(next).is_none()
         {
-            return Some(StallReason::OtherGenesis { ours: self.anchors.current.hash(), theirs });
+            return Some(StallReason::OtherGenesis {
+                ours: self.anchors.current.hash(),
+                theirs,
+            });
         }
         if !self.runs.is_empty() || self.probe.is_some() {
-            return Some(StallReason::Verifying { height: self.certified_to });
+            return Some(StallReason::Verifying {
+                height: self.certified_to,
+            });
         }
         self.missing(next)
     }
@@ -216,7 +235,9 @@ impl Schedule {
     fn missing(&self, next: Height) -> Option<StallReason> {
         let claimed = |height: Height| {
             let holds = |range: perihelion_types::HeightRange| range.contains(height);
-            self.peers.values().any(|peer| peer.range.is_some_and(holds))
+            self.peers
+                .values()
+                .any(|peer| peer.range.is_some_and(holds))
         };
         let height = [next, next.next()]
             .into_iter()
@@ -238,22 +259,53 @@ impl Schedule {
     /// Names the rule that is broken.
     pub fn check(&self) -> Result<(), String> {
         let rule = |holds: bool, what: &str| holds.then_some(()).ok_or_else(|| what.to_owned());
-        let asks = |peer: &crate::peer::Peer| peer.asks.values().map(|ask| ask.expected).sum::<usize>();
+        let asks =
+            |peer: &crate::peer::Peer| peer.asks.values().map(|ask| ask.expected).sum::<usize>();
         let expected: usize = self.peers.values().map(asks).sum();
-        rule(expected == self.expected_bytes, "expected bytes are the sum over requests")?;
-        let held: usize = self.slots.iter().filter_map(|slot| Some(slot.held.as_ref()?.bytes)).sum();
-        rule(held == self.held_bytes, "held bytes are the sum over blocks")?;
+        rule(
+            expected == self.expected_bytes,
+            "expected bytes are the sum over requests",
+        )?;
+        let held: usize = self
+            .slots
+            .iter()
+            .filter_map(|slot| Some(slot.held.as_ref()?.bytes))
+            .sum();
+        rule(
+            held == self.held_bytes,
+            "held bytes are the sum over blocks",
+        )?;
         rule(self.timers.is_consistent(), "deadlines are in both views")?;
-        rule(self.slots.len() <= self.config.window_blocks.max(2), "the window is bounded")?;
-        rule(self.applied.0 <= self.applying_to.max(self.applied.0), "applying is above applied")?;
-        rule(self.certified_to <= self.linked_to, "what is certified is linked")?;
+        rule(
+            self.slots.len() <= self.config.window_blocks.max(2),
+            "the window is bounded",
+        )?;
+        rule(
+            self.applied.0 <= self.applying_to.max(self.applied.0),
+            "applying is above applied",
+        )?;
+        rule(
+            self.certified_to <= self.linked_to,
+            "what is certified is linked",
+        )?;
         for (&id, peer) in &self.peers {
-            rule(peer.asks.len() == peer.by_time.len(), "requests are in both views")?;
-            rule(peer.asks.len() <= self.config.peer_allowance, "requests are bounded")?;
+            rule(
+                peer.asks.len() == peer.by_time.len(),
+                "requests are in both views",
+            )?;
+            rule(
+                peer.asks.len() <= self.config.peer_allowance,
+                "requests are bounded",
+            )?;
             let timer = self.timers.get(Timer::Peer(id));
-            rule(timer.is_some() != peer.asks.is_empty(), "a peer that owes has a deadline")?;
+            rule(
+                timer.is_some() != peer.asks.is_empty(),
+                "a peer that owes has a deadline",
+            )?;
             for height in peer.asks.keys().filter(|&&height| height >= self.first()) {
-                let listed = self.slot(*height).is_some_and(|slot| slot.asks.contains(&id));
+                let listed = self
+                    .slot(*height)
+                    .is_some_and(|slot| slot.asks.contains(&id));
                 rule(listed, "a request in the window is in its slot")?;
             }
         }
@@ -265,33 +317,56 @@ impl Schedule {
         for (index, slot) in self.slots.iter().enumerate() {
             let height = self.first().plus(index as i64);
             let rule = |holds: bool, what: &str| {
-                holds.then_some(()).ok_or_else(|| format!("height {height}: {what}: {slot:?}"))
+                holds
+                    .then_some(())
+                    .ok_or_else(|| format!("height {height}: {what}: {slot:?}"))
             };
             let open = matches!(slot.stage, Stage::Wanted | Stage::Asked);
             rule(open != slot.held.is_some(), "held exactly from Here on")?;
-            rule((slot.stage != Stage::Wanted) || slot.asks.is_empty(), "wanted is not asked")?;
-            rule((slot.stage != Stage::Asked) || !slot.asks.is_empty(), "asked is asked")?;
+            rule(
+                (slot.stage != Stage::Wanted) || slot.asks.is_empty(),
+                "wanted is not asked",
+            )?;
+            rule(
+                (slot.stage != Stage::Asked) || !slot.asks.is_empty(),
+                "asked is asked",
+            )?;
             let mut owners = slot.asks.clone();
             owners.sort_unstable();
             owners.dedup();
             rule(owners.len() == slot.asks.len(), "each peer is asked once")?;
             for owner in owners {
-                let known = self.peers.get(&owner).is_some_and(|peer| peer.asks.contains_key(&height));
+                let known = self
+                    .peers
+                    .get(&owner)
+                    .is_some_and(|peer| peer.asks.contains_key(&height));
                 rule(known, "a slot's request is its peer's")?;
             }
             let linked = !matches!(slot.stage, Stage::Wanted | Stage::Asked | Stage::Here);
-            rule(linked == (height <= self.linked_to), "linked up to linked_to")?;
+            rule(
+                linked == (height <= self.linked_to),
+                "linked up to linked_to",
+            )?;
             let certified = matches!(slot.stage, Stage::Certified(_) | Stage::Applying(_));
-            rule(certified == (height <= self.certified_to), "certified up to certified_to")?;
+            rule(
+                certified == (height <= self.certified_to),
+                "certified up to certified_to",
+            )?;
             let applying = matches!(slot.stage, Stage::Applying(_));
-            rule(applying == (height <= self.applying_to), "applying up to applying_to")?;
+            rule(
+                applying == (height <= self.applying_to),
+                "applying up to applying_to",
+            )?;
             if slot.needs_ask() {
                 needs.insert(height);
             }
         }
         let noted: BTreeSet<Height> = self.wanted.union(&self.parked).copied().collect();
         if needs != noted || self.wanted.intersection(&self.parked).next().is_some() {
-            return Err(format!("needed {needs:?}, noted {:?} and {:?}", self.wanted, self.parked));
+            return Err(format!(
+                "needed {needs:?}, noted {:?} and {:?}",
+                self.wanted, self.parked
+            ));
         }
         Ok(())
     }

@@ -37,7 +37,9 @@ impl Schedule {
             let candidate = self
                 .peers
                 .iter()
-                .filter(|(id, peer)| peer.has_room() && peer.serves().is_some() && !idle.contains(id))
+                .filter(|(id, peer)| {
+                    peer.has_room() && peer.serves().is_some() && !idle.contains(id)
+                })
                 .map(|(&id, peer)| (peer.cost(size), id))
                 .min_by(|a, b| a.0.total_cmp(&b.0).then(a.1.cmp(&b.1)));
             let Some((_, peer)) = candidate else {
@@ -60,7 +62,8 @@ impl Schedule {
         let reserve = self.reserve();
         let allowed = |height: Height| room || height <= reserve;
         let open = self.wanted.range(base..=top).find(|&&height| {
-            self.slot(height).is_some_and(|slot| !slot.is_excluded(peer))
+            self.slot(height)
+                .is_some_and(|slot| !slot.is_excluded(peer))
         });
         if let Some(&height) = open {
             return allowed(height).then_some(height);
@@ -115,7 +118,8 @@ impl Schedule {
         for &height in self.wanted.iter().take(16) {
             let served = self.slot(height).is_some_and(|slot| {
                 self.peers.iter().any(|(&id, peer)| {
-                    peer.serves().is_some_and(|(base, top)| base <= height && height <= top)
+                    peer.serves()
+                        .is_some_and(|(base, top)| base <= height && height <= top)
                         && !slot.is_excluded(id)
                 })
             });
@@ -126,7 +130,8 @@ impl Schedule {
         for height in parked {
             self.wanted.remove(&height);
             self.parked.insert(height);
-            self.timers.set_earlier(Timer::Retry, self.now + self.config.retry_after);
+            self.timers
+                .set_earlier(Timer::Retry, self.now + self.config.retry_after);
         }
     }
 
@@ -150,7 +155,11 @@ impl Schedule {
                     .retain(|&(other, why)| other != peer || why != Exclusion::NoBlock);
             }
         }
-        let back: Vec<Height> = self.parked.range(range.base()..=range.height()).copied().collect();
+        let back: Vec<Height> = self
+            .parked
+            .range(range.base()..=range.height())
+            .copied()
+            .collect();
         for height in back {
             self.parked.remove(&height);
             self.note_need(height);
@@ -169,7 +178,11 @@ impl Schedule {
     /// The peer's deadline follows its oldest request.
     pub(super) fn after_answer(&mut self, peer: PeerId) {
         let deadline = self.config.peer_deadline;
-        match self.peers.get(&peer).and_then(|known| known.deadline(deadline)) {
+        match self
+            .peers
+            .get(&peer)
+            .and_then(|known| known.deadline(deadline))
+        {
             Some(at) => self.timers.set(Timer::Peer(peer), at),
             None => self.timers.stop(Timer::Peer(peer)),
         }
@@ -234,7 +247,8 @@ impl Schedule {
     /// Sets the clock for late blocks near the apply height.
     fn watch_frontier(&mut self, now: Instant) {
         if self.timers.get(Timer::Hedge).is_none() && self.near_missing().next().is_some() {
-            self.timers.set(Timer::Hedge, now + self.config.hedge_after.0);
+            self.timers
+                .set(Timer::Hedge, now + self.config.hedge_after.0);
         }
     }
 
@@ -272,7 +286,10 @@ impl Schedule {
             }
         }
         for height in due {
-            let asked = self.slot(height).map(|slot| slot.asks.clone()).unwrap_or_default();
+            let asked = self
+                .slot(height)
+                .map(|slot| slot.asks.clone())
+                .unwrap_or_default();
             let second = self.second_for(height, &asked);
             if let Some(second) = second {
                 for late in asked {
@@ -300,7 +317,9 @@ impl Schedule {
                     && peer.asks.len() < self.config.peer_allowance
                     && peer.overdue.len() < MAX_OVERDUE
                     && !peer.asks.contains_key(&height)
-                    && peer.serves().is_some_and(|(base, top)| base <= height && height <= top)
+                    && peer
+                        .serves()
+                        .is_some_and(|(base, top)| base <= height && height <= top)
             })
             .map(|(&id, peer)| (peer.cost(size), id))
             .min_by(|a, b| a.0.total_cmp(&b.0).then(a.1.cmp(&b.1)))

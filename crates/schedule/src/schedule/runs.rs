@@ -59,8 +59,16 @@ impl Schedule {
                 Verdict::Vouched | Verdict::Pinned { .. } => self.probed(probe, None),
                 Verdict::Suspect { fault } => self.probed(probe, Some(fault)),
                 Verdict::Drifted => self.probed(probe, Some(CommitFault::TooLittlePower)),
-                Verdict::LocalFault { height, ours, theirs } => {
-                    self.halt(StallReason::LocalFault { height, ours, theirs });
+                Verdict::LocalFault {
+                    height,
+                    ours,
+                    theirs,
+                } => {
+                    self.halt(StallReason::LocalFault {
+                        height,
+                        ours,
+                        theirs,
+                    });
                 }
             }
         } else if let Some(run) = self.runs.iter_mut().find(|run| run.id == id) {
@@ -76,8 +84,16 @@ impl Schedule {
             let length = run.last.since(run.first) + 1;
             match run.verdict.clone().unwrap_or(Verdict::Drifted) {
                 Verdict::Pinned { to } if to >= run.first => self.pinned(&run, to.min(run.last)),
-                Verdict::LocalFault { height, ours, theirs } => {
-                    self.halt(StallReason::LocalFault { height, ours, theirs });
+                Verdict::LocalFault {
+                    height,
+                    ours,
+                    theirs,
+                } => {
+                    self.halt(StallReason::LocalFault {
+                        height,
+                        ours,
+                        theirs,
+                    });
                 }
                 Verdict::Suspect { fault } => self.failed(&run, Some(fault)),
                 Verdict::Drifted if length == 1 => {
@@ -97,7 +113,9 @@ impl Schedule {
         self.release(run.first, run.last);
         self.cancel_runs();
         let closing = run.last.next();
-        let same = self.held(closing).is_some_and(|held| held.content == run.closing);
+        let same = self
+            .held(closing)
+            .is_some_and(|held| held.content == run.closing);
         if let Some(fault) = fault
             && same
         {
@@ -145,7 +163,8 @@ impl Schedule {
             self.set_stage(height, Stage::Certified(run.id));
             let above = self.held(height.next());
             let commit = above.and_then(|held| held.block.block().last_commit.as_ref());
-            self.totals.signatures_total += commit.map_or(0, |commit| commit.signatures.len()) as u64;
+            self.totals.signatures_total +=
+                commit.map_or(0, |commit| commit.signatures.len()) as u64;
             if let Some(slot) = self.slot_mut(height) {
                 slot.seek = false;
                 slot.own_commit |= height == run.last;
@@ -190,7 +209,9 @@ impl Schedule {
             let set = Arc::clone(&self.anchors.next);
             self.anchors.restore(next, set);
         } else if self.anchors.anchor.2 != next {
-            let header = self.held(self.certified_to).map(|held| &held.block.block().header);
+            let header = self
+                .held(self.certified_to)
+                .map(|held| &held.block.block().header);
             if let Some(hash) = header.map(|header| header.next_validators_hash) {
                 self.anchors.certify(next, hash);
             }
@@ -202,7 +223,11 @@ impl Schedule {
         self.timers.stop(Timer::Run);
         while self.runs.len() < self.config.runs && self.halted.is_none() {
             let certified = self.certified_to;
-            let first = self.runs.back().map_or(certified, |run| run.predicted).next();
+            let first = self
+                .runs
+                .back()
+                .map_or(certified, |run| run.predicted)
+                .next();
             let available = usize::try_from(self.linked_to.since(first)).unwrap_or(0);
             if available == 0 {
                 self.waiting_since = None;
@@ -214,7 +239,8 @@ impl Schedule {
             };
             if !self.is_due(now, first, available, length) {
                 let since = self.waiting_since.unwrap_or(now);
-                let at = (since + self.config.run_wait).min(self.last_linked + self.config.run_idle);
+                let at =
+                    (since + self.config.run_wait).min(self.last_linked + self.config.run_idle);
                 self.timers.set(Timer::Run, at);
                 return;
             }
@@ -280,7 +306,9 @@ impl Schedule {
         let (closing, content) = (Arc::clone(&above.block), above.content);
         let next = (first == self.first()).then(|| Arc::clone(&self.anchors.next));
         let (set, hash, anchored) = self.anchors.anchor.clone();
-        let own = blocks.last().map(|block| block.block().header.validators_hash);
+        let own = blocks
+            .last()
+            .map(|block| block.block().header.validators_hash);
         let second = next.is_some() && length == 2 && {
             let known = own.and_then(|hash| self.anchors.by_hash(hash));
             known.is_some_and(|known| known.as_ref() == self.anchors.next.as_ref())
