@@ -1,6 +1,10 @@
 use bytes::Bytes;
+use perihelion_proto::tendermint::types as pb;
+use prost::Message;
 
-use crate::{Commit, DecodeError, Evidence, Hash, Header, InvalidError};
+use crate::{
+    Commit, DecodeError, Evidence, Hash, Header, InvalidError, Rules, bounds, evidence, merkle, tx,
+};
 
 /// A block's transactions, in order.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
@@ -26,7 +30,21 @@ impl Data {
     /// Merkle root over the transactions' hashes.
     #[must_use]
     pub fn hash(&self) -> Hash {
-        todo!()
+        merkle::root_of(
+            self.txs
+                .iter()
+                .map(|raw| merkle::leaf_hash(&tx::hash(raw)))
+                .collect(),
+        )
+    }
+
+    /// Bytes of the encoded transactions with their framing, which count against a block's size.
+    #[must_use]
+    pub fn encoded_len(&self) -> usize {
+        self.txs
+            .iter()
+            .map(|raw| 1 + prost::length_delimiter_len(raw.len()) + raw.len())
+            .sum()
     }
 }
 
@@ -37,14 +55,23 @@ impl Block {
     ///
     /// # Errors
     /// When CometBFT would refuse the bytes.
-    pub fn decode(_raw: Bytes) -> Result<Self, DecodeError> {
-        todo!()
+    pub fn decode(raw: Bytes) -> Result<Self, DecodeError> {
+        Self::decode_by(raw, Rules::V038)
+    }
+
+    /// As [`decode`](Self::decode), with the stateless rules of `rules`.
+    ///
+    /// # Errors
+    /// When CometBFT would refuse the bytes.
+    pub fn decode_by(raw: Bytes, rules: Rules) -> Result<Self, DecodeError> {
+        bounds::check_block(&raw)?;
+        Self::from_proto(pb::Block::decode(raw)?, rules)
     }
 
     /// The canonical encoding, without a length prefix.
     #[must_use]
     pub fn encode(&self) -> Bytes {
-        todo!()
+        pb::Block::from(self).encode_to_vec().into()
     }
 
     /// The header's hash.
@@ -53,11 +80,108 @@ impl Block {
         self.header.hash()
     }
 
-    /// The stateless rules, hashes of the body against the header included.
+    /// The stateless rules of v0.38, hashes of the body against the header included.
     ///
     /// # Errors
     /// Names the first rule that is broken.
     pub fn validate_basic(&self) -> Result<(), InvalidError> {
-        todo!()
+        self.validate_basic_by(Rules::V038)
+    }
+
+    /// The stateless rules, hashes of the body against the header included.
+    ///
+    /// # Errors
+    /// Names the first rule that is broken.
+    pub fn validate_basic_by(&self, rules: Rules) -> Result<(), InvalidError> {
+        self.header.validate_basic()?;
+        let last_commit = self
+            .last_commit
+            .as_ref()
+            .ok_or_else(|| InvalidError::new("block", "no last commit"))?;
+        last_commit.validate_basic_by(rules)?;
+        same(
+            "last commit hash",
+            self.header.last_commit_hash,
+            last_commit.hash(),
+        )?;
+        same("data hash", self.header.data_hash, self.data.hash())?;
+        for evidence in &self.evidence {
+            evidence.validate_basic_by(rules)?;
+        }
+        same(
+            "evidence hash",
+            self.header.evidence_hash,
+            evidence::hash_list(&self.evidence),
+        )
+    }
+
+    /// The block of a message, with the stateless rules of `rules`.
+    ///
+    /// # Errors
+    /// When CometBFT would refuse it.
+    pub fn from_proto(block: pb::Block, rules: Rules) -> Result<Self, DecodeError> {
+        let block = Self::from_proto_unchecked(block, rules)?;
+        // In a last commit of height 0 these are not covered by `validate_basic`.
+        for place in block.last_commit.iter().flat_map(|c| &c.signatures) {
+            place.validate_basic(rules)?;
+        }
+        block.validate_basic_by(rules)?;
+        Ok(block)
+    }
+
+    /// The block of a message without its stateless rules; light blocks inside of evidence are
+    /// held to `rules`.
+    ///
+    /// # Errors
+    /// When a hash, a time or a piece of evidence cannot be represented.
+    pub fn from_proto_unchecked(block: pb::Block, rules: Rules) -> Result<Self, DecodeError> {
+        Ok(Self {
+            header: Header::from_proto_unchecked(block.header.unwrap_or_default())?,
+            data: Data {
+                txs: block.data.unwrap_or_default().txs,
+            },
+            evidence: block
+                .evidence
+                .unwrap_or_default()
+                .evidence
+                .into_iter()
+                .map(|evidence| Evidence::from_proto_unchecked(evidence, rules))
+                .collect::<Result<_, _>>()?,
+            last_commit: block
+                .last_commit
+                .map(Commit::from_proto_unchecked)
+                .transpose()?,
+        })
+    }
+}
+
+fn same(what: &'static str, header: Hash, body: Hash) -> Result<(), InvalidError> {
+    if header == body {
+        return Ok(());
+    }
+    Err(InvalidError::new(
+        what,
+        format!("the header has {header}, the body {body}"),
+    ))
+}
+
+impl TryFrom<pb::Block> for Block {
+    type Error = DecodeError;
+
+    fn try_from(block: pb::Block) -> Result<Self, DecodeError> {
+        Self::from_proto(block, Rules::V038)
+    }
+}
+
+impl From<&Block> for pb::Block {
+    fn from(block: &Block) -> Self {
+        Self {
+            header: Some((&block.header).into()),
+            data: Some(pb::Data {
+                txs: block.data.txs.clone(),
+            }),
+            evidence: Some(evidence::list_message(&block.evidence)),
+            last_commit: block.last_commit.as_ref().map(Into::into),
+        }
     }
 }

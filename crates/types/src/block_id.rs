@@ -1,4 +1,8 @@
-use crate::{Hash, InvalidError};
+use std::fmt;
+
+use perihelion_proto::tendermint::types as pb;
+
+use crate::{DecodeError, Hash, InvalidError, wire};
 
 /// Number of parts of a block and the Merkle root over them.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
@@ -34,6 +38,14 @@ impl BlockId {
         *self == Self::NIL
     }
 
+    /// The bytes that order block ids in evidence: the hash, then the encoded part set header.
+    #[must_use]
+    pub fn key(&self) -> Vec<u8> {
+        let mut key = self.hash.as_bytes().to_vec();
+        key.extend(wire::part_set_header(&self.part_set_header));
+        key
+    }
+
     /// Whether it names a block: both hashes of 32 bytes and at least one part.
     #[must_use]
     pub fn is_complete(&self) -> bool {
@@ -48,5 +60,62 @@ impl BlockId {
     /// None today: the types hold only what passes.
     pub fn validate_basic(&self) -> Result<(), InvalidError> {
         Ok(())
+    }
+}
+
+/// Hash, number of parts and the first six bytes of the parts' root (zeros when there is none).
+impl fmt::Display for BlockId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let mut fingerprint = [0; 6];
+        let hash = self.part_set_header.hash.as_bytes();
+        let length = hash.len().min(6);
+        fingerprint[..length].copy_from_slice(&hash[..length]);
+        write!(
+            f,
+            "{}:{}:{}",
+            self.hash,
+            self.part_set_header.total,
+            hex::encode_upper(fingerprint)
+        )
+    }
+}
+
+impl TryFrom<pb::PartSetHeader> for PartSetHeader {
+    type Error = DecodeError;
+
+    fn try_from(header: pb::PartSetHeader) -> Result<Self, DecodeError> {
+        Ok(Self {
+            total: header.total,
+            hash: Hash::try_from(&header.hash[..])?,
+        })
+    }
+}
+
+impl From<&PartSetHeader> for pb::PartSetHeader {
+    fn from(header: &PartSetHeader) -> Self {
+        Self {
+            total: header.total,
+            hash: header.hash.to_bytes(),
+        }
+    }
+}
+
+impl TryFrom<pb::BlockId> for BlockId {
+    type Error = DecodeError;
+
+    fn try_from(id: pb::BlockId) -> Result<Self, DecodeError> {
+        Ok(Self {
+            hash: Hash::try_from(&id.hash[..])?,
+            part_set_header: id.part_set_header.unwrap_or_default().try_into()?,
+        })
+    }
+}
+
+impl From<&BlockId> for pb::BlockId {
+    fn from(id: &BlockId) -> Self {
+        Self {
+            hash: id.hash.to_bytes(),
+            part_set_header: Some((&id.part_set_header).into()),
+        }
     }
 }

@@ -1,6 +1,9 @@
 use bytes::Bytes;
 
-use crate::{Block, BlockId, DecodeError, ExtendedCommit, Height};
+use crate::{
+    Block, BlockId, Commit, CommitSig, DecodeError, Evidence, ExtendedCommit, ExtendedCommitSig,
+    Height, Validator, part_set,
+};
 
 /// A block from a peer, decoded once: its exact bytes, what they say and the id that they hash to.
 /// Nothing is known yet of whether it is on the chain.
@@ -20,8 +23,24 @@ impl FetchedBlock {
     ///
     /// # Errors
     /// What CometBFT's decoding refuses, a body that is not its header's included.
-    pub fn decode(_raw: Bytes, _extended_commit: Option<Bytes>) -> Result<Self, DecodeError> {
-        todo!()
+    pub fn decode(raw: Bytes, extended_commit: Option<Bytes>) -> Result<Self, DecodeError> {
+        let block = Block::decode(raw.clone())?;
+        let extended_commit = extended_commit.map(ExtendedCommit::decode).transpose()?;
+        Ok(Self::assemble(raw, block, extended_commit))
+    }
+
+    /// Hashes header and parts.
+    fn assemble(raw: Bytes, block: Block, extended_commit: Option<ExtendedCommit>) -> Self {
+        let block_id = BlockId {
+            hash: block.hash(),
+            part_set_header: part_set::header_of(&raw),
+        };
+        Self {
+            raw,
+            block,
+            block_id,
+            extended_commit,
+        }
     }
 
     /// The block's bytes as received (`tendermint.types.Block`, no prefix).
@@ -58,7 +77,12 @@ impl FetchedBlock {
     /// encoding of a final block hashes to another part set. `None` when the bytes were canonical.
     #[must_use]
     pub fn reencoded(&self) -> Option<Self> {
-        todo!()
+        let raw = self.block.encode();
+        (raw != self.raw).then(|| {
+            // Decoded again so that what it shares memory with is what `memory` counts.
+            let block = Block::decode(raw.clone()).unwrap_or_else(|_| self.block.clone());
+            Self::assemble(raw, block, self.extended_commit.clone())
+        })
     }
 
     /// The same block without its extended commit.
@@ -73,6 +97,39 @@ impl FetchedBlock {
     /// Memory that it holds, in bytes, for budgets: raw bytes and the decoded form's overhead.
     #[must_use]
     pub fn memory(&self) -> usize {
-        todo!()
+        let commit_bytes = |commit: &Commit| commit.signatures.len() * size_of::<CommitSig>();
+        let evidence: usize = self
+            .block
+            .evidence
+            .iter()
+            .map(|evidence| match evidence {
+                Evidence::DuplicateVote(_) => 0,
+                Evidence::LightClientAttack(attack) => {
+                    let block = &attack.conflicting_block;
+                    let validators = block.validator_set.len() + attack.byzantine_validators.len();
+                    commit_bytes(&block.signed_header.commit)
+                        + validators * (size_of::<Validator>() + size_of::<usize>())
+                }
+            })
+            .sum();
+        let extended = self.extended_commit.as_ref().map_or(0, |commit| {
+            let places = commit.extended_signatures.iter();
+            places
+                .map(|place| {
+                    size_of::<ExtendedCommitSig>()
+                        + place.commit_sig.signature.len()
+                        + place.commit_sig.validator_address.len()
+                        + place.extension.len()
+                        + place.extension_signature.len()
+                })
+                .sum()
+        });
+        size_of::<Self>()
+            + self.raw.len()
+            + self.block.data.txs.len() * size_of::<Bytes>()
+            + self.block.last_commit.as_ref().map_or(0, commit_bytes)
+            + self.block.evidence.len() * size_of::<Evidence>()
+            + evidence
+            + extended
     }
 }

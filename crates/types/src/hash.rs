@@ -1,5 +1,7 @@
 use std::fmt;
 
+use bytes::Bytes;
+
 use crate::DecodeError;
 
 /// A hash on the chain: 32 bytes of SHA-256, or empty where the protocol allows "none".
@@ -27,6 +29,12 @@ impl Hash {
     #[must_use]
     pub fn as_bytes(&self) -> &[u8] {
         self.0.as_ref().map_or(&[], |bytes| bytes)
+    }
+
+    /// Zero or 32 bytes, as messages hold them.
+    #[must_use]
+    pub fn to_bytes(&self) -> Bytes {
+        Bytes::copy_from_slice(self.as_bytes())
     }
 
     /// Whether it is the empty hash.

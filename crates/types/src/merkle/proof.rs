@@ -1,0 +1,186 @@
+use bytes::Bytes;
+use perihelion_proto::tendermint::crypto as pb;
+use thiserror::Error;
+
+use super::{Node, leaf_hash};
+use crate::{DecodeError, Hash, InvalidError};
+
+/// Most aunts that a proof may have; a tree of 2^63 leaves has fewer.
+pub const MAX_AUNTS: usize = 100;
+
+/// Membership of one leaf.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Proof {
+    /// Leaves of the tree.
+    pub total: i64,
+    /// The leaf's place, from 0.
+    pub index: i64,
+    /// The leaf's hash; 32 bytes once `validate_basic` has passed.
+    pub leaf_hash: Bytes,
+    /// Siblings on the way from the leaf to the root, 32 bytes each.
+    pub aunts: Vec<Bytes>,
+}
+
+/// A proof does not show what it should.
+#[derive(Debug, Clone, PartialEq, Eq, Error)]
+pub enum ProofError {
+    /// The index is not below the total, or one is negative.
+    #[error("no leaf {index} among {total}")]
+    Index {
+        /// The index that the proof names.
+        index: i64,
+        /// The total that it names.
+        total: i64,
+    },
+    /// The number of aunts is not that of the leaf's place.
+    #[error("{got} aunts, expected {expected}")]
+    Aunts {
+        /// How many the leaf's place has.
+        expected: usize,
+        /// How many the proof has.
+        got: usize,
+    },
+    /// The proof is for another leaf.
+    #[error("the leaf's hash is not the proof's")]
+    Leaf,
+    /// The proof leads to another root.
+    #[error("the proof leads to another root")]
+    Root,
+}
+
+impl Proof {
+    /// Shows that `leaf` is in the tree of `root`, at the proof's index of the proof's total.
+    ///
+    /// # Errors
+    /// When it does not.
+    pub fn verify(&self, root: &[u8], leaf: &[u8]) -> Result<(), ProofError> {
+        if self.leaf_hash[..] != leaf_hash(leaf)[..] {
+            return Err(ProofError::Leaf);
+        }
+        if self.compute_root()? != root {
+            return Err(ProofError::Root);
+        }
+        Ok(())
+    }
+
+    /// The root that leaf hash and aunts lead to.
+    ///
+    /// # Errors
+    /// When index and total name no leaf, or the number of aunts is not that of the leaf's place.
+    pub fn compute_root(&self) -> Result<Bytes, ProofError> {
+        let (mut index, mut total) = (self.index, self.total);
+        if index < 0 || index >= total {
+            return Err(ProofError::Index { index, total });
+        }
+        // From the root down: is the leaf on the left?
+        let mut on_left = Vec::with_capacity(64);
+        while total > 1 {
+            let left = 1_i64 << (total - 1).ilog2();
+            on_left.push(index < left);
+            if index < left {
+                total = left;
+            } else {
+                index -= left;
+                total -= left;
+            }
+        }
+        if on_left.len() != self.aunts.len() {
+            return Err(ProofError::Aunts {
+                expected: on_left.len(),
+                got: self.aunts.len(),
+            });
+        }
+        let mut node = self.leaf_hash.clone();
+        for (left, aunt) in on_left.iter().rev().zip(&self.aunts) {
+            let (first, second) = if *left { (&node, aunt) } else { (aunt, &node) };
+            // The lengths are checked by `validate_basic`, not here: join whatever they are.
+            node = Bytes::copy_from_slice(&perihelion_crypto::sha256(
+                &[&[1], &first[..], &second[..]].concat(),
+            ));
+        }
+        Ok(node)
+    }
+
+    /// The stateless rules.
+    ///
+    /// # Errors
+    /// Names the first rule that is broken.
+    pub fn validate_basic(&self) -> Result<(), InvalidError> {
+        let invalid = |reason: String| Err(InvalidError::new("proof", reason));
+        if self.total < 0 || self.index < 0 {
+            return invalid(format!("index {} of {}", self.index, self.total));
+        }
+        if self.leaf_hash.len() != 32 {
+            return invalid(format!("leaf hash of {} bytes", self.leaf_hash.len()));
+        }
+        if self.aunts.len() > MAX_AUNTS {
+            return invalid(format!("{} aunts", self.aunts.len()));
+        }
+        if let Some(aunt) = self.aunts.iter().find(|aunt| aunt.len() != 32) {
+            return invalid(format!("aunt of {} bytes", aunt.len()));
+        }
+        Ok(())
+    }
+}
+
+/// Root over `leaves`, and a proof for each.
+#[must_use]
+pub fn proofs<L: AsRef<[u8]>>(leaves: &[L]) -> (Hash, Vec<Proof>) {
+    let mut level: Vec<Node> = leaves.iter().map(|leaf| leaf_hash(leaf.as_ref())).collect();
+    let total = i64::try_from(level.len()).expect("a slice has fewer items than i64::MAX");
+    let mut proofs: Vec<Proof> = (0..total)
+        .zip(&level)
+        .map(|(index, hash)| Proof {
+            total,
+            index,
+            leaf_hash: Bytes::copy_from_slice(hash),
+            aunts: Vec::new(),
+        })
+        .collect();
+    // Leaf i's ancestor at a level stands at i >> depth; its sibling is the next aunt. An odd last
+    // node has none, and moves up as it is.
+    let mut depth = 0;
+    while level.len() > 1 {
+        let nodes: Vec<Bytes> = level.iter().map(|n| Bytes::copy_from_slice(n)).collect();
+        for (leaf, proof) in proofs.iter_mut().enumerate() {
+            if let Some(aunt) = nodes.get((leaf >> depth) ^ 1) {
+                proof.aunts.push(aunt.clone());
+            }
+        }
+        level = level
+            .chunks(2)
+            .map(|pair| match pair {
+                [left, right] => super::inner_hash(left, right),
+                _ => pair[0],
+            })
+            .collect();
+        depth += 1;
+    }
+    (super::root_of(level), proofs)
+}
+
+impl TryFrom<pb::Proof> for Proof {
+    type Error = DecodeError;
+
+    fn try_from(proof: pb::Proof) -> Result<Self, DecodeError> {
+        let proof = Self {
+            total: proof.total,
+            index: proof.index,
+            leaf_hash: proof.leaf_hash,
+            aunts: proof.aunts,
+        };
+        proof.validate_basic()?;
+        Ok(proof)
+    }
+}
+
+impl From<&Proof> for pb::Proof {
+    fn from(proof: &Proof) -> Self {
+        Self {
+            total: proof.total,
+            index: proof.index,
+            leaf_hash: proof.leaf_hash.clone(),
+            aunts: proof.aunts.clone(),
+        }
+    }
+}
