@@ -1,0 +1,4 @@
+//! Golden vectors and properties of the types.
+#![allow(clippy::unwrap_used)]
+
+mod chains;
