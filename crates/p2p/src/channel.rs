@@ -1,0 +1,41 @@
+use crate::ByteBudget;
+
+/// What a reactor asks of one channel of every connection.
+#[derive(Debug, Clone)]
+pub struct ChannelDescriptor {
+    /// The channel's byte id, as CometBFT numbers it (0x40 is blocksync).
+    pub id: u8,
+    /// Share of the sending rate relative to the other channels; at least 1.
+    pub priority: u8,
+    /// Messages that may wait to be sent to one peer; beyond it `try_send` refuses. At least 1.
+    pub send_queue: usize,
+    /// Largest message accepted, in bytes. A peer that sends a longer one is disconnected, so a
+    /// smaller figure than CometBFT's would drop honest peers.
+    pub max_message_bytes: usize,
+    /// When set, a message of more than one packet is buffered only once this budget has room for
+    /// the whole of it. The message must begin, as every message of the blocksync channel does,
+    /// with one length-delimited field, which is what tells its size.
+    pub budget: Option<ByteBudget>,
+}
+
+impl ChannelDescriptor {
+    /// A channel without a byte budget.
+    #[must_use]
+    pub const fn new(id: u8, priority: u8, send_queue: usize, max_message_bytes: usize) -> Self {
+        Self {
+            id,
+            priority,
+            send_queue,
+            max_message_bytes,
+            budget: None,
+        }
+    }
+
+    /// The same channel with its large messages bounded by `budget`, which may be shared with
+    /// other channels.
+    #[must_use]
+    pub fn with_budget(mut self, budget: ByteBudget) -> Self {
+        self.budget = Some(budget);
+        self
+    }
+}

@@ -1,0 +1,433 @@
+//! The task of one connection: moves bytes between the socket, the multiplexed connection, and the
+//! reactors' and senders' queues.
+
+use std::{future::Future, pin::Pin, sync::Arc, sync::atomic::Ordering, time::Duration};
+
+use bytes::Bytes;
+use tokio::{
+    io::Interest,
+    net::TcpStream,
+    sync::mpsc,
+    time::{Instant, Sleep},
+};
+
+use crate::{
+    ByteBudget, ChannelDescriptor, DisconnectReason, PeerEvent, PeerHandle, Permit,
+    frame::{FrameOpener, FrameSealer, LENGTH_BYTES, SEALED_FRAME, frame_at},
+    mconnection::{ChannelConfig, Event, MConnection, MConnectionConfig},
+    peer::{Outgoing, PeerShared, lock},
+    secret_connection::Established,
+};
+
+/// Bytes read at once at most: 64 frames. Larger reads no longer pay, smaller ones cost a system
+/// call for fewer frames.
+const READ_BUFFER: usize = 64 * SEALED_FRAME;
+/// Bytes of packets sealed and written at once at most: 64 frames.
+const WRITE_BATCH: usize = 64 * 1024;
+/// With nothing due, a task wakes up this often at the latest; its ping is due sooner.
+const IDLE: Duration = Duration::from_secs(3600);
+
+/// Which reactor each channel belongs to, and where it hears of its peers.
+#[derive(Debug)]
+pub(crate) struct Routes {
+    pub(crate) reactors: Vec<(&'static str, mpsc::Sender<PeerEvent>)>,
+    pub(crate) channels: Vec<(ChannelDescriptor, usize)>,
+}
+
+impl Routes {
+    pub(crate) fn descriptors(&self) -> impl Iterator<Item = &ChannelDescriptor> {
+        self.channels.iter().map(|(channel, _)| channel)
+    }
+
+    fn route(&self, id: u8) -> Option<&(ChannelDescriptor, usize)> {
+        self.channels.iter().find(|(channel, _)| channel.id == id)
+    }
+
+    /// Tells every reactor, waiting for the slow ones. Those that are gone are passed over.
+    pub(crate) async fn broadcast(&self, event: impl Fn() -> PeerEvent) {
+        for (name, reactor) in &self.reactors {
+            if reactor.send(event()).await.is_err() {
+                tracing::debug!(reactor = name, "the reactor is gone");
+            }
+        }
+    }
+}
+
+type Room = Pin<Box<dyn Future<Output = Permit> + Send>>;
+
+/// One connection's task and all that it owns.
+pub(crate) struct Connection {
+    stream: TcpStream,
+    shared: Arc<PeerShared>,
+    routes: Arc<Routes>,
+    core: MConnection,
+    outgoing: Vec<Outgoing>,
+    sealer: FrameSealer,
+    opener: FrameOpener,
+    /// Sealed bytes that were read: the first `sealed_len` bytes, less than a frame between reads.
+    sealed: Vec<u8>,
+    sealed_len: usize,
+    /// Opened bytes; those before `opened_taken` are done with.
+    opened: Vec<u8>,
+    opened_taken: usize,
+    /// Packets to be sealed; empty between batches.
+    plain: Vec<u8>,
+    /// Sealed bytes to be written; those before `wire_written` are.
+    wire: Vec<u8>,
+    wire_written: usize,
+    /// The last batch was cut off at its bound, so that more is ready.
+    more: bool,
+    /// Room found for messages that are arriving, by channel.
+    permits: Vec<(u8, Permit)>,
+    /// A message whose reactor is busy.
+    delivery: Option<(usize, PeerEvent)>,
+    /// A message that waits for its budget: its channel and size.
+    room: Option<(u8, usize, Room)>,
+}
+
+impl Connection {
+    pub(crate) fn new(
+        stream: TcpStream,
+        established: Established,
+        shared: Arc<PeerShared>,
+        outgoing: Vec<Outgoing>,
+        routes: Arc<Routes>,
+        config: MConnectionConfig,
+    ) -> Self {
+        let channels: Vec<_> = routes
+            .descriptors()
+            .map(|channel| ChannelConfig {
+                id: channel.id,
+                priority: channel.priority,
+                max_message_bytes: channel.max_message_bytes,
+                budgeted: channel.budget.is_some(),
+            })
+            .collect();
+        let mut sealed = established.sealed;
+        let sealed_len = sealed.len();
+        sealed.resize(READ_BUFFER.max(sealed_len), 0);
+        Self {
+            stream,
+            core: MConnection::new(config, &channels, Instant::now().into_std()),
+            shared,
+            routes,
+            outgoing,
+            sealer: established.sealer,
+            opener: established.opener,
+            sealed,
+            sealed_len,
+            opened: established.opened,
+            opened_taken: 0,
+            plain: Vec::with_capacity(WRITE_BATCH + 2048),
+            wire: Vec::new(),
+            wire_written: 0,
+            more: false,
+            permits: Vec::new(),
+            delivery: None,
+            room: None,
+        }
+    }
+
+    /// Runs until the connection ends; tells why.
+    pub(crate) async fn run(mut self) -> DisconnectReason {
+        let reason = match self.drive().await {
+            Ok(never) => match never {},
+            Err(reason) => reason,
+        };
+        // Whoever still holds the handle learns at its next send.
+        self.shared.close(reason);
+        self.shared.close_reason()
+    }
+
+    async fn drive(&mut self) -> Result<std::convert::Infallible, DisconnectReason> {
+        let sleep = tokio::time::sleep(IDLE);
+        tokio::pin!(sleep);
+        self.open_frames()?;
+        loop {
+            let now = Instant::now().into_std();
+            self.core.handle_deadline(now)?;
+            self.take_in(now)?;
+            let held = self.delivery.is_some() || self.room.is_some();
+            self.shared.held.store(held, Ordering::Relaxed);
+            if held {
+                self.core.handle_hold(now);
+            } else {
+                self.core.handle_release(now);
+            }
+            self.fill(now)?;
+            let read = !held && self.core.poll_may_read(now);
+            let wake = self.core.poll_deadline().map(Instant::from_std);
+            set_alarm(
+                sleep.as_mut(),
+                wake.unwrap_or_else(|| Instant::now() + IDLE),
+            );
+            self.wait(read, sleep.as_mut()).await?;
+        }
+    }
+
+    /// Waits for whatever comes first, and does it.
+    async fn wait(&mut self, read: bool, sleep: Pin<&mut Sleep>) -> Result<(), DisconnectReason> {
+        let write = self.more || self.wire_written < self.wire.len();
+        let (mut readable, mut writable) = (false, false);
+        let (mut permit, mut passed) = (None, false);
+        tokio::select! {
+            biased;
+            () = self.shared.closing.cancelled() => return Err(self.shared.close_reason()),
+            ready = ready(&self.stream, read, write) => {
+                let ready = ready?;
+                readable = ready.is_readable() || ready.is_read_closed();
+                writable = ready.is_writable() || ready.is_write_closed();
+            }
+            slot = delivery_slot(&self.routes, self.delivery.as_ref()) => {
+                if let Some((_, event)) = self.delivery.take() {
+                    slot?.send(event);
+                }
+            }
+            granted = wait_room(&mut self.room) => permit = Some(granted),
+            () = self.shared.pass_granted.notified(), if self.room.is_some() => passed = true,
+            () = self.shared.wake.notified() => {}
+            () = sleep => {}
+        }
+        if let Some(permit) = permit {
+            self.found_room(permit);
+        } else if passed {
+            self.use_pass();
+        }
+        if writable && self.wire_written < self.wire.len() {
+            self.write()?;
+        }
+        if read && readable {
+            self.read()?;
+        }
+        Ok(())
+    }
+
+    fn read(&mut self) -> Result<(), DisconnectReason> {
+        match self.stream.try_read(&mut self.sealed[self.sealed_len..]) {
+            Ok(0) => Err(DisconnectReason::ClosedByPeer),
+            Ok(length) => {
+                self.sealed_len += length;
+                lock(&self.shared.received).record(Instant::now().into_std(), length);
+                self.open_frames()
+            }
+            Err(error) if error.kind() == std::io::ErrorKind::WouldBlock => Ok(()),
+            Err(error) => Err(error.into()),
+        }
+    }
+
+    /// Opens the whole frames that were read.
+    fn open_frames(&mut self) -> Result<(), DisconnectReason> {
+        if self.opened_taken > 0 {
+            self.opened.drain(..self.opened_taken);
+            self.opened_taken = 0;
+        }
+        let whole = self.sealed_len - self.sealed_len % SEALED_FRAME;
+        for start in (0..whole).step_by(SEALED_FRAME) {
+            let frame = frame_at(&mut self.sealed, start);
+            let length = self.opener.open(frame)?;
+            self.opened
+                .extend_from_slice(&frame[LENGTH_BYTES..LENGTH_BYTES + length]);
+        }
+        self.sealed.copy_within(whole..self.sealed_len, 0);
+        self.sealed_len -= whole;
+        Ok(())
+    }
+
+    /// Handles what is opened until nothing whole is left, or something must be waited for.
+    fn take_in(&mut self, now: std::time::Instant) -> Result<(), DisconnectReason> {
+        while self.delivery.is_none() && self.room.is_none() {
+            let input = &self.opened[self.opened_taken..];
+            let (taken, event) = self.core.handle_bytes(now, input)?;
+            self.opened_taken += taken;
+            match event {
+                None => return Ok(()),
+                Some(Event::Message { channel, bytes }) => self.handle_message(channel, bytes)?,
+                Some(Event::NeedsRoom { channel, bytes }) => self.find_room(channel, bytes),
+            }
+        }
+        Ok(())
+    }
+
+    fn handle_message(&mut self, channel: u8, bytes: Bytes) -> Result<(), DisconnectReason> {
+        let permit = self
+            .permits
+            .iter()
+            .position(|(id, _)| *id == channel)
+            .map(|index| self.permits.swap_remove(index).1);
+        let reactor = self.routes.route(channel).map(|(_, reactor)| *reactor);
+        let reactor = reactor.expect("the connection knows the routed channels only");
+        let from = PeerHandle {
+            shared: Arc::clone(&self.shared),
+        };
+        self.delivery = Some((
+            reactor,
+            PeerEvent::Message {
+                from,
+                channel,
+                bytes,
+                permit,
+            },
+        ));
+        self.deliver()
+    }
+
+    /// Hands the message in hand to its reactor if that has room for it.
+    fn deliver(&mut self) -> Result<(), DisconnectReason> {
+        let Some((reactor, event)) = self.delivery.take() else {
+            return Ok(());
+        };
+        let (name, sender) = &self.routes.reactors[reactor];
+        match sender.try_send(event) {
+            Ok(()) => Ok(()),
+            Err(mpsc::error::TrySendError::Full(event)) => {
+                self.delivery = Some((reactor, event));
+                Ok(())
+            }
+            Err(mpsc::error::TrySendError::Closed(_)) => {
+                Err(DisconnectReason::ReactorStopped(name))
+            }
+        }
+    }
+
+    fn find_room(&mut self, channel: u8, bytes: usize) {
+        let budget: Option<ByteBudget> = self
+            .routes
+            .route(channel)
+            .and_then(|(descriptor, _)| descriptor.budget.clone());
+        let Some(budget) = budget else {
+            self.core.handle_room(Instant::now().into_std());
+            return;
+        };
+        let wait = budget.clone();
+        self.room = Some((
+            channel,
+            bytes,
+            Box::pin(async move { wait.acquire(bytes).await }),
+        ));
+        if let Some(permit) = budget.try_acquire(bytes) {
+            self.found_room(permit);
+        } else {
+            self.use_pass();
+        }
+    }
+
+    fn found_room(&mut self, permit: Permit) {
+        if let Some((channel, _, _)) = self.room.take() {
+            let now = Instant::now().into_std();
+            self.core.handle_release(now);
+            self.permits.push((channel, permit));
+            self.core.handle_room(now);
+        }
+    }
+
+    fn use_pass(&mut self) {
+        if let Some((_, bytes, _)) = &self.room
+            && self.shared.take_pass()
+        {
+            let permit = Permit::exempt(*bytes);
+            self.found_room(permit);
+        }
+    }
+
+    /// Cuts, seals and readies what is to be sent, once all before it is written.
+    fn fill(&mut self, now: std::time::Instant) -> Result<(), DisconnectReason> {
+        if self.wire_written < self.wire.len() {
+            return Ok(());
+        }
+        self.more = false;
+        self.wire.clear();
+        self.wire_written = 0;
+        while self.plain.len() < WRITE_BATCH {
+            self.refill();
+            if !self.core.poll_transmit(now, &mut self.plain, WRITE_BATCH) {
+                break;
+            }
+        }
+        if self.plain.is_empty() {
+            return Ok(());
+        }
+        self.more = self.plain.len() >= WRITE_BATCH;
+        self.sealer.seal_all(&self.plain, &mut self.wire)?;
+        self.plain.clear();
+        for queue in self.core.queues() {
+            self.shared.set_recently_sent(queue.id, queue.recently_sent);
+        }
+        // Most often the socket takes it at once.
+        self.write()
+    }
+
+    /// Moves messages from the senders' queues to where packets are cut, about one batch of bytes
+    /// a channel, so that the choice between the channels stays open.
+    fn refill(&mut self) {
+        for (channel, queue) in &mut self.outgoing {
+            let mut bytes = 0;
+            let mut room = self.core.room_to_send(*channel);
+            while room > 0 && bytes < WRITE_BATCH {
+                let Ok(message) = queue.try_recv() else {
+                    break;
+                };
+                let length = message.len();
+                bytes += length;
+                room -= 1;
+                self.shared
+                    .queued_bytes
+                    .fetch_sub(length, Ordering::Relaxed);
+                self.core
+                    .handle_send(*channel, message)
+                    .expect("there was room on a known channel");
+            }
+        }
+    }
+
+    fn write(&mut self) -> Result<(), DisconnectReason> {
+        match self.stream.try_write(&self.wire[self.wire_written..]) {
+            Ok(length) => {
+                self.wire_written += length;
+                lock(&self.shared.sent).record(Instant::now().into_std(), length);
+                Ok(())
+            }
+            Err(error) if error.kind() == std::io::ErrorKind::WouldBlock => Ok(()),
+            Err(error) => Err(error.into()),
+        }
+    }
+}
+
+/// Waits until the socket can be read or written, as far as that is wanted.
+async fn ready(stream: &TcpStream, read: bool, write: bool) -> std::io::Result<tokio::io::Ready> {
+    let interest = match (read, write) {
+        (true, true) => Interest::READABLE | Interest::WRITABLE,
+        (true, false) => Interest::READABLE,
+        (false, true) => Interest::WRITABLE,
+        (false, false) => return std::future::pending().await,
+    };
+    stream.ready(interest).await
+}
+
+/// Waits until the reactor has room for the message in hand.
+async fn delivery_slot<'a>(
+    routes: &'a Routes,
+    delivery: Option<&(usize, PeerEvent)>,
+) -> Result<mpsc::Permit<'a, PeerEvent>, DisconnectReason> {
+    let Some((reactor, _)) = delivery else {
+        return std::future::pending().await;
+    };
+    let (name, sender) = &routes.reactors[*reactor];
+    sender
+        .reserve()
+        .await
+        .map_err(|_| DisconnectReason::ReactorStopped(name))
+}
+
+async fn wait_room(room: &mut Option<(u8, usize, Room)>) -> Permit {
+    match room {
+        Some((_, _, wait)) => wait.await,
+        None => std::future::pending().await,
+    }
+}
+
+/// Moves the alarm, if it stands elsewhere.
+fn set_alarm(sleep: Pin<&mut Sleep>, at: Instant) {
+    if sleep.deadline() != at {
+        sleep.reset(at);
+    }
+}

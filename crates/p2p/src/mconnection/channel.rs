@@ -1,0 +1,247 @@
+use std::{
+    collections::VecDeque,
+    time::{Duration, Instant},
+};
+
+use bytes::Bytes;
+
+use super::{ChannelConfig, MConnectionError, packet};
+
+/// Messages that a channel holds ready to be cut into packets. The bound of a channel's queue is
+/// kept by whoever feeds it; more than these would only move the wait.
+pub(super) const READY: usize = 64;
+
+/// How often what was sent recently fades, and to which share.
+const FADE_INTERVAL: Duration = Duration::from_secs(2);
+const FADE: f64 = 0.8;
+
+/// First allocation for a message whose size is not known, in bytes.
+const FIRST_ALLOCATION: usize = 4096;
+
+/// A message of a budgeted channel may be this much longer than its first field says, in bytes:
+/// room for unknown fields behind it.
+const UNDECLARED: usize = 1024;
+
+/// Large messages must arrive at this rate, in bytes a second: the least that CometBFT asks of a
+/// peer that it syncs from. Without it, a peer could hold the budget with a message never sent.
+pub(super) const MIN_RATE: u64 = 128 * 1024;
+/// Time before [`MIN_RATE`] counts. Shorter would blame a short stall of an honest peer's network,
+/// longer lets each liar hold the budget for longer.
+pub(super) const GRACE: Duration = Duration::from_secs(10);
+
+/// One channel of a connection, both ways.
+#[derive(Debug)]
+pub(super) struct Channel {
+    pub(super) config: ChannelConfig,
+    ready: VecDeque<Bytes>,
+    recently_sent: f64,
+    faded: Instant,
+    receiving: Vec<u8>,
+    /// What a budgeted message says of its size, once enough of it is here to tell.
+    declared: Option<usize>,
+    /// Since when the budgeted message has been arriving.
+    since: Option<Instant>,
+}
+
+/// What a packet did to its channel's message.
+pub(super) enum Step {
+    /// More packets follow.
+    Incomplete,
+    /// Room for this many bytes is to be found before more is buffered.
+    NeedsRoom(usize),
+    /// The message is whole.
+    Complete(Bytes),
+}
+
+impl Channel {
+    pub(super) fn new(config: ChannelConfig, now: Instant) -> Self {
+        Self {
+            config,
+            ready: VecDeque::new(),
+            recently_sent: 0.0,
+            faded: now,
+            receiving: Vec::new(),
+            declared: None,
+            since: None,
+        }
+    }
+
+    /// Takes a message to send; gives it back when enough are ready.
+    pub(super) fn push(&mut self, message: Bytes) -> Result<(), Bytes> {
+        if self.ready.len() == READY {
+            return Err(message);
+        }
+        self.ready.push_back(message);
+        Ok(())
+    }
+
+    pub(super) fn ready(&self) -> usize {
+        self.ready.len()
+    }
+
+    #[allow(
+        clippy::cast_possible_truncation,
+        clippy::cast_sign_loss,
+        reason = "a count of bytes, shown to people"
+    )]
+    pub(super) fn recently_sent(&self) -> u64 {
+        self.recently_sent as u64
+    }
+
+    /// What was sent recently in proportion to the priority; the least goes next.
+    pub(super) fn claim(&self) -> Option<f64> {
+        (!self.ready.is_empty())
+            .then(|| self.recently_sent / f64::from(self.config.priority.max(1)))
+    }
+
+    /// Lets what was sent fade with time.
+    pub(super) fn fade(&mut self, now: Instant) {
+        while now.saturating_duration_since(self.faded) >= FADE_INTERVAL {
+            self.recently_sent *= FADE;
+            self.faded += FADE_INTERVAL;
+            if self.recently_sent < 1.0 {
+                self.recently_sent = 0.0;
+                self.faded = now;
+            }
+        }
+    }
+
+    /// Writes the next packet, if there is one. Returns its size in bytes.
+    #[allow(
+        clippy::cast_precision_loss,
+        reason = "a packet is far below 2^53 bytes"
+    )]
+    pub(super) fn write_packet(&mut self, max_payload: usize, out: &mut Vec<u8>) -> usize {
+        let Some(front) = self.ready.front_mut() else {
+            return 0;
+        };
+        let eof = front.len() <= max_payload;
+        let piece = front.split_to(front.len().min(max_payload));
+        let written = packet::encode_message(self.config.id, eof, &piece, out);
+        if eof {
+            self.ready.pop_front();
+        }
+        self.recently_sent += written as f64;
+        written
+    }
+
+    /// Takes a packet's payload.
+    pub(super) fn receive(
+        &mut self,
+        data: &[u8],
+        eof: bool,
+        now: Instant,
+    ) -> Result<Step, MConnectionError> {
+        let length = self.receiving.len() + data.len();
+        let bound = self.bound();
+        if length > bound {
+            return Err(MConnectionError::MessageTooLong {
+                channel: self.config.id,
+                bound,
+            });
+        }
+        if eof && self.receiving.is_empty() {
+            return Ok(Step::Complete(Bytes::copy_from_slice(data)));
+        }
+        self.make_room(length);
+        self.receiving.extend_from_slice(data);
+        if eof {
+            return self.complete();
+        }
+        if self.config.budgeted && self.declared.is_none() {
+            return self.declare(now);
+        }
+        Ok(Step::Incomplete)
+    }
+
+    /// The room that [`Step::NeedsRoom`] asked for is there.
+    pub(super) fn grant(&mut self, now: Instant) {
+        if let Some(declared) = self.declared {
+            self.receiving
+                .reserve_exact(declared.saturating_sub(self.receiving.len()));
+            self.since = Some(now);
+        }
+    }
+
+    /// Whether a large message is arriving.
+    pub(super) fn is_receiving_large(&self) -> bool {
+        self.since.is_some()
+    }
+
+    /// A time in which nothing was read does not count for the peer's rate.
+    pub(super) fn excuse(&mut self, pause: Duration) {
+        if let Some(since) = &mut self.since {
+            *since += pause;
+        }
+    }
+
+    /// Whether the large message that is arriving falls below `min_rate` bytes a second.
+    pub(super) fn is_too_slow(&self, now: Instant, min_rate: u64) -> bool {
+        self.since.is_some_and(|since| {
+            let counted = now.saturating_duration_since(since).saturating_sub(GRACE);
+            (self.receiving.len() as u64)
+                < u64::try_from(counted.as_millis()).unwrap_or(u64::MAX) / 1000 * min_rate
+        })
+    }
+
+    fn bound(&self) -> usize {
+        let max = self.config.max_message_bytes;
+        self.declared
+            .map_or(max, |declared| max.min(declared + UNDECLARED))
+    }
+
+    /// Grows by doubling, but never beyond the channel's bound.
+    fn make_room(&mut self, length: usize) {
+        let capacity = self.receiving.capacity();
+        if capacity < length {
+            let wanted = (capacity * 2)
+                .clamp(FIRST_ALLOCATION, self.config.max_message_bytes.max(length))
+                .max(length);
+            self.receiving.reserve_exact(wanted - self.receiving.len());
+        }
+    }
+
+    fn complete(&mut self) -> Result<Step, MConnectionError> {
+        let message = std::mem::take(&mut self.receiving);
+        self.since = None;
+        match self.declared.take() {
+            Some(declared) if message.len() < declared => Err(MConnectionError::UntruthfulLength {
+                channel: self.config.id,
+                declared,
+                actual: message.len(),
+            }),
+            _ => Ok(Step::Complete(Bytes::from(message))),
+        }
+    }
+
+    /// Reads how long the message is to be out of its first field.
+    fn declare(&mut self, now: Instant) -> Result<Step, MConnectionError> {
+        let malformed = MConnectionError::UndeclaredLength(self.config.id);
+        let Some((tag, start)) = packet::read_varint(&self.receiving)? else {
+            return Ok(Step::Incomplete);
+        };
+        // Wire type 2: a length follows.
+        if tag & 7 != 2 {
+            return Err(malformed);
+        }
+        let Some((length, width)) = packet::read_varint(&self.receiving[start..])? else {
+            return Ok(Step::Incomplete);
+        };
+        let bound = self.config.max_message_bytes;
+        let declared = usize::try_from(length)
+            .ok()
+            .and_then(|length| length.checked_add(start + width))
+            .filter(|&declared| declared <= bound)
+            .ok_or(MConnectionError::MessageTooLong {
+                channel: self.config.id,
+                bound,
+            })?;
+        self.declared = Some(declared);
+        if self.receiving.len() >= declared {
+            // All of it is here; only fields behind the first may follow, which are bounded.
+            self.since = Some(now);
+            return Ok(Step::Incomplete);
+        }
+        Ok(Step::NeedsRoom(declared))
+    }
+}

@@ -1,0 +1,358 @@
+//! Who may connect: limits, bans, and who is connected. Pure: the time comes in as an argument.
+
+use std::{
+    collections::{HashMap, HashSet, VecDeque},
+    net::IpAddr,
+    time::{Duration, Instant},
+};
+
+use perihelion_crypto::NodeId;
+
+use crate::{P2pConfig, RejectReason};
+
+/// Bans kept at most, of ids and of addresses each; beyond it the one that ends first goes.
+const MAX_BANS: usize = 10_000;
+/// Disconnects remembered at most, for people to read.
+const MAX_RECENT: usize = 64;
+
+/// Somebody who wants to become a peer and has proven its id.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Candidate {
+    pub(super) id: NodeId,
+    pub(super) ip: IpAddr,
+    pub(super) outbound: bool,
+}
+
+/// The peers of a switch. `P` is what is kept of each, `D` of each disconnect.
+#[derive(Debug)]
+pub(super) struct PeerTable<P, D> {
+    myself: NodeId,
+    max_inbound: usize,
+    max_outbound: usize,
+    allow_duplicate_ip: bool,
+    persistent: HashSet<NodeId>,
+    unconditional: HashSet<NodeId>,
+    peers: HashMap<NodeId, Entry<P>>,
+    banned_ids: Bans<NodeId>,
+    banned_ips: Bans<IpAddr>,
+    recent: VecDeque<D>,
+}
+
+#[derive(Debug)]
+struct Entry<P> {
+    candidate: Candidate,
+    peer: P,
+}
+
+impl<P, D> PeerTable<P, D> {
+    pub(super) fn new(myself: NodeId, config: &P2pConfig) -> Self {
+        Self {
+            myself,
+            max_inbound: config.max_num_inbound_peers,
+            max_outbound: config.max_num_outbound_peers,
+            allow_duplicate_ip: config.allow_duplicate_ip,
+            persistent: config.persistent_peers.iter().map(|peer| peer.id).collect(),
+            unconditional: config.unconditional_peer_ids.iter().copied().collect(),
+            peers: HashMap::new(),
+            banned_ids: Bans::default(),
+            banned_ips: Bans::default(),
+            recent: VecDeque::new(),
+        }
+    }
+
+    /// Gives a candidate a place, with what `peer` makes.
+    pub(super) fn admit(
+        &mut self,
+        now: Instant,
+        candidate: Candidate,
+        peer: impl FnOnce() -> P,
+    ) -> Result<&P, RejectReason> {
+        self.check(now, &candidate)?;
+        let entry = self.peers.entry(candidate.id);
+        Ok(&entry
+            .insert_entry(Entry {
+                candidate,
+                peer: peer(),
+            })
+            .into_mut()
+            .peer)
+    }
+
+    /// Whether a candidate may become a peer.
+    pub(super) fn check(&self, now: Instant, candidate: &Candidate) -> Result<(), RejectReason> {
+        let Candidate { id, ip, outbound } = *candidate;
+        if id == self.myself {
+            return Err(RejectReason::Myself);
+        }
+        if let Some(why) = self.banned_ids.reason(now, &id) {
+            return Err(RejectReason::Banned(why.to_owned()));
+        }
+        if self.peers.contains_key(&id) {
+            return Err(RejectReason::DuplicateId);
+        }
+        let named = self.is_persistent(&id) || self.unconditional.contains(&id);
+        if !named {
+            self.check_ip(now, ip)?;
+        }
+        let taken = || {
+            let peers = self.peers.values().map(|entry| &entry.candidate);
+            peers
+                .filter(|peer| peer.outbound == outbound && self.is_counted(peer))
+                .count()
+        };
+        if !self.is_counted(candidate) {
+            Ok(())
+        } else if outbound && taken() >= self.max_outbound {
+            Err(RejectReason::OutboundFull(self.max_outbound))
+        } else if !outbound && taken() >= self.max_inbound {
+            Err(RejectReason::InboundFull(self.max_inbound))
+        } else {
+            Ok(())
+        }
+    }
+
+    /// Whether somebody of this address who has not proven any id may go on.
+    pub(super) fn check_ip(&self, now: Instant, ip: IpAddr) -> Result<(), RejectReason> {
+        if let Some(why) = self.banned_ips.reason(now, &ip) {
+            return Err(RejectReason::Banned(why.to_owned()));
+        }
+        let mut peers = self.peers.values();
+        if !self.allow_duplicate_ip && peers.any(|entry| entry.candidate.ip == ip) {
+            return Err(RejectReason::DuplicateIp);
+        }
+        Ok(())
+    }
+
+    /// Whether the address is banned.
+    pub(super) fn check_ip_ban(&self, now: Instant, ip: IpAddr) -> Result<(), RejectReason> {
+        self.banned_ips
+            .reason(now, &ip)
+            .map_or(Ok(()), |why| Err(RejectReason::Banned(why.to_owned())))
+    }
+
+    /// A peer is gone.
+    pub(super) fn remove(&mut self, id: &NodeId, disconnect: D) {
+        self.peers.remove(id);
+        if self.recent.len() == MAX_RECENT {
+            self.recent.pop_front();
+        }
+        self.recent.push_back(disconnect);
+    }
+
+    pub(super) fn ban(&mut self, now: Instant, id: NodeId, duration: Duration, why: String) {
+        self.banned_ids.insert(now, id, duration, why);
+    }
+
+    pub(super) fn ban_ip(&mut self, now: Instant, ip: IpAddr, duration: Duration, why: String) {
+        self.banned_ips.insert(now, ip, duration, why);
+    }
+
+    /// Until when an id is banned.
+    pub(super) fn banned_until(&self, now: Instant, id: &NodeId) -> Option<Instant> {
+        self.banned_ids.until(now, id)
+    }
+
+    pub(super) fn is_persistent(&self, id: &NodeId) -> bool {
+        self.persistent.contains(id)
+    }
+
+    pub(super) fn get(&self, id: &NodeId) -> Option<&P> {
+        self.peers.get(id).map(|entry| &entry.peer)
+    }
+
+    pub(super) fn peers(&self) -> impl Iterator<Item = &P> {
+        self.peers.values().map(|entry| &entry.peer)
+    }
+
+    pub(super) fn recent(&self) -> impl Iterator<Item = &D> {
+        self.recent.iter()
+    }
+
+    /// Whether a peer takes one of the limited places of its direction.
+    fn is_counted(&self, peer: &Candidate) -> bool {
+        !self.unconditional.contains(&peer.id) && !(peer.outbound && self.is_persistent(&peer.id))
+    }
+}
+
+/// Who is banned, until when and why.
+#[derive(Debug)]
+struct Bans<K>(HashMap<K, (Instant, String)>);
+
+impl<K> Default for Bans<K> {
+    fn default() -> Self {
+        Self(HashMap::new())
+    }
+}
+
+impl<K: Copy + Eq + std::hash::Hash> Bans<K> {
+    /// Bans for a time, or for longer than before.
+    fn insert(&mut self, now: Instant, key: K, duration: Duration, why: String) {
+        let until = now + duration;
+        self.0.retain(|_, (until, _)| *until > now);
+        if self.0.len() >= MAX_BANS
+            && !self.0.contains_key(&key)
+            && let Some(first) = self.0.iter().min_by_key(|(_, (until, _))| *until)
+        {
+            let first = *first.0;
+            self.0.remove(&first);
+        }
+        let ban = self.0.entry(key).or_insert((until, why));
+        ban.0 = ban.0.max(until);
+    }
+
+    fn reason(&self, now: Instant, key: &K) -> Option<&str> {
+        self.0
+            .get(key)
+            .filter(|(until, _)| *until > now)
+            .map(|(_, why)| why.as_str())
+    }
+
+    fn until(&self, now: Instant, key: &K) -> Option<Instant> {
+        self.0
+            .get(key)
+            .map(|(until, _)| *until)
+            .filter(|until| *until > now)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use super::*;
+    use crate::PeerAddress;
+
+    type Table = PeerTable<(), &'static str>;
+
+    fn id(byte: u8) -> NodeId {
+        NodeId::new([byte; 20])
+    }
+
+    fn candidate(byte: u8, outbound: bool) -> Candidate {
+        Candidate {
+            id: id(byte),
+            ip: IpAddr::from([127, 0, 0, byte]),
+            outbound,
+        }
+    }
+
+    fn table(change: impl FnOnce(&mut P2pConfig)) -> Table {
+        let mut config = P2pConfig::default();
+        change(&mut config);
+        PeerTable::new(id(0), &config)
+    }
+
+    fn admit(table: &mut Table, now: Instant, candidate: Candidate) -> Result<(), RejectReason> {
+        table.admit(now, candidate, || ()).map(|()| ())
+    }
+
+    #[test]
+    fn limits_count_each_direction_and_free_places_again() {
+        let now = Instant::now();
+        let mut table = table(|config| {
+            config.max_num_inbound_peers = 2;
+            config.max_num_outbound_peers = 1;
+        });
+        for byte in [1, 2] {
+            admit(&mut table, now, candidate(byte, false)).unwrap();
+        }
+        assert_eq!(
+            admit(&mut table, now, candidate(3, false)),
+            Err(RejectReason::InboundFull(2))
+        );
+        admit(&mut table, now, candidate(3, true)).unwrap();
+        assert_eq!(
+            admit(&mut table, now, candidate(4, true)),
+            Err(RejectReason::OutboundFull(1))
+        );
+        table.remove(&id(1), "gone");
+        admit(&mut table, now, candidate(4, false)).unwrap();
+        assert_eq!(table.recent().collect::<Vec<_>>(), [&"gone"]);
+    }
+
+    #[test]
+    fn named_peers_are_not_limited() {
+        let now = Instant::now();
+        let mut table = table(|config| {
+            config.max_num_inbound_peers = 0;
+            config.max_num_outbound_peers = 0;
+            config.unconditional_peer_ids = vec![id(1)];
+            config.persistent_peers = vec![PeerAddress {
+                id: id(2),
+                host: "127.0.0.1".into(),
+                port: 1,
+            }];
+        });
+        admit(&mut table, now, candidate(1, false)).unwrap();
+        admit(&mut table, now, candidate(2, true)).unwrap();
+        // One address may hold several named peers.
+        table.remove(&id(2), "gone");
+        let same_ip = Candidate {
+            ip: IpAddr::from([127, 0, 0, 1]),
+            ..candidate(2, true)
+        };
+        admit(&mut table, now, same_ip).unwrap();
+    }
+
+    #[test]
+    fn ids_and_addresses_are_unique() {
+        let now = Instant::now();
+        let mut table = table(|_| {});
+        admit(&mut table, now, candidate(1, false)).unwrap();
+        assert_eq!(
+            admit(&mut table, now, candidate(1, true)),
+            Err(RejectReason::DuplicateId)
+        );
+        let same_ip = Candidate {
+            id: id(9),
+            ..candidate(1, false)
+        };
+        assert_eq!(
+            admit(&mut table, now, same_ip),
+            Err(RejectReason::DuplicateIp)
+        );
+        assert_eq!(
+            admit(&mut table, now, candidate(0, true)),
+            Err(RejectReason::Myself)
+        );
+    }
+
+    #[test]
+    fn bans_end() {
+        let now = Instant::now();
+        let mut table = table(|_| {});
+        let minute = Duration::from_secs(60);
+        table.ban(now, id(1), minute, "lied".into());
+        table.ban_ip(now, [127, 0, 0, 2].into(), minute, "flood".into());
+        for byte in [1, 2] {
+            assert!(matches!(
+                admit(&mut table, now, candidate(byte, false)),
+                Err(RejectReason::Banned(_))
+            ));
+            assert!(admit(&mut table, now + minute, candidate(byte, false)).is_ok());
+        }
+        assert_eq!(table.banned_until(now, &id(1)), Some(now + minute));
+        assert_eq!(table.banned_until(now + minute, &id(1)), None);
+    }
+
+    #[test]
+    fn a_second_ban_never_shortens_the_first() {
+        let now = Instant::now();
+        let mut bans = Bans::default();
+        bans.insert(now, 1, Duration::from_secs(60), "first".into());
+        bans.insert(now, 1, Duration::from_secs(1), "second".into());
+        assert_eq!(bans.until(now, &1), Some(now + Duration::from_secs(60)));
+    }
+
+    #[test]
+    fn bans_are_bounded() {
+        let now = Instant::now();
+        let mut bans = Bans::default();
+        for key in 0..=MAX_BANS {
+            let duration = Duration::from_secs(60 + key as u64);
+            bans.insert(now, key, duration, String::new());
+        }
+        assert_eq!(bans.0.len(), MAX_BANS);
+        assert_eq!(bans.until(now, &0), None);
+        assert!(bans.until(now, &MAX_BANS).is_some());
+    }
+}
