@@ -1,1 +1,5 @@
 //! Chains, simulated networks and lying peers for tests and benchmarks.
+
+pub mod params_app;
+
+pub use params_app::ParamsApp;

@@ -1,12 +1,16 @@
+use bytes::Bytes;
+
 use crate::types::{Event, EventAttribute, ExecTxResult};
 
 use super::tx::split_pair;
 
 /// The result of any transaction: success, with two events that name key and value (the whole
-/// transaction for both where it is not one pair). Bytes that are no UTF-8 are replaced: the
-/// schema's attributes are text, and no hash covers them.
-pub(super) fn tx_result(tx: &[u8]) -> ExecTxResult {
-    let (key, value) = split_pair(tx).unwrap_or((tx, tx));
+/// transaction for both where it is not one pair).
+pub(super) fn tx_result(tx: &Bytes) -> ExecTxResult {
+    let (key, value) = match split_pair(tx) {
+        Some((key, value)) => (tx.slice_ref(key), tx.slice_ref(value)),
+        None => (tx.clone(), tx.clone()),
+    };
     ExecTxResult {
         events: vec![
             app_event("Cosmoshi Netowoko", key),
@@ -18,7 +22,7 @@ pub(super) fn tx_result(tx: &[u8]) -> ExecTxResult {
 
 /// The events of a whole block, which differ between odd and even heights.
 pub(super) fn block_events(height: i64) -> Vec<Event> {
-    let begin = |foo: &str, bar: &str| Event {
+    let begin = |foo: &'static str, bar: &'static str| Event {
         r#type: "begin_event".to_owned(),
         attributes: vec![attribute("foo", foo, true), attribute("bar", bar, true)],
     };
@@ -29,21 +33,21 @@ pub(super) fn block_events(height: i64) -> Vec<Event> {
     }
 }
 
-fn app_event(creator: &str, key: &[u8]) -> Event {
+fn app_event(creator: &'static str, key: Bytes) -> Event {
     Event {
         r#type: "app".to_owned(),
         attributes: vec![
             attribute("creator", creator, true),
-            attribute("key", String::from_utf8_lossy(key), true),
+            attribute("key", key, true),
             attribute("index_key", "index is working", true),
             attribute("noindex_key", "index is working", false),
         ],
     }
 }
 
-fn attribute(key: &str, value: impl Into<String>, index: bool) -> EventAttribute {
+fn attribute(key: &'static str, value: impl Into<Bytes>, index: bool) -> EventAttribute {
     EventAttribute {
-        key: key.to_owned(),
+        key: Bytes::from_static(key.as_bytes()),
         value: value.into(),
         index,
     }
