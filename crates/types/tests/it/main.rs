@@ -1,4 +1,9 @@
 //! Golden vectors and properties of the types.
 #![allow(clippy::unwrap_used)]
 
+mod block_rules;
 mod chains;
+mod hashes;
+mod merkle;
+mod part_sets;
+mod sign_bytes;
