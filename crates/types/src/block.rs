@@ -1,3 +1,5 @@
+//! Blocks and their transactions.
+
 use bytes::Bytes;
 use perihelion_proto::tendermint::types as pb;
 use prost::Message;

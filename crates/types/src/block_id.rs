@@ -1,3 +1,5 @@
+//! Block ids and part set headers.
+
 use std::fmt;
 
 use perihelion_proto::tendermint::types as pb;

@@ -1,3 +1,5 @@
+//! Commits, with and without vote extensions.
+
 use bytes::Bytes;
 use perihelion_proto::tendermint::types as pb;
 

@@ -1,3 +1,5 @@
+//! Why bytes are refused on decoding, or a value by the stateless rules.
+
 use thiserror::Error;
 
 /// Bytes are not the message that they should be, or hold what CometBFT refuses on decoding.

@@ -1,3 +1,5 @@
+//! Evidence of misbehaviour, as blocks carry it.
+
 use perihelion_proto::tendermint::types::{self as pb, evidence::Sum};
 use prost::Message;
 

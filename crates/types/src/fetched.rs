@@ -1,3 +1,5 @@
+//! Blocks as they arrive from peers.
+
 use bytes::Bytes;
 
 use crate::{

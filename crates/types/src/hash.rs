@@ -1,3 +1,5 @@
+//! Hashes: 32 bytes or none.
+
 use std::fmt;
 
 use bytes::Bytes;

@@ -1,3 +1,5 @@
+//! Headers and their hash.
+
 use bytes::Bytes;
 use perihelion_proto::tendermint::{types as pb, version};
 use prost::Message;

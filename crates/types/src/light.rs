@@ -1,3 +1,5 @@
+//! Headers with their commits and validators, as evidence holds them.
+
 use perihelion_proto::tendermint::types as pb;
 
 use crate::{Commit, DecodeError, Header, InvalidError, Rules, ValidatorSet};

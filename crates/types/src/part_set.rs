@@ -1,3 +1,5 @@
+//! Blocks cut into parts, each with a proof that it belongs to the block.
+
 use bytes::{Bytes, BytesMut};
 use perihelion_proto::tendermint::types as pb;
 use thiserror::Error;

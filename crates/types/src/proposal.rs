@@ -1,3 +1,5 @@
+//! Proposals.
+
 use bytes::Bytes;
 use perihelion_proto::tendermint::types as pb;
 

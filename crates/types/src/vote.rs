@@ -1,3 +1,5 @@
+//! Votes.
+
 use bytes::Bytes;
 use perihelion_proto::tendermint::types as pb;
 
