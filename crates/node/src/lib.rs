@@ -1,4 +1,10 @@
 //! Configuration, wiring and the `perihelion` binary.
 
+pub mod commands;
 pub mod config;
+pub mod files;
+pub mod home;
 pub mod logging;
+pub mod prepare;
+pub mod progress;
+pub mod signals;

@@ -1,2 +1,7 @@
 //! The `perihelion` binary.
-fn main() {}
+
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    perihelion_node::commands::run(std::env::args_os())
+}

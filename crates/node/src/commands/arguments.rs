@@ -1,0 +1,189 @@
+//! The grammar of the command line.
+
+use std::path::PathBuf;
+
+use clap::{Args, Parser, Subcommand, builder::styling::Styles};
+
+use super::start_flags::StartFlags;
+
+/// Arguments that a command passes by, as CometBFT's do.
+#[derive(Debug, Args)]
+pub(super) struct Ignored {
+    #[arg(hide = true)]
+    _extra: Vec<String>,
+}
+
+/// A validator node that speaks CometBFT's protocols and catches up fast.
+#[derive(Debug, Parser)]
+#[command(
+    name = "perihelion",
+    bin_name = "perihelion",
+    version,
+    styles = Styles::plain(),
+    disable_version_flag = true,
+    after_help = "The home of CometBFT v0.38 to v0.40 is a home of perihelion, and the other way round. It is \
+        --home, else $PERIHELION_HOME, else $CMTHOME, else ~/.cometbft.\n\
+        Every key of config.toml can be set by the environment: CMT_P2P_LADDR or PERIHELION_P2P_LADDR \
+        is p2p.laddr. A flag wins over the environment, the environment over the file."
+)]
+pub(super) struct Arguments {
+    /// Folder of configuration and data [default: $PERIHELION_HOME, $CMTHOME or ~/.cometbft]
+    #[arg(long, global = true, value_name = "DIR")]
+    pub(super) home: Option<PathBuf>,
+    /// debug, info, warn, error or none, or by module such as p2p:debug,*:error
+    #[arg(long = "log_level", global = true, value_name = "LEVEL")]
+    pub(super) log_level: Option<String>,
+    /// Accepted for CometBFT's sake
+    #[arg(long, global = true, hide = true)]
+    pub(super) trace: bool,
+    #[command(subcommand)]
+    pub(super) command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+pub(super) enum Command {
+    /// Make the files of a new home: configuration, keys, and the genesis of a new chain
+    Init(Ignored),
+    /// Run the node
+    #[command(visible_alias = "run", alias = "node")]
+    Start(Box<StartFlags>),
+    /// Show or watch how far a running node is
+    Status(Status),
+    /// Print this node's id
+    #[command(alias = "show_node_id")]
+    ShowNodeId(ShowNodeId),
+    /// Make a node key and print its id
+    #[command(alias = "gen_node_key")]
+    GenNodeKey(Ignored),
+    /// Print this validator's public key
+    #[command(alias = "show_validator")]
+    ShowValidator(Ignored),
+    /// Make a validator key and print it, without writing it anywhere
+    #[command(alias = "gen_validator")]
+    GenValidator(Ignored),
+    /// (unsafe) Remove all data and the address book, set the validator's state to nothing signed
+    #[command(alias = "unsafe_reset_all")]
+    UnsafeResetAll(ResetAll),
+    /// (unsafe) Set the validator's state to nothing signed
+    #[command(alias = "unsafe_reset_priv_validator")]
+    UnsafeResetPrivValidator(Ignored),
+    /// Remove all data, and keep the validator's state
+    #[command(alias = "reset_state")]
+    ResetState(Ignored),
+    /// Make the homes of a network of several nodes
+    Testnet(Testnet),
+    /// Look at the configuration
+    Config(ConfigOptions),
+    /// Print the version
+    Version(Version),
+    /// Print a script that completes commands in a shell
+    Completion(Completion),
+}
+
+#[derive(Debug, Args)]
+pub(super) struct Status {
+    /// Go on showing it, each second
+    #[arg(long, short)]
+    pub(super) watch: bool,
+    /// Address of the node's RPC [default: the home's rpc.laddr]
+    #[arg(long, value_name = "ADDR")]
+    pub(super) rpc: Option<String>,
+}
+
+#[derive(Debug, Args)]
+pub(super) struct ShowNodeId {
+    /// v0.40's experimental transport: not offered
+    #[arg(long, hide = true)]
+    pub(super) libp2p: bool,
+    #[command(flatten)]
+    _ignored: Ignored,
+}
+
+#[derive(Debug, Args)]
+pub(super) struct ResetAll {
+    /// Keep the address book
+    #[arg(long)]
+    pub(super) keep_addr_book: bool,
+    #[command(flatten)]
+    _ignored: Ignored,
+}
+
+/// Homes in folders `node0`, `node1` and so on; validators first. Addresses need not be routable
+/// there, and several nodes may share an IP.
+#[derive(Debug, Args)]
+pub(super) struct Testnet {
+    /// Validators
+    #[arg(long = "v", default_value_t = 4, value_name = "NUMBER")]
+    pub(super) validators: u32,
+    /// Other nodes
+    #[arg(long = "n", default_value_t = 0, value_name = "NUMBER")]
+    pub(super) others: u32,
+    /// Folder of all homes
+    #[arg(long = "o", default_value = "./mytestnet", value_name = "DIR")]
+    pub(super) output: PathBuf,
+    /// A config.toml to begin with
+    #[arg(long, value_name = "FILE")]
+    pub(super) config: Option<PathBuf>,
+    /// Beginning of the homes' names
+    #[arg(long, default_value = "node", value_name = "TEXT")]
+    pub(super) node_dir_prefix: String,
+    /// Height of the first block; 0 is 1
+    #[arg(long, default_value_t = 0, value_name = "HEIGHT")]
+    pub(super) initial_height: u64,
+    /// Make all nodes persistent peers of one another
+    #[arg(long, default_value = "true", default_missing_value = "true", num_args = 0..=1, require_equals = true)]
+    pub(super) populate_persistent_peers: bool,
+    /// Beginning of the host names: `node` for node0, node1, …
+    #[arg(long, default_value = "node", value_name = "TEXT")]
+    pub(super) hostname_prefix: String,
+    /// End of the host names: `.example.com` for node0.example.com, …
+    #[arg(long, default_value = "", value_name = "TEXT")]
+    pub(super) hostname_suffix: String,
+    /// IPv4 address of the first node instead of host names; the next ones count up
+    #[arg(long, value_name = "IP")]
+    pub(super) starting_ip_address: Option<String>,
+    /// Host name of a node, once for each
+    #[arg(long, value_name = "NAME")]
+    pub(super) hostname: Vec<String>,
+    /// Port of all peers
+    #[arg(long, default_value_t = 26656, value_name = "PORT")]
+    pub(super) p2p_port: u16,
+    /// Name the nodes at random
+    #[arg(long, default_value = "false", default_missing_value = "true", num_args = 0..=1, require_equals = true)]
+    pub(super) random_monikers: bool,
+    #[command(flatten)]
+    _ignored: Ignored,
+}
+
+#[derive(Debug, Args)]
+pub(super) struct ConfigOptions {
+    #[command(subcommand)]
+    pub(super) command: ConfigCommand,
+}
+
+#[derive(Debug, Subcommand)]
+pub(super) enum ConfigCommand {
+    /// Say all that is wrong with config.toml, the environment and the files it names
+    Check,
+    /// Print every key with its default
+    Defaults,
+}
+
+#[derive(Debug, Args)]
+pub(super) struct Version {
+    /// Protocol versions too
+    #[arg(long, short)]
+    pub(super) verbose: bool,
+    #[command(flatten)]
+    _ignored: Ignored,
+}
+
+#[derive(Debug, Args)]
+pub(super) struct Completion {
+    /// The shell
+    #[arg(value_enum, default_value_t = clap_complete::Shell::Bash)]
+    pub(super) shell: clap_complete::Shell,
+    /// As CometBFT says it
+    #[arg(long, hide = true)]
+    pub(super) zsh: bool,
+}

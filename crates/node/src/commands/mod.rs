@@ -1,0 +1,140 @@
+//! The command line: CometBFT's commands and flags, and a few of our own.
+//!
+//! Whatever fails prints `ERROR: …` on standard error and ends with exit code 1. As with CometBFT,
+//! arguments that a command does not need are passed by, and global flags may stand before or
+//! after the command.
+
+mod arguments;
+mod check;
+mod init;
+mod keys;
+mod output;
+mod reset;
+mod start;
+mod start_flags;
+mod status;
+mod testnet;
+mod version;
+
+use std::{collections::BTreeMap, ffi::OsString, path::PathBuf, process::ExitCode};
+
+use anyhow::Context as _;
+use arguments::{Arguments, Command};
+use clap::Parser as _;
+
+use crate::{
+    config::{Config, ConfigError, Flag, Overrides},
+    home, logging,
+    logging::LogLevels,
+};
+
+/// The environment of this process, without what is no Unicode.
+fn environment() -> BTreeMap<String, String> {
+    std::env::vars_os()
+        .filter_map(|(name, value)| Some((name.into_string().ok()?, value.into_string().ok()?)))
+        .collect()
+}
+
+/// Where a command works and what was said besides the file.
+struct Context {
+    home: PathBuf,
+    overrides: Overrides,
+}
+
+impl Context {
+    /// The configuration; a home without a file has the defaults.
+    fn config(&self) -> Result<Config, ConfigError> {
+        let (config, warnings) = Config::load(&self.home, &self.overrides)?;
+        for warning in warnings {
+            tracing::warn!("{warning}: it has no effect");
+        }
+        Ok(config)
+    }
+
+    /// The configuration of a home that must have a file.
+    fn existing_config(&self) -> Result<Config, ConfigError> {
+        let path = Config::new(&self.home).file();
+        if path.exists() {
+            return self.config();
+        }
+        // A home that cannot be entered must not look like one without a file.
+        match std::fs::metadata(&path) {
+            Err(source) if source.kind() != std::io::ErrorKind::NotFound => {
+                Err(ConfigError::Read { path, source })
+            }
+            _ => Err(ConfigError::Missing {
+                path,
+                home: self.home.clone(),
+            }),
+        }
+    }
+
+    /// Logs as the configuration says.
+    fn start_logging(config: &Config) -> anyhow::Result<()> {
+        let levels = LogLevels::parse(&config.base.log_level).context("log_level")?;
+        let colours = std::io::IsTerminal::is_terminal(&std::io::stdout());
+        logging::start(&levels, config.base.log_format, colours, logging::stdout());
+        Ok(())
+    }
+}
+
+/// Runs the command line `arguments`, the program's name first.
+pub fn run(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
+    let parsed = match Arguments::try_parse_from(arguments) {
+        Ok(parsed) => parsed,
+        Err(error) if !error.use_stderr() => {
+            output::write(&error.render().ansi().to_string());
+            return ExitCode::SUCCESS;
+        }
+        Err(error) => {
+            let text = error.render().to_string();
+            output::error(text.trim_start_matches("error: ").trim_end());
+            return ExitCode::FAILURE;
+        }
+    };
+    match execute(parsed) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            output::error(&format!("{error:#}"));
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn execute(arguments: Arguments) -> anyhow::Result<()> {
+    // These need no home.
+    match &arguments.command {
+        Command::Version(options) => return version::run(options),
+        Command::GenValidator(_) => return keys::gen_validator(),
+        Command::Completion(options) => return keys::completion(options),
+        _ => {}
+    }
+    let environment = environment();
+    let home = home::resolve(arguments.home.clone(), &environment)?;
+    let mut flags = BTreeMap::new();
+    if let Some(value) = arguments.log_level.clone() {
+        let name = "log_level".to_owned();
+        flags.insert(name.clone(), Flag { name, value });
+    }
+    if let Command::Start(options) = &arguments.command {
+        flags.extend(options.flags());
+    }
+    let context = Context {
+        home,
+        overrides: Overrides { environment, flags },
+    };
+    match arguments.command {
+        Command::Init(_) => init::run(&context),
+        Command::ShowNodeId(options) => keys::show_node_id(&context, options.libp2p),
+        Command::GenNodeKey(_) => keys::gen_node_key(&context),
+        Command::ShowValidator(_) => keys::show_validator(&context),
+        Command::UnsafeResetAll(options) => reset::all(&context, options.keep_addr_book),
+        Command::UnsafeResetPrivValidator(_) => reset::validator(&context),
+        Command::ResetState(_) => reset::state(&context),
+        Command::Testnet(options) => testnet::run(&context, &options),
+        Command::Config(options) => check::run(&context, &options),
+        Command::Version(_) | Command::GenValidator(_) | Command::Completion(_) => Ok(()),
+        Command::Start(options) => start::run(&context, &options),
+        Command::Status(options) => status::run(&context, &options),
+    }
+}

@@ -1,0 +1,251 @@
+//! `status`: how far a running node is, asked over its RPC.
+
+use std::{
+    io::{IsTerminal as _, Read as _},
+    time::{Duration, Instant},
+};
+
+use anyhow::Context as _;
+use serde_json::Value;
+
+use super::{Context, arguments::Status, output};
+use crate::{
+    config::{Config, host_and_port},
+    progress::{LiveLine, ProgressLine},
+};
+
+/// How long an answer may take.
+const TIMEOUT: Duration = Duration::from_secs(5);
+/// Bytes of an answer at most: a status is far below, and a wrong server must not fill memory.
+const MAX_ANSWER_BYTES: u64 = 4 << 20;
+/// Pause between two looks with `--watch`.
+const PAUSE: Duration = Duration::from_secs(1);
+
+pub(super) fn run(context: &Context, options: &Status) -> anyhow::Result<()> {
+    let config = context.config()?;
+    let server = server(&config, options.rpc.as_deref())?;
+    let client = Client::new(server);
+    let first = client.progress()?;
+    if !options.watch {
+        output::line(&first.format());
+        return Ok(());
+    }
+    let live = std::io::stdout()
+        .is_terminal()
+        .then(LiveLine::on_terminal)
+        .flatten();
+    let show = |progress: &ProgressLine| match &live {
+        Some(live) => live.show(progress),
+        None => output::line(&progress.format()),
+    };
+    show(&first);
+    let (mut last, mut height) = (Instant::now(), first.height);
+    loop {
+        std::thread::sleep(PAUSE);
+        let mut progress = client.progress()?;
+        if progress.blocks_per_second == 0.0 {
+            // A CometBFT node tells no rate: what was seen between two looks is one.
+            let blocks = progress.height.saturating_sub(height);
+            progress.blocks_per_second = rate(blocks, last.elapsed());
+        }
+        (last, height) = (Instant::now(), progress.height);
+        show(&progress);
+    }
+}
+
+#[allow(clippy::cast_precision_loss, reason = "shown with one digit")]
+fn rate(blocks: u64, time: Duration) -> f64 {
+    blocks as f64 / time.as_secs_f64().max(0.001)
+}
+
+/// `HOST:PORT` of the server: as given, else where the home's node listens.
+fn server(config: &Config, given: Option<&str>) -> anyhow::Result<String> {
+    let address = given.unwrap_or(&config.rpc.laddr);
+    let bare = address
+        .strip_prefix("tcp://")
+        .or_else(|| address.strip_prefix("http://"))
+        .unwrap_or(address)
+        .trim_end_matches('/');
+    let (host, port) = host_and_port(bare).with_context(|| {
+        format!("{address:?} is no address to ask: pass --rpc tcp://HOST:PORT")
+    })?;
+    // Who listens everywhere is asked here.
+    Ok(match host {
+        "" | "0.0.0.0" => format!("127.0.0.1:{port}"),
+        "::" => format!("[::1]:{port}"),
+        host if host.contains(':') => format!("[{host}]:{port}"),
+        host => format!("{host}:{port}"),
+    })
+}
+
+struct Client {
+    agent: ureq::Agent,
+    server: String,
+}
+
+impl Client {
+    fn new(server: String) -> Self {
+        let config = ureq::Agent::config_builder()
+            .timeout_global(Some(TIMEOUT))
+            .http_status_as_error(false)
+            .proxy(None)
+            .build();
+        Self {
+            agent: config.into(),
+            server,
+        }
+    }
+
+    /// The node's progress: from `/sync_status`, or from `/status` of a node without it.
+    fn progress(&self) -> anyhow::Result<ProgressLine> {
+        if let Some(answer) = self.get("sync_status")? {
+            return Ok(from_sync_status(&answer));
+        }
+        let status = self.get("status")?.with_context(|| {
+            format!("{} answers, but not as a node does", self.server)
+        })?;
+        let peers = self.get("net_info")?;
+        Ok(from_status(&status, peers.as_ref()))
+    }
+
+    /// The result of a route; `None` where the server has no such route.
+    fn get(&self, route: &str) -> anyhow::Result<Option<Value>> {
+        let url = format!("http://{}/{route}", self.server);
+        let unreachable = || {
+            format!(
+                "no node answers at {}: start one, or pass --rpc with the address of its [rpc] laddr",
+                self.server
+            )
+        };
+        let mut response = self.agent.get(&url).call().with_context(unreachable)?;
+        if !response.status().is_success() {
+            return Ok(None);
+        }
+        let mut text = Vec::new();
+        response
+            .body_mut()
+            .as_reader()
+            .take(MAX_ANSWER_BYTES)
+            .read_to_end(&mut text)
+            .with_context(unreachable)?;
+        let answer: Option<Value> = serde_json::from_slice(&text).ok();
+        Ok(answer.and_then(|mut answer| answer.get_mut("result").map(Value::take)))
+    }
+}
+
+/// An integer, be it a number or, as 64-bit integers are, a text.
+fn integer(value: &Value, name: &str) -> Option<u64> {
+    match value.get(name)? {
+        Value::String(text) => text.parse().ok(),
+        number => number.as_u64(),
+    }
+}
+
+fn number(value: &Value, name: &str) -> f64 {
+    match value.get(name) {
+        Some(Value::String(text)) => text.parse().unwrap_or(0.0),
+        Some(number) => number.as_f64().unwrap_or(0.0),
+        None => 0.0,
+    }
+}
+
+fn text(value: &Value, name: &str) -> Option<String> {
+    let text = value.get(name)?.as_str()?;
+    // What a server sends must not steer the terminal.
+    let clean = text.chars().filter(|c| !c.is_control()).take(200).collect();
+    Some(clean)
+}
+
+fn from_sync_status(answer: &Value) -> ProgressLine {
+    ProgressLine {
+        mode: text(answer, "mode").unwrap_or_default(),
+        height: integer(answer, "height").unwrap_or(0),
+        start_height: integer(answer, "start_height").unwrap_or(0),
+        target: integer(answer, "target_height").filter(|target| *target > 0),
+        blocks_per_second: number(answer, "blocks_per_second"),
+        bytes_per_second: number(answer, "bytes_per_second"),
+        eta: integer(answer, "remaining_time").map(Duration::from_nanos),
+        peers: answer
+            .get("peers")
+            .and_then(Value::as_array)
+            .map_or(0, Vec::len),
+        limiting_stage: text(answer, "limiting_stage").unwrap_or_default(),
+        stalled: text(answer, "stalled_reason").filter(|reason| !reason.is_empty()),
+    }
+}
+
+fn from_status(status: &Value, net_info: Option<&Value>) -> ProgressLine {
+    let null = Value::Null;
+    let sync = status.get("sync_info").unwrap_or(&null);
+    let catching_up = sync.get("catching_up").and_then(Value::as_bool);
+    let height = integer(sync, "latest_block_height").unwrap_or(0);
+    ProgressLine {
+        mode: match catching_up {
+            Some(true) => "block_sync",
+            _ => "consensus",
+        }
+        .to_owned(),
+        height,
+        target: match catching_up {
+            Some(false) => Some(height).filter(|height| *height > 0),
+            _ => integer(sync, "max_peer_block_height"),
+        },
+        peers: net_info
+            .and_then(|info| integer(info, "n_peers"))
+            .and_then(|peers| usize::try_from(peers).ok())
+            .unwrap_or(0),
+        ..ProgressLine::default()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use std::path::Path;
+
+    use serde_json::json;
+
+    use super::*;
+
+    #[test]
+    fn all_of_a_sync_status_is_shown() {
+        let line = from_sync_status(&json!({
+            "mode": "block_sync", "height": "500", "start_height": "100",
+            "target_height": "1000", "blocks_per_second": 25.0, "bytes_per_second": 1e6,
+            "remaining_time": "20000000000", "peers": [{}, {}],
+            "limiting_stage": "execution", "stalled_reason": "disk\u{1b}[2J full",
+        }));
+        assert_eq!(
+            line.format(),
+            "block_sync 500/1000 50.00% 25.0 blocks/s 1.0 MB/s ETA 20s 2 peers, limited by execution, stalled: disk[2J full"
+        );
+    }
+
+    #[test]
+    fn a_status_of_cometbft_is_shown() {
+        let status = json!({"sync_info": {"latest_block_height": "7", "catching_up": false}});
+        let line = from_status(&status, Some(&json!({"n_peers": "3"})));
+        assert_eq!(
+            line.format(),
+            "consensus 7/7 100.00% 0.0 blocks/s 0.0 MB/s 3 peers"
+        );
+        let status = json!({"sync_info": {"latest_block_height": "7", "catching_up": true}});
+        assert_eq!(
+            from_status(&status, None).format(),
+            "block_sync 7/? 0.0 blocks/s 0.0 MB/s ETA unknown 0 peers"
+        );
+    }
+
+    #[test]
+    fn the_server_is_that_of_the_home_or_the_flag() {
+        let mut config = Config::new(Path::new("/h"));
+        assert_eq!(server(&config, None).unwrap(), "127.0.0.1:26657");
+        config.rpc.laddr = "tcp://0.0.0.0:1".into();
+        assert_eq!(server(&config, None).unwrap(), "127.0.0.1:1");
+        config.rpc.laddr = "tcp://[::]:1".into();
+        assert_eq!(server(&config, None).unwrap(), "[::1]:1");
+        assert_eq!(server(&config, Some("http://host:2/")).unwrap(), "host:2");
+        config.rpc.laddr = String::new();
+        assert!(server(&config, None).is_err());
+    }
+}

@@ -1,0 +1,249 @@
+//! The progress of a node as one line: live on a terminal, in the log elsewhere, and from
+//! `perihelion status`.
+
+use std::{
+    io::{self, IsTerminal as _, Write},
+    time::Duration,
+};
+
+use indicatif::{MultiProgress, ProgressBar, ProgressDrawTarget, ProgressStyle};
+use tracing_subscriber::fmt::MakeWriter;
+
+/// What a progress line shows.
+#[derive(Debug, Clone, PartialEq, Default)]
+pub struct ProgressLine {
+    /// What the node does, such as `block_sync`.
+    pub mode: String,
+    /// The last applied height.
+    pub height: u64,
+    /// The height where this sync began.
+    pub start_height: u64,
+    /// The height to reach; `None` while no peer has told any.
+    pub target: Option<u64>,
+    /// Blocks applied a second.
+    pub blocks_per_second: f64,
+    /// Bytes of blocks received a second.
+    pub bytes_per_second: f64,
+    /// Time left; `None` when it cannot be told.
+    pub eta: Option<Duration>,
+    /// Peers connected.
+    pub peers: usize,
+    /// The stage that the others wait for, such as `network`; empty for none.
+    pub limiting_stage: String,
+    /// Why nothing moves; `None` while something does.
+    pub stalled: Option<String>,
+}
+
+impl ProgressLine {
+    /// How much of the chain is here, 0 to 100: of all heights, rounded down to two digits so that
+    /// 100 means level. `None` without a target.
+    #[must_use]
+    pub fn percent(&self) -> Option<f64> {
+        let target = self.target.filter(|target| *target > 0)?;
+        let hundredths = u128::from(self.height.min(target)) * 10_000 / u128::from(target);
+        u32::try_from(hundredths)
+            .ok()
+            .map(|hundredths| f64::from(hundredths) / 100.0)
+    }
+
+    /// Whether nothing is left to do.
+    #[must_use]
+    pub fn is_level(&self) -> bool {
+        self.target.is_some_and(|target| self.height >= target)
+    }
+
+    /// The line: `block_sync 12345/50000 24.69% 812.4 blocks/s 16.1 MB/s ETA 46s 8 peers, limited by
+    /// network`, and behind it why nothing moves.
+    #[must_use]
+    pub fn format(&self) -> String {
+        let mut line = match (self.target, self.percent()) {
+            (Some(target), Some(percent)) => {
+                format!("{} {}/{target} {percent:.2}%", self.mode, self.height)
+            }
+            _ => format!("{} {}/? ", self.mode, self.height).trim_end().to_owned(),
+        };
+        let megabytes = self.bytes_per_second / 1e6;
+        line += &format!(" {:.1} blocks/s {megabytes:.1} MB/s", self.blocks_per_second);
+        if !self.is_level() {
+            line += &format!(" ETA {}", self.eta.map_or("unknown".to_owned(), format_eta));
+        }
+        let plural = if self.peers == 1 { "" } else { "s" };
+        line += &format!(" {} peer{plural}", self.peers);
+        if !self.limiting_stage.is_empty() {
+            line += &format!(", limited by {}", self.limiting_stage);
+        }
+        if let Some(reason) = &self.stalled {
+            line += &format!(", stalled: {reason}");
+        }
+        line
+    }
+}
+
+/// Time in its two largest units: `3d4h`, `2h5m`, `46s`.
+#[must_use]
+pub fn format_eta(eta: Duration) -> String {
+    let seconds = eta.as_secs();
+    let (minutes, hours, days) = (seconds / 60, seconds / 3600, seconds / 86_400);
+    match seconds {
+        0..60 => format!("{seconds}s"),
+        60..3600 => format!("{minutes}m{}s", seconds % 60),
+        3600..86_400 => format!("{hours}h{}m", minutes % 60),
+        _ => format!("{days}d{}h", hours % 24),
+    }
+}
+
+/// A line that stays at the foot of a terminal (standard error) while log lines go by above it.
+#[derive(Debug, Clone)]
+pub struct LiveLine {
+    lines: MultiProgress,
+    line: ProgressBar,
+}
+
+impl LiveLine {
+    /// A line, when standard error is a terminal.
+    #[must_use]
+    pub fn on_terminal() -> Option<Self> {
+        io::stderr()
+            .is_terminal()
+            .then(|| Self::on(ProgressDrawTarget::stderr_with_hz(10)))
+    }
+
+    fn on(target: ProgressDrawTarget) -> Self {
+        let lines = MultiProgress::with_draw_target(target);
+        let style = ProgressStyle::with_template("{wide_msg}")
+            .unwrap_or_else(|_| ProgressStyle::default_bar());
+        let line = lines.add(ProgressBar::no_length().with_style(style));
+        Self { lines, line }
+    }
+
+    /// Shows the line.
+    pub fn show(&self, progress: &ProgressLine) {
+        self.line.set_message(progress.format());
+        self.line.tick();
+    }
+
+    /// Takes the line away.
+    pub fn finish(&self) {
+        self.line.finish_and_clear();
+    }
+
+    /// A writer of log lines on standard output that keeps clear of the line.
+    #[must_use]
+    pub fn log_writer(&self) -> LogWriter {
+        LogWriter(Some(self.clone()))
+    }
+}
+
+/// Writes log lines on standard output, above a live line when there is one.
+#[derive(Debug, Clone, Default)]
+pub struct LogWriter(Option<LiveLine>);
+
+impl Write for LogWriter {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        let write = || io::stdout().write_all(bytes).map(|()| bytes.len());
+        match &self.0 {
+            Some(line) => line.lines.suspend(write),
+            None => write(),
+        }
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        io::stdout().flush()
+    }
+}
+
+impl<'w> MakeWriter<'w> for LogWriter {
+    type Writer = Self;
+
+    fn make_writer(&'w self) -> Self {
+        self.clone()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn syncing() -> ProgressLine {
+        ProgressLine {
+            mode: "block_sync".into(),
+            height: 12_345,
+            start_height: 0,
+            target: Some(50_000),
+            blocks_per_second: 812.44,
+            bytes_per_second: 16_100_000.0,
+            eta: Some(Duration::from_secs(46)),
+            peers: 8,
+            limiting_stage: "network".into(),
+            stalled: None,
+        }
+    }
+
+    #[test]
+    fn all_is_in_the_line() {
+        assert_eq!(
+            syncing().format(),
+            "block_sync 12345/50000 24.69% 812.4 blocks/s 16.1 MB/s ETA 46s 8 peers, limited by network"
+        );
+    }
+
+    #[test]
+    fn nothing_is_known_yet() {
+        let line = ProgressLine {
+            mode: "wait_for_peers".into(),
+            stalled: Some("no peers".into()),
+            ..ProgressLine::default()
+        };
+        assert_eq!(
+            line.format(),
+            "wait_for_peers 0/? 0.0 blocks/s 0.0 MB/s ETA unknown 0 peers, stalled: no peers"
+        );
+    }
+
+    #[test]
+    fn a_hundred_percent_is_level_only() {
+        for (height, target, percent) in [
+            (99_999, 100_000, 99.99),
+            (100_000, 100_000, 100.0),
+            (100_001, 100_000, 100.0),
+            (0, 1, 0.0),
+            (u64::MAX - 1, u64::MAX, 99.99),
+        ] {
+            let line = ProgressLine {
+                height,
+                target: Some(target),
+                ..syncing()
+            };
+            assert_eq!(line.percent(), Some(percent), "{height}/{target}");
+            assert_eq!(line.format().contains("ETA"), height < target);
+        }
+        let line = ProgressLine {
+            target: Some(0),
+            ..syncing()
+        };
+        assert_eq!(line.percent(), None);
+    }
+
+    #[test]
+    fn times_left() {
+        for (seconds, text) in [
+            (0, "0s"),
+            (59, "59s"),
+            (60, "1m0s"),
+            (7_500, "2h5m"),
+            (273_600, "3d4h"),
+        ] {
+            assert_eq!(format_eta(Duration::from_secs(seconds)), text);
+        }
+    }
+
+    #[test]
+    fn the_live_line_shows_what_it_is_given() {
+        let target = ProgressDrawTarget::hidden();
+        let live = LiveLine::on(target);
+        live.show(&syncing());
+        assert_eq!(live.line.message(), syncing().format());
+        live.finish();
+        assert!(live.line.is_finished());
+    }
+}
