@@ -110,10 +110,7 @@ pub struct Prepared {
 ///
 /// # Errors
 /// Names the first thing that is wrong, and the remedy.
-pub fn prepare(
-    config: Config,
-    genesis_hash: Option<[u8; 32]>,
-) -> Result<Prepared, PrepareError> {
+pub fn prepare(config: Config, genesis_hash: Option<[u8; 32]>) -> Result<Prepared, PrepareError> {
     let genesis_file = config.genesis_file();
     let (genesis, found_hash) = load_genesis(&genesis_file)?;
     if let Some(expected) = genesis_hash.filter(|expected| *expected != found_hash) {
@@ -171,7 +168,11 @@ fn check_supported(config: &Config) -> Result<(), PrepareError> {
         );
     }
     if config.state_sync.enable {
-        return refused("statesync.enable", "true", "set it to false to sync by blocks");
+        return refused(
+            "statesync.enable",
+            "true",
+            "set it to false to sync by blocks",
+        );
     }
     if config.p2p.libp2p.enabled {
         return refused(
@@ -216,7 +217,10 @@ fn check_folders(config: &Config) -> Result<(), PrepareError> {
 fn check_folder(folder: &Path) -> Result<(), PrepareError> {
     let mut existing = folder;
     while !existing.exists() {
-        match existing.parent().filter(|parent| !parent.as_os_str().is_empty()) {
+        match existing
+            .parent()
+            .filter(|parent| !parent.as_os_str().is_empty())
+        {
             Some(parent) => existing = parent,
             None => break,
         }
@@ -273,7 +277,10 @@ pub fn foreign_data(data: &Path) -> Vec<PathBuf> {
 /// What to say of CometBFT's databases beside ours.
 #[must_use]
 pub fn foreign_data_message(paths: &[PathBuf]) -> String {
-    let names: Vec<_> = paths.iter().map(|path| path.display().to_string()).collect();
+    let names: Vec<_> = paths
+        .iter()
+        .map(|path| path.display().to_string())
+        .collect();
     format!(
         "{} belong to CometBFT: they are not read and stay as they are. Perihelion syncs the chain \
          into {DATABASE} beside them; never run both nodes on one validator key. When CometBFT is no \

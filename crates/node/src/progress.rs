@@ -60,10 +60,15 @@ impl ProgressLine {
             (Some(target), Some(percent)) => {
                 format!("{} {}/{target} {percent:.2}%", self.mode, self.height)
             }
-            _ => format!("{} {}/? ", self.mode, self.height).trim_end().to_owned(),
+            _ => format!("{} {}/? ", self.mode, self.height)
+                .trim_end()
+                .to_owned(),
         };
         let megabytes = self.bytes_per_second / 1e6;
-        line += &format!(" {:.1} blocks/s {megabytes:.1} MB/s", self.blocks_per_second);
+        line += &format!(
+            " {:.1} blocks/s {megabytes:.1} MB/s",
+            self.blocks_per_second
+        );
         if !self.is_level() {
             line += &format!(" ETA {}", self.eta.map_or("unknown".to_owned(), format_eta));
         }

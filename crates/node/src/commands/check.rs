@@ -48,7 +48,10 @@ fn check(context: &Context) -> anyhow::Result<()> {
     ];
     problems.extend(files.into_iter().flatten().map(|error| error.to_string()));
     if problems.is_empty() {
-        output::line(&format!("{} is right, and so are the files it names", path.display()));
+        output::line(&format!(
+            "{} is right, and so are the files it names",
+            path.display()
+        ));
         return Ok(());
     }
     for problem in &problems {
@@ -57,7 +60,11 @@ fn check(context: &Context) -> anyhow::Result<()> {
     anyhow::bail!(
         "{} {} found",
         problems.len(),
-        if problems.len() == 1 { "problem" } else { "problems" }
+        if problems.len() == 1 {
+            "problem"
+        } else {
+            "problems"
+        }
     )
 }
 

@@ -30,7 +30,11 @@ pub(super) fn make_home(config: &Config) -> anyhow::Result<ValidatorKey> {
     make_folders(config)?;
     let file = config.file();
     if !file.exists() {
-        write_atomically(&file, config::write(&Config::new(config.home())).as_bytes(), 0o644)?;
+        write_atomically(
+            &file,
+            config::write(&Config::new(config.home())).as_bytes(),
+            0o644,
+        )?;
         tracing::info!(path = %file.display(), "Wrote the configuration");
     }
     let validator = make_validator(config)?;
@@ -91,6 +95,15 @@ fn make_validator(config: &Config) -> anyhow::Result<ValidatorKey> {
         })?;
         (key, "Found private validator")
     } else {
+        if SignState::exists(&state_file)? {
+            let state = SignState::load(&state_file)?;
+            anyhow::ensure!(
+                state == SignState::default(),
+                "{} says what a key has signed, but {} does not exist: restore the key, or remove the state",
+                state_file.display(),
+                key_file.display()
+            );
+        }
         let key = ValidatorKey::generate();
         SignState::default().save(&state_file)?;
         key.save_new(&key_file)?;

@@ -12,7 +12,10 @@ use super::{
 use crate::files::{ValidatorKey, create_folder, generate_node_key, load_node_key};
 
 pub(super) fn show_node_id(context: &Context, libp2p: bool) -> anyhow::Result<()> {
-    anyhow::ensure!(!libp2p, "--libp2p is not offered: peers of v0.38 to v0.40 use the id of the classic protocol");
+    anyhow::ensure!(
+        !libp2p,
+        "--libp2p is not offered: peers of v0.38 to v0.40 use the id of the classic protocol"
+    );
     let config = context.config()?;
     let key = load_node_key(&config.node_key_file())?;
     output::line(&key.public_key().node_id().to_string());
@@ -44,7 +47,11 @@ pub(super) fn gen_validator() -> anyhow::Result<()> {
 }
 
 pub(super) fn completion(options: &Completion) -> anyhow::Result<()> {
-    let shell = if options.zsh { Shell::Zsh } else { options.shell };
+    let shell = if options.zsh {
+        Shell::Zsh
+    } else {
+        options.shell
+    };
     let mut script = Vec::new();
     clap_complete::generate(shell, &mut Arguments::command(), "perihelion", &mut script);
     output::write(&String::from_utf8(script).context("the script is no text")?);

@@ -20,7 +20,10 @@ use std::{collections::BTreeMap, ffi::OsString, path::PathBuf, process::ExitCode
 
 use anyhow::Context as _;
 use arguments::{Arguments, Command};
-use clap::Parser as _;
+use clap::{
+    Parser as _,
+    error::{ContextKind, ContextValue, ErrorKind},
+};
 
 use crate::{
     config::{Config, ConfigError, Flag, Overrides},
@@ -82,15 +85,7 @@ impl Context {
 pub fn run(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
     let parsed = match Arguments::try_parse_from(arguments) {
         Ok(parsed) => parsed,
-        Err(error) if !error.use_stderr() => {
-            output::write(&error.render().ansi().to_string());
-            return ExitCode::SUCCESS;
-        }
-        Err(error) => {
-            let text = error.render().to_string();
-            output::error(text.trim_start_matches("error: ").trim_end());
-            return ExitCode::FAILURE;
-        }
+        Err(error) => return not_understood(&error),
     };
     match execute(parsed) {
         Ok(()) => ExitCode::SUCCESS,
@@ -99,6 +94,30 @@ pub fn run(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
             ExitCode::FAILURE
         }
     }
+}
+
+/// Answers a command line that asks for help, or that is wrong.
+fn not_understood(error: &clap::Error) -> ExitCode {
+    let text = error.render().to_string();
+    if !error.use_stderr() || error.kind() == ErrorKind::DisplayHelpOnMissingArgumentOrSubcommand {
+        output::write(&text);
+        return ExitCode::SUCCESS;
+    }
+    let mut paragraphs = text.trim_start_matches("error: ").split("\n\n");
+    let what = paragraphs.next().unwrap_or_default().replace('\n', " ");
+    let suggestions = [ContextKind::SuggestedArg, ContextKind::SuggestedSubcommand];
+    let nearest = suggestions
+        .into_iter()
+        .find_map(|kind| match error.get(kind)? {
+            ContextValue::String(name) => Some(name.clone()),
+            ContextValue::Strings(names) => names.first().cloned(),
+            _ => None,
+        });
+    let nearest = nearest.map_or(String::new(), |name| format!(": did you mean {name}?"));
+    output::error(&format!(
+        "{what}{nearest} (`perihelion help` lists commands and flags)"
+    ));
+    ExitCode::FAILURE
 }
 
 fn execute(arguments: Arguments) -> anyhow::Result<()> {

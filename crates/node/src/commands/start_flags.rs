@@ -41,7 +41,11 @@ pub(super) struct StartFlags {
     #[arg(long = "p2p.laddr", value_name = "ADDR")]
     p2p_laddr: Option<String>,
     /// Address that peers are told to dial, HOST:PORT
-    #[arg(long = "p2p.external-address", alias = "p2p.external_address", value_name = "ADDR")]
+    #[arg(
+        long = "p2p.external-address",
+        alias = "p2p.external_address",
+        value_name = "ADDR"
+    )]
     p2p_external_address: Option<String>,
     /// Seed nodes, ID@HOST:PORT with commas
     #[arg(long = "p2p.seeds", value_name = "PEERS")]
@@ -65,7 +69,10 @@ pub(super) struct StartFlags {
     #[arg(long = "consensus.create_empty_blocks", value_name = "BOOL", default_missing_value = "true", num_args = 0..=1, require_equals = true)]
     create_empty_blocks: Option<String>,
     /// Pause between blocks without transactions
-    #[arg(long = "consensus.create_empty_blocks_interval", value_name = "DURATION")]
+    #[arg(
+        long = "consensus.create_empty_blocks_interval",
+        value_name = "DURATION"
+    )]
     create_empty_blocks_interval: Option<String>,
     /// CometBFT's database: without effect
     #[arg(long = "db_backend", value_name = "NAME", hide = true)]
@@ -102,7 +109,11 @@ impl StartFlags {
     pub(super) fn flags(&self) -> impl Iterator<Item = (String, Flag)> {
         [
             ("moniker", "moniker", &self.moniker),
-            ("priv_validator_laddr", "priv_validator_laddr", &self.priv_validator_laddr),
+            (
+                "priv_validator_laddr",
+                "priv_validator_laddr",
+                &self.priv_validator_laddr,
+            ),
             (
                 "consensus.double_sign_check_height",
                 "consensus.double_sign_check_height",
@@ -115,9 +126,17 @@ impl StartFlags {
             ("rpc.unsafe", "rpc.unsafe", &self.rpc_unsafe),
             ("rpc.pprof_laddr", "rpc.pprof_laddr", &self.rpc_pprof_laddr),
             ("p2p.laddr", "p2p.laddr", &self.p2p_laddr),
-            ("p2p.external_address", "p2p.external-address", &self.p2p_external_address),
+            (
+                "p2p.external_address",
+                "p2p.external-address",
+                &self.p2p_external_address,
+            ),
             ("p2p.seeds", "p2p.seeds", &self.p2p_seeds),
-            ("p2p.persistent_peers", "p2p.persistent_peers", &self.p2p_persistent_peers),
+            (
+                "p2p.persistent_peers",
+                "p2p.persistent_peers",
+                &self.p2p_persistent_peers,
+            ),
             (
                 "p2p.unconditional_peer_ids",
                 "p2p.unconditional_peer_ids",
@@ -125,7 +144,11 @@ impl StartFlags {
             ),
             ("p2p.pex", "p2p.pex", &self.p2p_pex),
             ("p2p.seed_mode", "p2p.seed_mode", &self.p2p_seed_mode),
-            ("p2p.private_peer_ids", "p2p.private_peer_ids", &self.p2p_private_peer_ids),
+            (
+                "p2p.private_peer_ids",
+                "p2p.private_peer_ids",
+                &self.p2p_private_peer_ids,
+            ),
             (
                 "consensus.create_empty_blocks",
                 "consensus.create_empty_blocks",

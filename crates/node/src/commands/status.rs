@@ -66,9 +66,8 @@ fn server(config: &Config, given: Option<&str>) -> anyhow::Result<String> {
         .or_else(|| address.strip_prefix("http://"))
         .unwrap_or(address)
         .trim_end_matches('/');
-    let (host, port) = host_and_port(bare).with_context(|| {
-        format!("{address:?} is no address to ask: pass --rpc tcp://HOST:PORT")
-    })?;
+    let (host, port) = host_and_port(bare)
+        .with_context(|| format!("{address:?} is no address to ask: pass --rpc tcp://HOST:PORT"))?;
     // Who listens everywhere is asked here.
     Ok(match host {
         "" | "0.0.0.0" => format!("127.0.0.1:{port}"),
@@ -101,9 +100,9 @@ impl Client {
         if let Some(answer) = self.get("sync_status")? {
             return Ok(from_sync_status(&answer));
         }
-        let status = self.get("status")?.with_context(|| {
-            format!("{} answers, but not as a node does", self.server)
-        })?;
+        let status = self
+            .get("status")?
+            .with_context(|| format!("{} answers, but not as a node does", self.server))?;
         let peers = self.get("net_info")?;
         Ok(from_status(&status, peers.as_ref()))
     }

@@ -70,7 +70,9 @@ pub(super) fn run(context: &Context, options: &Testnet) -> anyhow::Result<()> {
         config.base.moniker = moniker(options, &hosts[index]);
         write_atomically(&config.file(), config::write(&config).as_bytes(), 0o644)?;
     }
-    output::line(&format!("Successfully initialized {total} node directories"));
+    output::line(&format!(
+        "Successfully initialized {total} node directories"
+    ));
     Ok(())
 }
 
@@ -134,7 +136,9 @@ fn host(options: &Testnet, index: u32) -> anyhow::Result<String> {
 fn persistent_peers(homes: &[Config], hosts: &[String], port: u16) -> anyhow::Result<String> {
     let mut peers = Vec::new();
     for (config, host) in homes.iter().zip(hosts) {
-        let id = load_node_key(&config.node_key_file())?.public_key().node_id();
+        let id = load_node_key(&config.node_key_file())?
+            .public_key()
+            .node_id();
         peers.push(format!("{id}@{host}:{port}"));
     }
     Ok(peers.join(","))

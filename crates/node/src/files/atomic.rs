@@ -77,7 +77,10 @@ mod tests {
         write_atomically(&path, b"a longer first content", 0o600).unwrap();
         write_atomically(&path, b"second", 0o600).unwrap();
         assert_eq!(fs::read(&path).unwrap(), b"second");
-        assert_eq!(fs::metadata(&path).unwrap().permissions().mode() & 0o777, 0o600);
+        assert_eq!(
+            fs::metadata(&path).unwrap().permissions().mode() & 0o777,
+            0o600
+        );
         assert_eq!(fs::read_dir(folder.path()).unwrap().count(), 1);
     }
 
@@ -89,7 +92,10 @@ mod tests {
         fs::create_dir(&path).unwrap();
         fs::write(path.join("inside"), b"x").unwrap();
         let error = write_atomically(&path, b"y", 0o600).unwrap_err();
-        assert!(error.to_string().contains("taken cannot be written"), "{error}");
+        assert!(
+            error.to_string().contains("taken cannot be written"),
+            "{error}"
+        );
         assert_eq!(fs::read_dir(folder.path()).unwrap().count(), 1);
     }
 }

@@ -56,7 +56,10 @@ impl ValidatorKey {
         if public != form.pub_key {
             return Err(KEY.damaged(path, "pub_key is not that of priv_key"));
         }
-        if !form.address.eq_ignore_ascii_case(&public.address().to_string()) {
+        if !form
+            .address
+            .eq_ignore_ascii_case(&public.address().to_string())
+        {
             return Err(KEY.damaged(path, "address is not that of pub_key"));
         }
         Ok(Self { key: form.priv_key })
