@@ -7,6 +7,7 @@
 
 pub mod block;
 pub mod block_id;
+pub mod block_meta;
 pub mod bounds;
 pub mod canonical;
 pub mod commit;
@@ -36,6 +37,7 @@ mod wire;
 
 pub use block::{Block, Data};
 pub use block_id::{BlockId, PartSetHeader};
+pub use block_meta::BlockMeta;
 pub use canonical::CommitSignBytes;
 pub use commit::{BlockIdFlag, Commit, CommitSig, ExtendedCommit, ExtendedCommitSig};
 pub use error::{DecodeError, InvalidError};

@@ -117,7 +117,7 @@ impl TryFrom<pb::State> for State {
             chain_id: state.chain_id,
             initial_height: Height::new(state.initial_height),
             last_block_height: Height::new(state.last_block_height),
-            last_block_id: block_id(state.last_block_id.unwrap_or_default())?,
+            last_block_id: state.last_block_id.unwrap_or_default().try_into()?,
             last_block_time: state.last_block_time.try_into()?,
             next_validators: validators(state.next_validators, "next validators")?,
             validators: validators(state.validators, "validators")?,
@@ -157,7 +157,7 @@ impl From<&State> for pb::State {
             chain_id: state.chain_id.clone(),
             initial_height: state.initial_height.get(),
             last_block_height: state.last_block_height.get(),
-            last_block_id: Some(block_id_message(&state.last_block_id)),
+            last_block_id: Some((&state.last_block_id).into()),
             last_block_time: Some(state.last_block_time.into()),
             next_validators: Some((&*state.next_validators).into()),
             validators: Some((&*state.validators).into()),
@@ -169,26 +169,5 @@ impl From<&State> for pb::State {
             last_results_hash: Bytes::copy_from_slice(state.last_results_hash.as_bytes()),
             app_hash: state.app_hash.clone(),
         }
-    }
-}
-
-fn block_id(id: types::BlockId) -> Result<BlockId, DecodeError> {
-    let parts = id.part_set_header.unwrap_or_default();
-    Ok(BlockId {
-        hash: Hash::try_from(&id.hash[..])?,
-        part_set_header: PartSetHeader {
-            total: parts.total,
-            hash: Hash::try_from(&parts.hash[..])?,
-        },
-    })
-}
-
-fn block_id_message(id: &BlockId) -> types::BlockId {
-    types::BlockId {
-        hash: Bytes::copy_from_slice(id.hash.as_bytes()),
-        part_set_header: Some(types::PartSetHeader {
-            total: id.part_set_header.total,
-            hash: Bytes::copy_from_slice(id.part_set_header.hash.as_bytes()),
-        }),
     }
 }

@@ -6,10 +6,10 @@ use base64::prelude::{BASE64_STANDARD, Engine};
 use serde::{Serialize, Serializer, ser::SerializeMap};
 
 use crate::{
-    Block, BlockId, BlockIdFlag, Commit, CommitSig, ConsensusParams, Data, DuplicateVoteEvidence,
-    Evidence, ExtendedCommit, ExtendedCommitSig, Hash, Header, Height, LightBlock,
-    LightClientAttackEvidence, Part, PartSetHeader, Proposal, Round, SignedHeader, SignedMsgType,
-    Time, Validator, ValidatorSet, Vote, header::Version, merkle::Proof,
+    Block, BlockId, BlockIdFlag, BlockMeta, Commit, CommitSig, ConsensusParams, Data,
+    DuplicateVoteEvidence, Evidence, ExtendedCommit, ExtendedCommitSig, Hash, Header, Height,
+    LightBlock, LightClientAttackEvidence, Part, PartSetHeader, Proposal, Round, SignedHeader,
+    SignedMsgType, Time, Validator, ValidatorSet, Vote, header::Version, merkle::Proof,
 };
 
 /// A value as the string of its text: 64-bit integers.
@@ -211,6 +211,17 @@ impl Serialize for Block {
             "data": self.data,
             "evidence": EvidenceData(&self.evidence),
             "last_commit": self.last_commit,
+        )
+    }
+}
+
+impl Serialize for BlockMeta {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        object!(serializer,
+            "block_id": self.block_id,
+            "block_size": Text(self.block_size),
+            "header": self.header,
+            "num_txs": Text(self.num_txs),
         )
     }
 }

@@ -4,8 +4,16 @@
 mod block_rules;
 mod bounds;
 mod chains;
+mod genesis;
 mod hashes;
+mod json;
+mod median_time;
 mod merkle;
+mod params;
 mod part_sets;
 mod properties;
+mod replay;
 mod sign_bytes;
+mod states;
+mod validator_sets;
+mod validator_sets_random;
