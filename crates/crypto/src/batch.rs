@@ -79,7 +79,7 @@ impl BatchVerifier {
     /// The indexes, in the order of adding, of the signatures that do not hold.
     pub fn verify(self) -> Result<(), Vec<usize>> {
         let Self { items, mut bad, .. } = self;
-        search(&items, &mut bad);
+        search(&items, false, &mut bad);
         if bad.is_empty() {
             return Ok(());
         }
@@ -88,26 +88,28 @@ impl BatchVerifier {
     }
 }
 
-/// Adds the indexes of the wrong signatures among `items` to `bad`.
-fn search(items: &[(usize, Item)], bad: &mut Vec<usize>) {
+/// Adds the indexes of the wrong signatures among `items` to `bad`. `fails` says that there is one.
+fn search(items: &[(usize, Item)], fails: bool, bad: &mut Vec<usize>) {
     if let [(index, item)] = items {
         if item.clone().verify_single().is_err() {
             bad.push(*index);
         }
         return;
     }
-    if items.is_empty() || holds(items) {
+    if items.is_empty() || (!fails && holds(items)) {
         return;
     }
     if items.len() < SEARCH_SINGLY_BELOW {
         for one in items {
-            search(std::slice::from_ref(one), bad);
+            search(std::slice::from_ref(one), false, bad);
         }
         return;
     }
     let (left, right) = items.split_at(items.len() / 2);
-    search(left, bad);
-    search(right, bad);
+    let before = bad.len();
+    search(left, false, bad);
+    // Where the left half holds it is the right one that made the whole fail.
+    search(right, bad.len() == before, bad);
 }
 
 /// Whether all of `items` hold, by one multi-scalar multiplication.
