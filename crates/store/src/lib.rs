@@ -1,1 +1,30 @@
 //! Blocks, commits, state and indexes in RocksDB.
+//!
+//! One database, opened once as a [`Store`] and shared as `Arc<Store>`; all calls block. A block's
+//! bytes are stored once, as received; header and commit are read out of them. One write batch a
+//! block, deltas only: validator sets and parameters are written when they change, and priorities
+//! are computed again from the last stored set.
+//!
+//! Reading order: [`store`] (opening, what is remembered of the range), `blocks` (saving and
+//! loading), `state` (state, validator sets, parameters), [`prune`], [`index`]; below them
+//! `database` (the only place that calls RocksDB) and `columns` (what lies where).
+
+mod blocks;
+mod codec;
+mod columns;
+mod database;
+mod error;
+mod home;
+pub mod index;
+mod options;
+pub mod prune;
+mod state;
+pub mod store;
+
+pub use blocks::{BlockMeta, BlockSave};
+pub use error::StoreError;
+pub use home::FORMAT;
+pub use index::{Indexer, TxLocation};
+pub use options::{IndexKind, StoreOptions, Sync};
+pub use state::{AppWrite, StateSave};
+pub use store::Store;

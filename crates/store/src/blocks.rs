@@ -1,0 +1,526 @@
+//! Saving and loading blocks, commits and results.
+
+use bytes::{Buf, Bytes};
+use perihelion_proto::tendermint::types as pb;
+use perihelion_types::{
+    Block, BlockId, Commit, DecodeError, ExtendedCommit, FetchedBlock, Hash, Header, Height,
+    PartSetHeader,
+};
+use prost::Message;
+
+use crate::{
+    IndexKind, StateSave, Store, StoreError, Sync,
+    codec::{BlockField, block_field},
+    columns::{Column, height_key, key_height},
+    database::Batch,
+    store::{StoredRange, meta},
+};
+
+/// Key of the last commit in `commits`, and of the last response in `results`.
+const SEEN: &[u8] = b"seen";
+const LAST: &[u8] = b"last";
+
+/// What is saved of a block.
+#[derive(Debug, Clone, Copy)]
+pub struct BlockSave<'a> {
+    /// The block; its bytes are stored as they are.
+    pub block: &'a FetchedBlock,
+    /// The commit for it, where it is known. Block h+1 brings it too; until then this is the only
+    /// copy, and consensus cannot go on from this height without one.
+    pub commit: Option<&'a Commit>,
+    /// The verified extended commit for it. Kept as long as the block.
+    pub extended_commit: Option<&'a ExtendedCommit>,
+    /// The encoded `ResponseFinalizeBlock`; `None` when the block has not been executed yet.
+    pub results: Option<&'a [u8]>,
+}
+
+/// What lists of blocks show.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct BlockMeta {
+    /// The block's id.
+    pub block_id: BlockId,
+    /// Bytes of the block as stored.
+    pub block_size: usize,
+    /// Its header.
+    pub header: Header,
+    /// Transactions in it.
+    pub num_txs: usize,
+}
+
+/// The record in `block_meta`; the header is in the block.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct MetaRecord {
+    pub(crate) block_id: BlockId,
+    size: u32,
+    pub(crate) num_txs: u32,
+}
+
+impl Store {
+    /// Saves a block that follows the last one, or any block into an empty store. The block that
+    /// is stored already may be saved again, with what was not known of it before.
+    ///
+    /// # Errors
+    /// When the block does not follow, or the disk fails; after the latter the store takes no more
+    /// writes.
+    pub fn save_block(&self, save: &BlockSave<'_>, sync: Sync) -> Result<(), StoreError> {
+        self.save(Some(save), None, sync)
+    }
+
+    /// Saves a state, and what the built-in application changed with it.
+    ///
+    /// # Errors
+    /// When the state is above the last block of a store that has blocks, or the disk fails; after
+    /// the latter the store takes no more writes.
+    pub fn save_state(&self, save: &StateSave<'_>, sync: Sync) -> Result<(), StoreError> {
+        self.save(None, Some(save), sync)
+    }
+
+    /// Saves both in one batch: after any crash both are there, or neither.
+    ///
+    /// # Errors
+    /// As [`Self::save_block`] and [`Self::save_state`].
+    pub fn save_block_and_state(
+        &self,
+        block: &BlockSave<'_>,
+        state: &StateSave<'_>,
+        sync: Sync,
+    ) -> Result<(), StoreError> {
+        self.save(Some(block), Some(state), sync)
+    }
+
+    /// Saves the encoded `ResponseFinalizeBlock` of a block that was saved without it.
+    ///
+    /// # Errors
+    /// When the disk fails; the store takes no more writes then.
+    pub fn save_results(
+        &self,
+        height: Height,
+        results: &[u8],
+        sync: Sync,
+    ) -> Result<(), StoreError> {
+        let mut batch = Batch::default();
+        self.add_results(&mut batch, height, results);
+        self.db.write(batch, sync, height)?;
+        self.set_range(|_| {});
+        Ok(())
+    }
+
+    /// Saves the commit for the last block when it was saved without, as restoring a snapshot and
+    /// entering consensus do.
+    ///
+    /// # Errors
+    /// When the disk fails; the store takes no more writes then.
+    pub fn save_seen_commit(&self, commit: &Commit, sync: Sync) -> Result<(), StoreError> {
+        let mut batch = Batch::default();
+        batch.put(
+            Column::Commits,
+            SEEN,
+            pb::Commit::from(commit).encode_to_vec(),
+        );
+        self.db.write(batch, sync, commit.height)
+    }
+
+    fn save(
+        &self,
+        block: Option<&BlockSave<'_>>,
+        state: Option<&StateSave<'_>>,
+        sync: Sync,
+    ) -> Result<(), StoreError> {
+        let mut range = self.range();
+        let mut batch = Batch::default();
+        if let Some(block) = block {
+            self.add_block(&mut batch, &mut range, block)?;
+        }
+        if let Some(state) = state {
+            self.add_state(&mut batch, &mut range, state)?;
+        }
+        let height = range.height.max(range.state);
+        self.db.write(batch, sync, height)?;
+        self.set_range(|current| *current = range);
+        Ok(())
+    }
+
+    fn add_block(
+        &self,
+        batch: &mut Batch,
+        range: &mut StoredRange,
+        save: &BlockSave<'_>,
+    ) -> Result<(), StoreError> {
+        let block = save.block;
+        let height = block.height();
+        let key = height_key(height);
+        let is_first = range.height == Height::ZERO;
+        if !is_first && height == range.height {
+            self.check_same_block(height, block.block_id())?;
+        } else {
+            if !height.is_positive() || (!is_first && height != range.height.next()) {
+                return Err(StoreError::NotContiguous {
+                    height,
+                    last: range.height,
+                });
+            }
+            let record = MetaRecord::of(block);
+            batch.put_bytes(Column::Blocks, key, block.raw());
+            batch.put(Column::BlockMeta, key, record.encode());
+            batch.put(Column::Hashes, record.block_id.hash.as_bytes(), key);
+            range.height = height;
+            if is_first {
+                range.base = height;
+                range.light_base = height;
+                for name in [meta::BASE, meta::SWEPT, meta::LIGHT_BASE] {
+                    batch.put(Column::Meta, name, key);
+                }
+            }
+        }
+        if let Some(commit) = save.commit {
+            batch.put(
+                Column::Commits,
+                SEEN,
+                pb::Commit::from(commit).encode_to_vec(),
+            );
+        }
+        if let Some(commit) = save.extended_commit {
+            let bytes = pb::ExtendedCommit::from(commit).encode_to_vec();
+            batch.put(Column::ExtendedCommits, key, bytes);
+        }
+        if let Some(results) = save.results {
+            self.add_results(batch, height, results);
+        }
+        Ok(())
+    }
+
+    fn check_same_block(&self, height: Height, given: BlockId) -> Result<(), StoreError> {
+        let stored = self.load_block_id(height)?.unwrap_or(BlockId::NIL);
+        if stored == given {
+            return Ok(());
+        }
+        Err(StoreError::OtherBlock {
+            height,
+            stored: Box::new(stored),
+            given: Box::new(given),
+        })
+    }
+
+    /// Discarded results stay until they are indexed; the last ones always do.
+    fn add_results(&self, batch: &mut Batch, height: Height, results: &[u8]) {
+        let key = height_key(height);
+        if self.options.discard_abci_responses {
+            batch.put(Column::Results, LAST, [&key, results].concat());
+        }
+        if !self.options.discard_abci_responses || self.options.index == IndexKind::Kv {
+            batch.put(Column::Results, key, results);
+        }
+    }
+
+    /// The block's bytes as they were received.
+    ///
+    /// # Errors
+    /// When they cannot be read.
+    pub fn load_block_bytes(&self, height: Height) -> Result<Option<Bytes>, StoreError> {
+        if height < self.base() {
+            return Ok(None);
+        }
+        self.load_bytes(Column::Blocks, &height_key(height))
+    }
+
+    /// The block.
+    ///
+    /// # Errors
+    /// When it cannot be read or decoded.
+    pub fn load_block(&self, height: Height) -> Result<Option<Block>, StoreError> {
+        self.load_block_bytes(height)?
+            .map(|raw| Block::decode(raw).map_err(|error| self.corrupt_block(height, &error)))
+            .transpose()
+    }
+
+    /// The header, of a pruned block too as long as it is within the evidence window.
+    ///
+    /// # Errors
+    /// When it cannot be read or decoded.
+    pub fn load_header(&self, height: Height) -> Result<Option<Header>, StoreError> {
+        if let Some(raw) = self.load_block_bytes(height)? {
+            let header = block_field(&raw, BlockField::Header)
+                .and_then(|field| {
+                    let field = field.ok_or(DecodeError::Missing("header"))?;
+                    Header::try_from(pb::Header::decode(field)?)
+                })
+                .map_err(|error| self.corrupt_block(height, &error))?;
+            return Ok(Some(header));
+        }
+        let Some(light) = self.load_light(height)? else {
+            return Ok(None);
+        };
+        let header = light
+            .header
+            .ok_or(DecodeError::Missing("header"))
+            .and_then(Header::try_from)
+            .map_err(|error| self.db.corrupt(Column::Light, &height_key(height), error))?;
+        Ok(Some(header))
+    }
+
+    /// The block's id, of a pruned block too as long as it is within the evidence window.
+    ///
+    /// # Errors
+    /// When it cannot be read or decoded.
+    pub fn load_block_id(&self, height: Height) -> Result<Option<BlockId>, StoreError> {
+        Ok(self.load_record(height)?.map(|record| record.block_id))
+    }
+
+    /// What lists of blocks show.
+    ///
+    /// # Errors
+    /// When it cannot be read or decoded.
+    pub fn load_block_meta(&self, height: Height) -> Result<Option<BlockMeta>, StoreError> {
+        let Some(record) = self.load_record(height)? else {
+            return Ok(None);
+        };
+        let header = self.load_header(height)?;
+        Ok(header.map(|header| BlockMeta {
+            block_id: record.block_id,
+            block_size: record.size as usize,
+            header,
+            num_txs: record.num_txs as usize,
+        }))
+    }
+
+    pub(crate) fn load_record(&self, height: Height) -> Result<Option<MetaRecord>, StoreError> {
+        if height < self.light_base() {
+            return Ok(None);
+        }
+        let key = height_key(height);
+        let Some(bytes) = self.db.get(Column::BlockMeta, &key)? else {
+            return Ok(None);
+        };
+        MetaRecord::decode(&bytes).map(Some).ok_or_else(|| {
+            self.db
+                .corrupt(Column::BlockMeta, &key, "not a record of a block")
+        })
+    }
+
+    /// The height of the block with this header hash.
+    ///
+    /// # Errors
+    /// When it cannot be read.
+    pub fn height_by_hash(&self, hash: &Hash) -> Result<Option<Height>, StoreError> {
+        let Some(value) = self.db.get(Column::Hashes, hash.as_bytes())? else {
+            return Ok(None);
+        };
+        let height = key_height(&value).ok_or_else(|| {
+            self.db
+                .corrupt(Column::Hashes, hash.as_bytes(), "not a height")
+        })?;
+        Ok((height >= self.base()).then_some(height))
+    }
+
+    /// The commit for the block at `height`, as block `height + 1` carries it: of a pruned block
+    /// too as long as it is within the evidence window, and none for the last height.
+    ///
+    /// # Errors
+    /// When it cannot be read or decoded.
+    pub fn load_commit(&self, height: Height) -> Result<Option<Commit>, StoreError> {
+        let Some(raw) = self.load_commit_bytes(height)? else {
+            return Ok(None);
+        };
+        pb::Commit::decode(raw)
+            .map_err(DecodeError::from)
+            .and_then(Commit::try_from)
+            // The first block carries an empty commit, which is for no block.
+            .map(|commit| (commit.height == height).then_some(commit))
+            .map_err(|error| self.corrupt_block(height.next(), &error))
+    }
+
+    /// The same as its bytes.
+    fn load_commit_bytes(&self, height: Height) -> Result<Option<Bytes>, StoreError> {
+        if !height.is_positive() {
+            return Ok(None);
+        }
+        if let Some(raw) = self.load_block_bytes(height.next())? {
+            return block_field(&raw, BlockField::LastCommit)
+                .map_err(|error| self.corrupt_block(height.next(), &error));
+        }
+        let light = self.load_light(height)?;
+        Ok(light
+            .and_then(|light| light.commit)
+            .map(|commit| commit.encode_to_vec().into()))
+    }
+
+    /// The commit that was saved with the last block; `None` for any other height.
+    ///
+    /// # Errors
+    /// When it cannot be read or decoded.
+    pub fn load_seen_commit(&self, height: Height) -> Result<Option<Commit>, StoreError> {
+        let Some(raw) = self.load_bytes(Column::Commits, SEEN)? else {
+            return Ok(None);
+        };
+        let commit = pb::Commit::decode(raw)
+            .map_err(DecodeError::from)
+            .and_then(Commit::try_from)
+            .map_err(|error| self.db.corrupt(Column::Commits, SEEN, error))?;
+        Ok((commit.height == height).then_some(commit))
+    }
+
+    /// The extended commit for the block at `height`.
+    ///
+    /// # Errors
+    /// When it cannot be read or decoded.
+    pub fn load_extended_commit(
+        &self,
+        height: Height,
+    ) -> Result<Option<ExtendedCommit>, StoreError> {
+        let Some(raw) = self.load_extended_commit_bytes(height)? else {
+            return Ok(None);
+        };
+        pb::ExtendedCommit::decode(raw)
+            .map_err(DecodeError::from)
+            .and_then(ExtendedCommit::try_from)
+            .map(Some)
+            .map_err(|error| {
+                self.db
+                    .corrupt(Column::ExtendedCommits, &height_key(height), error)
+            })
+    }
+
+    /// The same, encoded.
+    ///
+    /// # Errors
+    /// When it cannot be read.
+    pub fn load_extended_commit_bytes(&self, height: Height) -> Result<Option<Bytes>, StoreError> {
+        if height < self.base() {
+            return Ok(None);
+        }
+        self.load_bytes(Column::ExtendedCommits, &height_key(height))
+    }
+
+    /// The encoded `ResponseFinalizeBlock` of the block at `height`; when responses are discarded
+    /// only the last one is there.
+    ///
+    /// # Errors
+    /// When it cannot be read.
+    pub fn load_results(&self, height: Height) -> Result<Option<Bytes>, StoreError> {
+        if height < self.base() {
+            return Ok(None);
+        }
+        if let Some(results) = self.load_bytes(Column::Results, &height_key(height))? {
+            return Ok(Some(results));
+        }
+        let last = self.load_recorded_last()?;
+        Ok(last.and_then(|(at, results)| (at == height).then_some(results)))
+    }
+
+    /// The encoded `ResponseFinalizeBlock` of the last executed block, and its height.
+    ///
+    /// # Errors
+    /// When it cannot be read.
+    pub fn load_last_results(&self) -> Result<Option<(Height, Bytes)>, StoreError> {
+        let height = self.height();
+        for height in [height, height.prev()] {
+            if height.is_positive()
+                && let Some(results) = self.load_results(height)?
+            {
+                return Ok(Some((height, results)));
+            }
+        }
+        self.load_recorded_last()
+    }
+
+    fn load_recorded_last(&self) -> Result<Option<(Height, Bytes)>, StoreError> {
+        let Some(mut value) = self.load_bytes(Column::Results, LAST)? else {
+            return Ok(None);
+        };
+        let height = key_height(&value)
+            .ok_or_else(|| self.db.corrupt(Column::Results, LAST, "no height"))?;
+        Ok(Some((height, value.split_off(8))))
+    }
+
+    fn load_light(&self, height: Height) -> Result<Option<pb::SignedHeader>, StoreError> {
+        if height < self.light_base() {
+            return Ok(None);
+        }
+        let key = height_key(height);
+        self.load_bytes(Column::Light, &key)?
+            .map(|raw| {
+                pb::SignedHeader::decode(raw)
+                    .map_err(|error| self.db.corrupt(Column::Light, &key, error))
+            })
+            .transpose()
+    }
+
+    /// The record that outlives a block's body: its header and the commit for it.
+    pub(crate) fn light_record(&self, height: Height) -> Result<Option<Vec<u8>>, StoreError> {
+        let Some(raw) = self.load_block_bytes(height)? else {
+            return Ok(None);
+        };
+        let read = |raw: &Bytes, field| {
+            block_field(raw, field).map_err(|error| self.corrupt_block(height, &error))
+        };
+        let header = read(&raw, BlockField::Header)?.unwrap_or_default();
+        let commit = self.load_commit_bytes(height)?;
+        let light = pb::SignedHeader {
+            header: Some(
+                pb::Header::decode(header)
+                    .map_err(|error| self.corrupt_block(height, &error.into()))?,
+            ),
+            commit: commit
+                .map(pb::Commit::decode)
+                .transpose()
+                .map_err(|error| self.corrupt_block(height.next(), &error.into()))?,
+        };
+        Ok(Some(light.encode_to_vec()))
+    }
+
+    pub(crate) fn load_bytes(
+        &self,
+        column: Column,
+        key: &[u8],
+    ) -> Result<Option<Bytes>, StoreError> {
+        Ok(self
+            .db
+            .get(column, key)?
+            .map(|value| Bytes::copy_from_slice(&value)))
+    }
+
+    pub(crate) fn corrupt_block(&self, height: Height, error: &DecodeError) -> StoreError {
+        self.db.corrupt(Column::Blocks, &height_key(height), error)
+    }
+}
+
+impl MetaRecord {
+    const LEN: usize = 32 + 4 + 32 + 4 + 4;
+
+    fn of(block: &FetchedBlock) -> Self {
+        let saturate = |count: usize| u32::try_from(count).unwrap_or(u32::MAX);
+        Self {
+            block_id: block.block_id(),
+            size: saturate(block.raw().len()),
+            num_txs: saturate(block.block().data.txs.len()),
+        }
+    }
+
+    fn encode(&self) -> Vec<u8> {
+        let mut bytes = Vec::with_capacity(Self::LEN);
+        bytes.extend_from_slice(self.block_id.hash.as_bytes());
+        bytes.extend_from_slice(&self.block_id.part_set_header.total.to_be_bytes());
+        bytes.extend_from_slice(self.block_id.part_set_header.hash.as_bytes());
+        bytes.extend_from_slice(&self.size.to_be_bytes());
+        bytes.extend_from_slice(&self.num_txs.to_be_bytes());
+        bytes
+    }
+
+    fn decode(mut bytes: &[u8]) -> Option<Self> {
+        if bytes.len() != Self::LEN {
+            return None;
+        }
+        let hash = |bytes: &mut &[u8]| Hash::try_from(&bytes.copy_to_bytes(32)[..]).ok();
+        Some(Self {
+            block_id: BlockId {
+                hash: hash(&mut bytes)?,
+                part_set_header: PartSetHeader {
+                    total: bytes.get_u32(),
+                    hash: hash(&mut bytes)?,
+                },
+            },
+            size: bytes.get_u32(),
+            num_txs: bytes.get_u32(),
+        })
+    }
+}

@@ -1,0 +1,341 @@
+//! The only place that calls RocksDB: typed errors, and no write after a failed one.
+
+use std::{
+    fs::{self, File},
+    path::{Path, PathBuf},
+    sync::OnceLock,
+};
+
+use perihelion_types::Height;
+use rocksdb::{
+    ColumnFamily, DB, DBPinnableSlice, Direction, ErrorKind, IteratorMode, Options, ReadOptions,
+    WriteBatch, WriteOptions,
+};
+
+use crate::{
+    StoreError, StoreOptions, Sync,
+    columns::{self, Column},
+};
+
+/// RocksDB with our column families.
+pub(crate) struct Database {
+    db: DB,
+    path: PathBuf,
+    /// What the first failed write said.
+    failed: OnceLock<String>,
+}
+
+/// The changes of one write: all of them are made, or none.
+#[derive(Default)]
+pub(crate) struct Batch {
+    changes: Vec<(Column, Change)>,
+}
+
+enum Change {
+    Put(Vec<u8>, Vec<u8>),
+    PutBytes(Vec<u8>, bytes::Bytes),
+    Delete(Vec<u8>),
+    DeleteRange(Vec<u8>, Vec<u8>),
+}
+
+/// A key and its value.
+pub(crate) type Entry = (Vec<u8>, Vec<u8>);
+
+impl Batch {
+    pub(crate) fn put(
+        &mut self,
+        column: Column,
+        key: impl Into<Vec<u8>>,
+        value: impl Into<Vec<u8>>,
+    ) {
+        self.changes
+            .push((column, Change::Put(key.into(), value.into())));
+    }
+
+    /// A large value, not copied before RocksDB does.
+    pub(crate) fn put_bytes(
+        &mut self,
+        column: Column,
+        key: impl Into<Vec<u8>>,
+        value: &bytes::Bytes,
+    ) {
+        self.changes
+            .push((column, Change::PutBytes(key.into(), value.clone())));
+    }
+
+    pub(crate) fn delete(&mut self, column: Column, key: impl Into<Vec<u8>>) {
+        self.changes.push((column, Change::Delete(key.into())));
+    }
+
+    /// Deletes keys from `from` (inclusive) to `to` (exclusive).
+    pub(crate) fn delete_range(
+        &mut self,
+        column: Column,
+        from: impl Into<Vec<u8>>,
+        to: impl Into<Vec<u8>>,
+    ) {
+        self.changes
+            .push((column, Change::DeleteRange(from.into(), to.into())));
+    }
+
+    pub(crate) fn is_empty(&self) -> bool {
+        self.changes.is_empty()
+    }
+}
+
+impl Database {
+    pub(crate) fn open(path: &Path, options: &StoreOptions) -> Result<Self, StoreError> {
+        let failed = |error: rocksdb::Error| StoreError::Open {
+            path: path.to_owned(),
+            reason: error.into_string(),
+        };
+        if path.exists() {
+            let found = DB::list_cf(&Options::default(), path).map_err(failed)?;
+            for column in Column::ALL {
+                if !found.iter().any(|name| name == column.name()) {
+                    return Err(StoreError::MissingColumnFamily {
+                        path: path.to_owned(),
+                        name: column.name(),
+                    });
+                }
+            }
+        } else {
+            Self::create(path, options)?;
+        }
+        let (database, columns) = columns::descriptors(options);
+        let db = DB::open_cf_descriptors(&database, path, columns).map_err(failed)?;
+        Ok(Self {
+            db,
+            path: path.to_owned(),
+            failed: OnceLock::new(),
+        })
+    }
+
+    /// Makes the database beside its place and moves it there once it is whole: a crash in between
+    /// leaves nothing that looks like a damaged one.
+    fn create(path: &Path, options: &StoreOptions) -> Result<(), StoreError> {
+        let file_error = |source| StoreError::File {
+            path: path.to_owned(),
+            source,
+        };
+        let partial = path.with_extension("new");
+        if partial.exists() {
+            fs::remove_dir_all(&partial).map_err(file_error)?;
+        }
+        let (mut database, columns) = columns::descriptors(options);
+        database.create_if_missing(true);
+        database.create_missing_column_families(true);
+        let db = DB::open_cf_descriptors(&database, &partial, columns).map_err(|error| {
+            StoreError::Open {
+                path: partial.clone(),
+                reason: error.into_string(),
+            }
+        })?;
+        drop(db);
+        fs::rename(&partial, path).map_err(file_error)?;
+        let folder = path.parent().unwrap_or(path);
+        File::open(folder)
+            .and_then(|folder| folder.sync_all())
+            .map_err(file_error)
+    }
+
+    pub(crate) fn path(&self) -> &Path {
+        &self.path
+    }
+
+    fn handle(&self, column: Column) -> &ColumnFamily {
+        self.db
+            .cf_handle(column.name())
+            .expect("the database was opened with every column family")
+    }
+
+    /// Writes `batch` as one. `height` is for the error alone.
+    pub(crate) fn write(&self, batch: Batch, sync: Sync, height: Height) -> Result<(), StoreError> {
+        self.check_writable()?;
+        let mut raw = WriteBatch::default();
+        for (column, change) in &batch.changes {
+            let column = self.handle(*column);
+            match change {
+                Change::Put(key, value) => raw.put_cf(column, key, value),
+                Change::PutBytes(key, value) => raw.put_cf(column, key, value),
+                Change::Delete(key) => raw.delete_cf(column, key),
+                Change::DeleteRange(from, to) => raw.delete_range_cf(column, from, to),
+            }
+        }
+        let mut options = WriteOptions::default();
+        options.set_sync(sync == Sync::Yes);
+        self.db
+            .write_opt(raw, &options)
+            .map_err(|error| self.write_error(error.into_string(), height))
+    }
+
+    /// Makes all earlier writes durable.
+    pub(crate) fn sync(&self, height: Height) -> Result<(), StoreError> {
+        self.check_writable()?;
+        self.db
+            .flush_wal(true)
+            .map_err(|error| self.write_error(error.into_string(), height))
+    }
+
+    /// Writes all tables in memory out. `height` is for the error alone.
+    pub(crate) fn flush(&self, height: Height) -> Result<(), StoreError> {
+        self.check_writable()?;
+        for column in Column::ALL {
+            self.db
+                .flush_cf(self.handle(column))
+                .map_err(|error| self.write_error(error.into_string(), height))?;
+        }
+        Ok(())
+    }
+
+    /// Drops whole files that hold nothing but keys of a range that has been deleted.
+    pub(crate) fn drop_files(
+        &self,
+        column: Column,
+        from: &[u8],
+        to: &[u8],
+        height: Height,
+    ) -> Result<(), StoreError> {
+        self.check_writable()?;
+        self.db
+            .delete_file_in_range_cf(self.handle(column), from, to)
+            .map_err(|error| self.write_error(error.into_string(), height))
+    }
+
+    fn check_writable(&self) -> Result<(), StoreError> {
+        match self.failed.get() {
+            None => Ok(()),
+            Some(reason) => Err(StoreError::Stopped {
+                path: self.path.clone(),
+                reason: reason.clone(),
+            }),
+        }
+    }
+
+    /// Remembers that a write failed, and says how.
+    pub(crate) fn write_error(&self, reason: String, height: Height) -> StoreError {
+        // A second failure at the same time changes nothing: the first one is kept.
+        let _first = self.failed.set(reason.clone());
+        let path = self.path.clone();
+        // RocksDB hands the system's error on as text alone.
+        if reason.contains("No space left on device") {
+            StoreError::DiskFull {
+                path,
+                height,
+                reason,
+            }
+        } else {
+            StoreError::Write {
+                path,
+                height,
+                reason,
+            }
+        }
+    }
+
+    pub(crate) fn get(
+        &self,
+        column: Column,
+        key: &[u8],
+    ) -> Result<Option<DBPinnableSlice<'_>>, StoreError> {
+        self.db
+            .get_pinned_cf(self.handle(column), key)
+            .map_err(|error| self.read_error(column, key, &error))
+    }
+
+    /// The last entry with a key at or below `key`.
+    pub(crate) fn last_at_or_below(
+        &self,
+        column: Column,
+        key: &[u8],
+    ) -> Result<Option<Entry>, StoreError> {
+        let mode = IteratorMode::From(key, Direction::Reverse);
+        match self.db.iterator_cf(self.handle(column), mode).next() {
+            None => Ok(None),
+            Some(Ok((key, value))) => Ok(Some((key.into(), value.into()))),
+            Some(Err(error)) => Err(self.read_error(column, key, &error)),
+        }
+    }
+
+    /// The entries from `from` (inclusive) to `to` (exclusive) in order, at most `limit` of them.
+    pub(crate) fn range(
+        &self,
+        column: Column,
+        from: &[u8],
+        to: &[u8],
+        limit: usize,
+    ) -> Result<Vec<Entry>, StoreError> {
+        let mut options = ReadOptions::default();
+        options.set_iterate_upper_bound(to);
+        let mode = IteratorMode::From(from, Direction::Forward);
+        self.db
+            .iterator_cf_opt(self.handle(column), options, mode)
+            .take(limit)
+            .map(|entry| {
+                entry
+                    .map(|(key, value)| (key.into(), value.into()))
+                    .map_err(|error| self.read_error(column, from, &error))
+            })
+            .collect()
+    }
+
+    fn read_error(&self, column: Column, key: &[u8], error: &rocksdb::Error) -> StoreError {
+        let path = self.path.clone();
+        let what = describe_key(key);
+        let reason = error.to_string();
+        let column = column.name();
+        if error.kind() == ErrorKind::Corruption {
+            StoreError::Corrupt {
+                path,
+                column,
+                what,
+                reason,
+            }
+        } else {
+            StoreError::Read {
+                path,
+                column,
+                what,
+                reason,
+            }
+        }
+    }
+
+    /// What is stored under `key` cannot be what was written.
+    pub(crate) fn corrupt(
+        &self,
+        column: Column,
+        key: &[u8],
+        reason: impl std::fmt::Display,
+    ) -> StoreError {
+        StoreError::Corrupt {
+            path: self.path.clone(),
+            column: column.name(),
+            what: describe_key(key),
+            reason: reason.to_string(),
+        }
+    }
+}
+
+/// Unsynced writes are handed to the disk on a clean stop.
+impl Drop for Database {
+    fn drop(&mut self) {
+        if self.failed.get().is_none()
+            && let Err(error) = self.db.flush_wal(true)
+        {
+            tracing::error!(%error, path = %self.path.display(), "the last writes may be lost");
+        }
+    }
+}
+
+fn describe_key(key: &[u8]) -> String {
+    if key.len() == 8
+        && let Some(height) = columns::key_height(key)
+    {
+        return format!("height {height}");
+    }
+    if key.iter().all(|byte| (0x20..0x7f).contains(byte)) {
+        return String::from_utf8_lossy(key).into_owned();
+    }
+    key.iter().map(|byte| format!("{byte:02X}")).collect()
+}

@@ -1,0 +1,191 @@
+use std::{io, path::PathBuf};
+
+use perihelion_types::{BlockId, Hash, Height};
+use thiserror::Error;
+
+/// The store cannot do what it was asked. Every case is local: no peer is to blame for one.
+#[derive(Debug, Error)]
+pub enum StoreError {
+    /// Another process has the store open.
+    #[error(
+        "{} is locked by {holder}: stop that process, or give this one another home",
+        path.display()
+    )]
+    Locked {
+        /// The lock file.
+        path: PathBuf,
+        /// The process that holds it: its id and, where the system tells, its name.
+        holder: String,
+    },
+    /// A folder or a file beside the database cannot be made, read or written.
+    #[error("{}: {source}", path.display())]
+    File {
+        /// The folder or file.
+        path: PathBuf,
+        /// What the system said.
+        source: io::Error,
+    },
+    /// The store was written by a newer program.
+    #[error(
+        "{} has format {found}, this program knows formats up to {supported}: \
+         run the version of perihelion that wrote it, or a newer one",
+        path.display()
+    )]
+    NewerFormat {
+        /// The file that names the format.
+        path: PathBuf,
+        /// Its format.
+        found: u32,
+        /// The newest known.
+        supported: u32,
+    },
+    /// The store was written by an older program, and nothing can convert it.
+    #[error("{} has format {found}, which is no longer read: run `{command}`", path.display())]
+    OlderFormat {
+        /// The file that names the format.
+        path: PathBuf,
+        /// Its format.
+        found: u32,
+        /// What to run.
+        command: &'static str,
+    },
+    /// The file that names the format is missing beside a database, or is not readable as one.
+    #[error(
+        "{} does not name a format ({found:?}): restore it, or remove the folder and sync again",
+        path.display()
+    )]
+    UnknownFormat {
+        /// The file that should name it.
+        path: PathBuf,
+        /// What it holds.
+        found: String,
+    },
+    /// A part of the database is not there.
+    #[error(
+        "{}: the column family {name:?} is missing: restore the folder from a copy, or remove it \
+         and sync again",
+        path.display()
+    )]
+    MissingColumnFamily {
+        /// The database.
+        path: PathBuf,
+        /// What is missing.
+        name: &'static str,
+    },
+    /// RocksDB refuses to open.
+    #[error("cannot open {}: {reason}", path.display())]
+    Open {
+        /// The database.
+        path: PathBuf,
+        /// What RocksDB said; it names the file.
+        reason: String,
+    },
+    /// No room. Nothing was written, and nothing more is until the store is opened again.
+    #[error(
+        "no space left for {} at height {height}: free some, then start again ({reason})",
+        path.display()
+    )]
+    DiskFull {
+        /// The database.
+        path: PathBuf,
+        /// The height that was being written.
+        height: Height,
+        /// What RocksDB said; it names the file.
+        reason: String,
+    },
+    /// A write or a sync failed. Nothing more is written until the store is opened again: a sync
+    /// that is tried again may succeed without the data being there.
+    #[error("cannot write height {height} to {}: {reason}", path.display())]
+    Write {
+        /// The database.
+        path: PathBuf,
+        /// The height that was being written.
+        height: Height,
+        /// What RocksDB said; it names the file.
+        reason: String,
+    },
+    /// An earlier write failed.
+    #[error("{} takes no more writes, since one failed: {reason}", path.display())]
+    Stopped {
+        /// The database.
+        path: PathBuf,
+        /// What the failed one said.
+        reason: String,
+    },
+    /// A read failed.
+    #[error("cannot read {column} of {what} from {}: {reason}", path.display())]
+    Read {
+        /// The database.
+        path: PathBuf,
+        /// The column family.
+        column: &'static str,
+        /// The key: `height 7`, for instance.
+        what: String,
+        /// What RocksDB said; it names the file.
+        reason: String,
+    },
+    /// What is stored fails its checksum or cannot be decoded.
+    #[error(
+        "{column} of {what} in {} is damaged: {reason}: restore the folder from a copy, or \
+         remove it and sync again",
+        path.display()
+    )]
+    Corrupt {
+        /// The database.
+        path: PathBuf,
+        /// The column family.
+        column: &'static str,
+        /// The key: `height 7`, for instance.
+        what: String,
+        /// What is wrong; a failed checksum names the file.
+        reason: String,
+    },
+    /// A block was to be saved that does not follow the last one.
+    #[error("block {height} cannot follow block {last}")]
+    NotContiguous {
+        /// The height of the block.
+        height: Height,
+        /// The last height stored.
+        last: Height,
+    },
+    /// Another block is stored at this height.
+    #[error("another block is stored at height {height}: {} is, {} came", stored.hash, given.hash)]
+    OtherBlock {
+        /// The height.
+        height: Height,
+        /// The id stored.
+        stored: Box<BlockId>,
+        /// The id of the block that was to be saved.
+        given: Box<BlockId>,
+    },
+    /// A state was to be saved whose block is not there.
+    #[error("state at height {state} is above the last block, {last}")]
+    StateAhead {
+        /// The state's last block height.
+        state: Height,
+        /// The last height stored.
+        last: Height,
+    },
+    /// The store belongs to another chain.
+    #[error(
+        "{} holds a chain whose genesis has the hash {stored}, the genesis given has {given}: \
+         give the right genesis.json, or another home",
+        path.display()
+    )]
+    OtherGenesis {
+        /// The database.
+        path: PathBuf,
+        /// The hash it was made with.
+        stored: Hash,
+        /// The hash given now.
+        given: Hash,
+    },
+    /// Pruning was asked to remove what is not there yet.
+    #[error("cannot keep heights from {retain} on: the last block is {height}")]
+    RetainAboveHeight {
+        /// The first height to be kept.
+        retain: Height,
+        /// The last height stored.
+        height: Height,
+    },
+}

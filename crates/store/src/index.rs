@@ -1,0 +1,370 @@
+//! Transactions by hash and by event, blocks by event: written by a thread of its own, off the way
+//! of a block.
+//!
+//! The indexer reads blocks and results from the store, so nothing is handed to it but the news
+//! that something was saved; any amount of news is one wake-up. Its place is recorded in the same
+//! batch as what it indexed, and after a crash it goes on from there.
+
+use std::{io, sync::Arc, thread};
+
+use bytes::{Buf, Bytes};
+use perihelion_proto::tendermint::abci::{Event, ExecTxResult, ResponseFinalizeBlock};
+use perihelion_types::{Hash, Height};
+use prost::Message;
+
+use crate::{
+    IndexKind, Store, StoreError, Sync,
+    columns::{Column, height_key, key_height},
+    database::Batch,
+    store::{load_height, meta},
+};
+
+/// Heights and bytes of one batch of the index. Larger: it lags further behind, and holds more
+/// memory; smaller: more batches compete with those of blocks.
+const BATCH_HEIGHTS: usize = 256;
+const BATCH_BYTES: usize = 1 << 20;
+/// Longest text of an event's key or value that stands in a key as it is; longer ones stand there
+/// as their hash.
+const MAX_TEXT: usize = 512;
+
+/// A transaction's place on the chain.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub struct TxLocation {
+    /// The block.
+    pub height: Height,
+    /// The place in the block, from 0.
+    pub index: u32,
+}
+
+/// Whose events a key of the index is about.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Kind {
+    Tx = 1,
+    Block = 2,
+}
+
+/// The thread that indexes. Dropping it stops the thread after the batch at hand.
+#[derive(Debug)]
+pub struct Indexer {
+    store: Arc<Store>,
+    thread: Option<thread::JoinHandle<()>>,
+}
+
+impl Indexer {
+    /// Starts the thread of `store`; one is enough. With [`IndexKind::Null`] it has nothing to do.
+    ///
+    /// # Errors
+    /// When the system makes no thread.
+    pub fn start(store: Arc<Store>) -> io::Result<Self> {
+        store.set_stopping(false);
+        let worker = Arc::clone(&store);
+        let thread = thread::Builder::new()
+            .name("indexer".into())
+            .spawn(move || run(&worker))?;
+        Ok(Self {
+            store,
+            thread: Some(thread),
+        })
+    }
+}
+
+impl Drop for Indexer {
+    fn drop(&mut self) {
+        self.store.set_stopping(true);
+        if let Some(thread) = self.thread.take()
+            && thread.join().is_err()
+        {
+            tracing::error!("the indexer panicked");
+        }
+    }
+}
+
+fn run(store: &Store) {
+    loop {
+        let seen = *store.signal();
+        if seen.stopping {
+            return;
+        }
+        match store.index_batch() {
+            Ok(true) => {}
+            Ok(false) => {
+                store.wait_for_change(seen);
+            }
+            Err(error) => {
+                tracing::error!(%error, "indexing stops; the next start goes on from here");
+                return;
+            }
+        }
+    }
+}
+
+impl Store {
+    /// The last height that is indexed; the height below the base when none is yet.
+    ///
+    /// # Errors
+    /// When it cannot be read.
+    pub fn index_height(&self) -> Result<Height, StoreError> {
+        let cursor = load_height(&self.db, meta::INDEX_CURSOR)?.unwrap_or(Height::ZERO);
+        Ok(cursor.max(self.base().prev()).max(Height::ZERO))
+    }
+
+    /// Indexes all that can be; what the [`Indexer`]'s thread does, for callers without one.
+    ///
+    /// # Errors
+    /// When a block or its results cannot be read, or the disk fails.
+    pub fn index_pending(&self) -> Result<(), StoreError> {
+        while self.index_batch()? {}
+        Ok(())
+    }
+
+    /// Indexes a bounded number of heights; whether there were any.
+    fn index_batch(&self) -> Result<bool, StoreError> {
+        if self.options.index == IndexKind::Null {
+            return Ok(false);
+        }
+        let cursor = self.index_height()?;
+        let (mut at, top) = (cursor, self.height());
+        let mut entries = Entries::default();
+        for _ in 0..BATCH_HEIGHTS {
+            let height = at.next();
+            if height > top || entries.bytes > BATCH_BYTES {
+                break;
+            }
+            match self.load_results(height)? {
+                Some(results) => self.index_block(&mut entries, height, results)?,
+                // Executed, but nothing was kept: nothing can be indexed.
+                None if height <= self.state_height() => {}
+                None => break,
+            }
+            at = height;
+        }
+        if at == cursor {
+            return Ok(false);
+        }
+        let mut batch = entries.batch;
+        batch.put(Column::Meta, meta::INDEX_CURSOR, height_key(at));
+        self.db.write(batch, Sync::No, at)?;
+        Ok(true)
+    }
+
+    fn index_block(
+        &self,
+        entries: &mut Entries,
+        height: Height,
+        results: Bytes,
+    ) -> Result<(), StoreError> {
+        let results = ResponseFinalizeBlock::decode(results)
+            .map_err(|error| self.db.corrupt(Column::Results, &height_key(height), error))?;
+        // Pruning waits for the index, so the block is there.
+        let txs = self.load_block(height)?.map(|block| block.data.txs);
+        let discards = self.options.discard_abci_responses;
+        for (index, (tx, result)) in txs.iter().flatten().zip(&results.tx_results).enumerate() {
+            let Ok(index) = u32::try_from(index) else {
+                break;
+            };
+            let place = TxLocation { height, index };
+            let kept = if discards {
+                result.encode_to_vec()
+            } else {
+                Vec::new()
+            };
+            let value = [&place.encode()[..], &kept].concat();
+            entries.put(Column::IndexTxs, Hash::of(tx).as_bytes().to_vec(), value);
+            for (key, value) in indexed_attributes(&result.events) {
+                let mut entry = event_prefix(Kind::Tx, &key, value);
+                entry.extend(place.encode());
+                entries.put(Column::IndexEvents, entry, Vec::new());
+            }
+        }
+        for (key, value) in indexed_attributes(&results.events) {
+            let mut entry = event_prefix(Kind::Block, &key, value);
+            entry.extend(height_key(height));
+            entries.put(Column::IndexEvents, entry, Vec::new());
+        }
+        if discards {
+            entries.batch.delete(Column::Results, height_key(height));
+        }
+        Ok(())
+    }
+
+    /// Where the transaction with this hash is: in the last block that has it, once that block is
+    /// indexed.
+    ///
+    /// # Errors
+    /// When it cannot be read.
+    pub fn find_tx(&self, hash: &Hash) -> Result<Option<TxLocation>, StoreError> {
+        Ok(self.find_tx_record(hash)?.map(|(place, _)| place))
+    }
+
+    /// The transaction's place and its result, also of a block whose results were discarded or
+    /// which was pruned with results discarded.
+    ///
+    /// # Errors
+    /// When it cannot be read or decoded.
+    pub fn load_tx_result(
+        &self,
+        hash: &Hash,
+    ) -> Result<Option<(TxLocation, ExecTxResult)>, StoreError> {
+        let Some((place, kept)) = self.find_tx_record(hash)? else {
+            return Ok(None);
+        };
+        if let Some(results) = self.load_results(place.height)? {
+            let results = ResponseFinalizeBlock::decode(results).map_err(|error| {
+                self.db
+                    .corrupt(Column::Results, &height_key(place.height), error)
+            })?;
+            let result = results.tx_results.into_iter().nth(place.index as usize);
+            return Ok(result.map(|result| (place, result)));
+        }
+        let Some(kept) = kept else {
+            return Ok(None);
+        };
+        ExecTxResult::decode(kept)
+            .map(|result| Some((place, result)))
+            .map_err(|error| self.db.corrupt(Column::IndexTxs, hash.as_bytes(), error))
+    }
+
+    /// The place, and the result where it was kept with it.
+    fn find_tx_record(
+        &self,
+        hash: &Hash,
+    ) -> Result<Option<(TxLocation, Option<Bytes>)>, StoreError> {
+        let Some(mut value) = self.load_bytes(Column::IndexTxs, hash.as_bytes())? else {
+            return Ok(None);
+        };
+        let place = TxLocation::decode(&value).ok_or_else(|| {
+            self.db.corrupt(
+                Column::IndexTxs,
+                hash.as_bytes(),
+                "not a transaction's place",
+            )
+        })?;
+        let kept = value.split_off(TxLocation::LEN);
+        Ok(Some((
+            place,
+            self.options.discard_abci_responses.then_some(kept),
+        )))
+    }
+
+    /// Transactions with an indexed event attribute `key` (`type.attribute`) of exactly this
+    /// value, by height and index from after `after` on, at most `limit` of them.
+    ///
+    /// # Errors
+    /// When they cannot be read.
+    pub fn find_txs_by_event(
+        &self,
+        key: &str,
+        value: &str,
+        after: Option<TxLocation>,
+        limit: usize,
+    ) -> Result<Vec<TxLocation>, StoreError> {
+        let prefix = event_prefix(Kind::Tx, key.as_bytes(), value.as_bytes());
+        let from = after.map_or(Vec::new(), |place| [&place.encode()[..], &[0]].concat());
+        self.find_event_places(&prefix, &from, limit, TxLocation::decode)
+    }
+
+    /// Blocks with an indexed event attribute `key` (`type.attribute`) of exactly this value, by
+    /// height from above `after` on, at most `limit` of them.
+    ///
+    /// # Errors
+    /// When they cannot be read.
+    pub fn find_blocks_by_event(
+        &self,
+        key: &str,
+        value: &str,
+        after: Height,
+        limit: usize,
+    ) -> Result<Vec<Height>, StoreError> {
+        let prefix = event_prefix(Kind::Block, key.as_bytes(), value.as_bytes());
+        self.find_event_places(&prefix, &height_key(after.next()), limit, key_height)
+    }
+
+    fn find_event_places<T>(
+        &self,
+        prefix: &[u8],
+        from: &[u8],
+        limit: usize,
+        decode: impl Fn(&[u8]) -> Option<T>,
+    ) -> Result<Vec<T>, StoreError> {
+        let first = [prefix, from].concat();
+        let end = crate::store::prefix_end(prefix);
+        self.db
+            .range(Column::IndexEvents, &first, &end, limit)?
+            .iter()
+            .map(|(key, _)| {
+                decode(&key[prefix.len()..])
+                    .ok_or_else(|| self.db.corrupt(Column::IndexEvents, key, "no place in it"))
+            })
+            .collect()
+    }
+}
+
+/// What a batch of the index has so far.
+#[derive(Default)]
+struct Entries {
+    batch: Batch,
+    bytes: usize,
+}
+
+impl Entries {
+    fn put(&mut self, column: Column, key: Vec<u8>, value: Vec<u8>) {
+        self.bytes += key.len() + value.len();
+        self.batch.put(column, key, value);
+    }
+}
+
+impl TxLocation {
+    const LEN: usize = 12;
+
+    fn encode(self) -> [u8; Self::LEN] {
+        let mut bytes = [0; Self::LEN];
+        bytes[..8].copy_from_slice(&height_key(self.height));
+        bytes[8..].copy_from_slice(&self.index.to_be_bytes());
+        bytes
+    }
+
+    fn decode(bytes: &[u8]) -> Option<Self> {
+        let height = key_height(bytes)?;
+        let mut rest = bytes.get(8..Self::LEN)?;
+        Some(Self {
+            height,
+            index: rest.get_u32(),
+        })
+    }
+}
+
+/// The attributes that the application wants indexed, as `type.attribute` and value.
+fn indexed_attributes(events: &[Event]) -> impl Iterator<Item = (Vec<u8>, &[u8])> {
+    events
+        .iter()
+        .filter(|event| !event.r#type.is_empty())
+        .flat_map(|event| {
+            event
+                .attributes
+                .iter()
+                .filter(|attribute| attribute.index && !attribute.key.is_empty())
+                .map(|attribute| {
+                    let key = [event.r#type.as_bytes(), b".", &attribute.key].concat();
+                    (key, &attribute.value[..])
+                })
+        })
+}
+
+/// What all keys of one event attribute begin with. Lengths stand before the texts, so no text
+/// can run into the next one.
+fn event_prefix(kind: Kind, key: &[u8], value: &[u8]) -> Vec<u8> {
+    let mut prefix = vec![kind as u8];
+    for text in [key, value] {
+        match u16::try_from(text.len()) {
+            Ok(length) if text.len() <= MAX_TEXT => {
+                prefix.extend(length.to_be_bytes());
+                prefix.extend(text);
+            }
+            _ => {
+                prefix.extend(u16::MAX.to_be_bytes());
+                prefix.extend(Hash::of(text).as_bytes());
+            }
+        }
+    }
+    prefix
+}
