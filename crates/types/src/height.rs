@@ -1,3 +1,5 @@
+//! Heights, ranges of them, and rounds.
+
 use std::fmt;
 
 /// A block's height. Any 64-bit value can be read from a peer; blocks have heights of 1 and more,

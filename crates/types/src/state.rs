@@ -6,8 +6,8 @@ use bytes::Bytes;
 use perihelion_proto::tendermint::{state as pb, types, version};
 
 use crate::{
-    BlockId, ConsensusParams, DecodeError, Genesis, Hash, Height, InvalidError, PartSetHeader,
-    Time, ValidatorSet, header::Version,
+    BlockId, ConsensusParams, DecodeError, Genesis, Hash, Height, InvalidError, Time, ValidatorSet,
+    header::Version,
 };
 
 /// The version of the block protocol that headers carry.

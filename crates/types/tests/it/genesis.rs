@@ -34,6 +34,23 @@ fn vector_genesis_files_are_written_as_read() {
     });
 }
 
+/// A fresh home's genesis has the default parameters of its version.
+#[test]
+fn vector_genesis_default_parameters() {
+    let fresh: Vec<String> = files()
+        .into_iter()
+        .filter(|file| file.starts_with("config/"))
+        .collect();
+    each("fresh homes", &fresh, |_, file| {
+        let params = read_genesis(&read(file)).consensus_params;
+        let expected = match params.authority {
+            None => ConsensusParams::default_v038(),
+            Some(_) => ConsensusParams::default_v040(),
+        };
+        assert_eq!(params, expected, "{file}");
+    });
+}
+
 fn parse(json: &str) -> Result<Genesis, perihelion_types::GenesisError> {
     Genesis::from_json(json.as_bytes(), &defaults())
 }

@@ -1,5 +1,6 @@
 //! Golden vectors and properties of the types.
 #![allow(clippy::unwrap_used)]
+#![allow(clippy::disallowed_methods, reason = "the vectors are files")]
 
 mod block_rules;
 mod bounds;

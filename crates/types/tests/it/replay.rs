@@ -76,7 +76,6 @@ pub(crate) struct Replayed {
 
 pub(crate) struct Chain {
     pub(crate) name: String,
-    pub(crate) genesis_text: String,
     pub(crate) genesis: Genesis,
     pub(crate) start: Start,
     pub(crate) blocks: Vec<Replayed>,
@@ -122,9 +121,8 @@ pub(crate) fn validators(updates: Vec<abci::ValidatorUpdate>) -> Vec<Validator> 
 
 impl Chain {
     pub(crate) fn replay(name: &str) -> Self {
-        let genesis_text = read(&format!("{name}/genesis.json"));
+        let genesis = read_genesis(&read(&format!("{name}/genesis.json")));
         let start: Start = load(&format!("{name}/start.json"));
-        let genesis = read_genesis(&genesis_text);
         let mut state = decode_state(&start.state_after_init_chain);
         let blocks = load_lines::<BlockCase>(&format!("{name}/blocks.jsonl"))
             .into_iter()
@@ -140,7 +138,6 @@ impl Chain {
             .collect();
         Self {
             name: name.to_owned(),
-            genesis_text,
             genesis,
             start,
             blocks,
