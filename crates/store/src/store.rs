@@ -9,7 +9,7 @@ use std::{
 use perihelion_types::{Hash, Height};
 
 use crate::{
-    IndexKind, StoreError, StoreOptions, Sync,
+    AppWrite, IndexKind, StoreError, StoreOptions, Sync,
     columns::{Column, height_key, key_height},
     database::{Batch, Database, Entry},
     home::StoreHome,
@@ -199,6 +199,21 @@ impl Store {
     /// When they cannot be read.
     pub fn app_scan(&self, prefix: &[u8]) -> Result<Vec<(Vec<u8>, Vec<u8>)>, StoreError> {
         self.db.prefix(Column::App, prefix, usize::MAX)
+    }
+
+    /// Saves changes of the built-in application alone, as replaying for it makes them.
+    ///
+    /// # Errors
+    /// When the disk fails; the store takes no more writes then.
+    pub fn save_app_writes(&self, writes: &[AppWrite], sync: Sync) -> Result<(), StoreError> {
+        let mut batch = Batch::default();
+        for write in writes {
+            match &write.value {
+                Some(value) => batch.put(Column::App, &write.key[..], &value[..]),
+                None => batch.delete(Column::App, &write.key[..]),
+            }
+        }
+        self.db.write(batch, sync, self.height())
     }
 
     /// Records that a block committed this evidence, the height being the misbehaviour's.
