@@ -33,7 +33,7 @@ pub use connection::{
 pub use error::{AppError, AppFault, CallName};
 pub use kvstore::{KvStore, KvStoreOptions};
 pub use noop::Noop;
-pub use store::{AppStore, AppStoreError, AppWrite, MemoryAppStore};
+pub use store::{AppStore, AppStoreError, AppWrite, KeyValue, MemoryAppStore};
 
 /// The version of ABCI that is spoken, as `Info` tells it.
 pub const ABCI_VERSION: &str = "2.0.0";

@@ -14,6 +14,9 @@ pub struct AppWrite {
     pub value: Option<Vec<u8>>,
 }
 
+/// A key and its value.
+pub type KeyValue = (Vec<u8>, Vec<u8>);
+
 /// What a built-in application keeps could not be read.
 #[derive(Debug, Clone, PartialEq, Eq, Error)]
 #[error("the application's data cannot be read: {0}")]
@@ -32,7 +35,7 @@ pub trait AppStore: Send + Sync + 'static {
     ///
     /// # Errors
     /// When the store cannot be read.
-    fn scan_prefix(&self, prefix: &[u8]) -> Result<Vec<(Vec<u8>, Vec<u8>)>, AppStoreError>;
+    fn scan_prefix(&self, prefix: &[u8]) -> Result<Vec<KeyValue>, AppStoreError>;
 }
 
 /// An [`AppStore`] in memory, lost with the process.
@@ -46,6 +49,15 @@ impl MemoryAppStore {
     #[must_use]
     pub fn new() -> Self {
         Self::default()
+    }
+
+    /// Another store with the same content, as a copy of its disk would be.
+    #[must_use]
+    pub fn fork(&self) -> Self {
+        let values = self.values.read().unwrap_or_else(PoisonError::into_inner);
+        Self {
+            values: RwLock::new(values.clone()),
+        }
     }
 
     /// Applies changes, in their order.
@@ -66,7 +78,7 @@ impl AppStore for MemoryAppStore {
         Ok(values.get(key).cloned())
     }
 
-    fn scan_prefix(&self, prefix: &[u8]) -> Result<Vec<(Vec<u8>, Vec<u8>)>, AppStoreError> {
+    fn scan_prefix(&self, prefix: &[u8]) -> Result<Vec<KeyValue>, AppStoreError> {
         let values = self.values.read().unwrap_or_else(PoisonError::into_inner);
         Ok(values
             .range(prefix.to_vec()..)

@@ -22,9 +22,12 @@ pub(super) fn tx_result(tx: &Bytes) -> ExecTxResult {
 
 /// The events of a whole block, which differ between odd and even heights.
 pub(super) fn block_events(height: i64) -> Vec<Event> {
-    let begin = |foo: &'static str, bar: &'static str| Event {
+    let begin = |first: &'static str, second: &'static str| Event {
         r#type: "begin_event".to_owned(),
-        attributes: vec![attribute("foo", foo, true), attribute("bar", bar, true)],
+        attributes: vec![
+            attribute("foo", first, true),
+            attribute("bar", second, true),
+        ],
     };
     if height % 2 == 0 {
         vec![begin("100", "200"), begin("200", "300")]

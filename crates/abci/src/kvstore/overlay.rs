@@ -1,6 +1,6 @@
 use std::{collections::BTreeMap, sync::Arc};
 
-use crate::{AppStore, AppStoreError, AppWrite};
+use crate::{AppStore, AppStoreError, AppWrite, KeyValue};
 
 type Changes = BTreeMap<Vec<u8>, Option<Vec<u8>>>;
 
@@ -30,10 +30,7 @@ impl Overlay {
     }
 
     /// As [`AppStore::scan_prefix`].
-    pub(super) fn scan_prefix(
-        &self,
-        prefix: &[u8],
-    ) -> Result<Vec<(Vec<u8>, Vec<u8>)>, AppStoreError> {
+    pub(super) fn scan_prefix(&self, prefix: &[u8]) -> Result<Vec<KeyValue>, AppStoreError> {
         let mut found: BTreeMap<Vec<u8>, Vec<u8>> =
             self.store.scan_prefix(prefix)?.into_iter().collect();
         for changes in [&self.taken, &self.pending] {

@@ -1,0 +1,126 @@
+//! A chain of the vectors, as the tests need it.
+
+use std::sync::Arc;
+
+use perihelion_certify::CertifiedBlock;
+use perihelion_proto::tendermint::types as pb;
+use perihelion_test_support::{Hex, Moment, load, load_lines, read};
+use perihelion_types::{
+    Commit, ConsensusParams, FetchedBlock, Genesis, State, genesis::GenesisDefaults,
+};
+use prost::Message;
+use serde::Deserialize;
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Start {
+    pub genesis_validators_hash: Hex,
+    pub info_request: Hex,
+    pub info_response: Hex,
+    pub init_chain_request: Hex,
+    pub init_chain_response: Hex,
+    #[serde(rename = "keys")]
+    _keys: serde_json::Value,
+    pub state_from_genesis: Hex,
+    pub state_after_init_chain: Hex,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Line {
+    pub height: i64,
+    pub block: Hex,
+    pub block_id: Hex,
+    pub app_hash_after: Hex,
+    pub results_hash_after: Hex,
+    pub consensus_hash: Hex,
+    pub consensus_params: Hex,
+    pub consensus_param_updates: Option<Hex>,
+    #[serde(rename = "data_hash")]
+    _data_hash: Hex,
+    pub evidence_count: Option<usize>,
+    #[serde(rename = "evidence_hash")]
+    _evidence_hash: Hex,
+    pub finalize_request: Hex,
+    pub finalize_response: Hex,
+    #[serde(rename = "flags")]
+    _flags: String,
+    pub header_hash: Hex,
+    #[serde(rename = "last_commit_hash")]
+    _last_commit_hash: Hex,
+    #[serde(rename = "median_time_of_seen_commit")]
+    _median_time: Moment,
+    pub validators_hash: Hex,
+    pub next_validators_hash: Hex,
+    #[serde(rename = "parts_hash")]
+    _parts_hash: Hex,
+    #[serde(rename = "parts_total")]
+    _parts_total: u32,
+    #[serde(rename = "prepare_request")]
+    _prepare_request: Hex,
+    #[serde(rename = "prepare_response")]
+    _prepare_response: Hex,
+    #[serde(rename = "process_request")]
+    _process_request: Hex,
+    #[serde(rename = "proposer")]
+    _proposer: Hex,
+    #[serde(rename = "round")]
+    _round: i32,
+    #[serde(rename = "round_0_proposer")]
+    _round_0_proposer: Hex,
+    pub seen_commit: Hex,
+    #[serde(rename = "seen_commit_hash")]
+    _seen_commit_hash: Hex,
+    pub state_after: Option<Hex>,
+    #[serde(rename = "time")]
+    _time: Moment,
+    #[serde(rename = "tx_hashes")]
+    pub tx_hashes: Vec<Hex>,
+    /// Address, public key, power, priority.
+    pub validators: Vec<(Hex, Hex, i64, i64)>,
+    pub extended_commit: Option<Hex>,
+}
+
+pub struct Chain {
+    pub name: &'static str,
+    pub genesis: Genesis,
+    pub start: Start,
+    pub blocks: Vec<Line>,
+}
+
+impl Chain {
+    pub fn load(name: &'static str) -> Self {
+        let genesis = read(&format!("{name}/genesis.json"));
+        let defaults = GenesisDefaults {
+            time: perihelion_types::Time::ZERO,
+            consensus_params: ConsensusParams::default_v038(),
+        };
+        let blocks: Vec<Line> = load_lines(&format!("{name}/blocks.jsonl"));
+        assert!(!blocks.is_empty(), "{name} has no blocks");
+        Self {
+            name,
+            genesis: Genesis::from_json(genesis.as_bytes(), &defaults).unwrap(),
+            start: load(&format!("{name}/start.json")),
+            blocks,
+        }
+    }
+}
+
+impl Line {
+    /// The block as it would come out of certification by `state`.
+    pub fn certified(&self, state: &State) -> CertifiedBlock {
+        let extended = self
+            .extended_commit
+            .as_ref()
+            .map(|raw| raw.0.clone().into());
+        let fetched = FetchedBlock::decode(self.block.0.clone().into(), extended).unwrap();
+        let fetched = Arc::new(fetched);
+        if self.extended_commit.is_some() {
+            let (set, chain) = (&state.validators, &state.chain_id);
+            return CertifiedBlock::decided_extended(fetched, set, chain).unwrap();
+        }
+        let commit = pb::Commit::decode(&self.seen_commit[..]).unwrap();
+        let commit = Commit::try_from(commit).unwrap();
+        CertifiedBlock::decided(fetched, commit, &state.validators, &state.chain_id).unwrap()
+    }
+}

@@ -1,0 +1,395 @@
+//! A crash at each point of applying a block, and applications that misbehave.
+//!
+//! A crash is a copy of the folder that is taken while the store is open: what was written without
+//! a sync is still in a buffer of the process, and is not in the copy.
+
+use std::{
+    path::Path,
+    sync::{Arc, Mutex},
+};
+
+use perihelion_abci::{
+    AppConnections, AppFault, Application, CallName, KvStore, KvStoreOptions, MemoryAppStore,
+};
+use perihelion_state::{
+    AppColumn, ApplyError, Executor, ExecutorConfig, StartError, ValidationError,
+};
+use perihelion_store::{BlockSave, Store, StoreOptions, Sync};
+use perihelion_types::{Height, State};
+
+use crate::{
+    apps::{External, Log, Recorded, Trouble},
+    chain_file::Chain,
+};
+
+/// Where the application's state is.
+#[derive(Clone)]
+pub enum Home {
+    /// With the application, durable at each Commit.
+    External(Arc<MemoryAppStore>),
+    /// With the block.
+    BuiltIn,
+    /// Nowhere.
+    Volatile,
+}
+
+/// A running node without a network.
+pub struct Node {
+    pub store: Arc<Store>,
+    pub executor: Executor,
+    pub log: Arc<Mutex<Log>>,
+}
+
+pub fn open_store(folder: &Path) -> Arc<Store> {
+    Arc::new(Store::open(folder, &StoreOptions::default()).unwrap())
+}
+
+pub fn start(
+    folder: &Path,
+    chain: &Chain,
+    home: &Home,
+    trouble: Trouble,
+    config: ExecutorConfig,
+) -> Result<Node, StartError> {
+    let store = open_store(folder);
+    let options = KvStoreOptions::default();
+    let app: Arc<dyn Application> = match home {
+        Home::External(disk) => External::open(disk, options),
+        Home::BuiltIn => {
+            let column = Arc::new(AppColumn::new(Arc::clone(&store)));
+            Arc::new(KvStore::persistent(column, options).unwrap())
+        }
+        Home::Volatile => Arc::new(KvStore::in_memory(options)),
+    };
+    let (app, log) = Recorded::new(app, trouble);
+    let app = AppConnections::in_process(app);
+    let executor = Executor::start(
+        Arc::clone(&store),
+        &chain.genesis,
+        app.consensus,
+        &app.query,
+        config,
+    )?;
+    Ok(Node {
+        store,
+        executor,
+        log,
+    })
+}
+
+impl Node {
+    /// Applies blocks up to `height`.
+    pub fn apply_to(&mut self, chain: &Chain, height: i64) -> Result<(), ApplyError> {
+        let from = self.executor.state().next_height().get();
+        for line in chain.blocks.iter().filter(|line| line.height >= from) {
+            if line.height > height {
+                break;
+            }
+            let block = line.certified(self.executor.state());
+            self.executor.apply(&block)?;
+        }
+        Ok(())
+    }
+}
+
+/// Copies what is on the disk by now.
+fn copy_folder(from: &Path, to: &Path) {
+    std::fs::create_dir_all(to).unwrap();
+    for entry in std::fs::read_dir(from).unwrap() {
+        let entry = entry.unwrap();
+        let target = to.join(entry.file_name());
+        if entry.file_type().unwrap().is_dir() {
+            copy_folder(&entry.path(), &target);
+        } else {
+            std::fs::copy(entry.path(), target).unwrap();
+        }
+    }
+}
+
+/// A node's folder as a power cut leaves it: what was not synced, or not even handed to the system,
+/// is not there.
+fn crashed(folder: &Path) -> tempfile::TempDir {
+    let copy = tempfile::tempdir().unwrap();
+    copy_folder(folder, copy.path());
+    copy
+}
+
+/// States of an undisturbed run, by height.
+fn expected(chain: &Chain, height: i64) -> State {
+    let folder = tempfile::tempdir().unwrap();
+    let mut node = quiet(folder.path(), chain, &Home::BuiltIn);
+    node.apply_to(chain, height).unwrap();
+    node.executor.state().clone()
+}
+
+fn quiet(folder: &Path, chain: &Chain, home: &Home) -> Node {
+    start(
+        folder,
+        chain,
+        home,
+        Trouble::None,
+        ExecutorConfig::default(),
+    )
+    .unwrap()
+}
+
+fn external() -> Home {
+    Home::External(Arc::new(MemoryAppStore::new()))
+}
+
+/// After a crash: starts again, goes on to the end, and no height was committed twice since the
+/// application's state was last made.
+fn resumes(folder: &Path, chain: &Chain, home: &Home, end: i64, committed_before: &[i64]) {
+    let mut node = quiet(folder, chain, home);
+    node.apply_to(chain, end).unwrap();
+    assert_eq!(node.executor.state(), &expected(chain, end));
+    let log = node.log.lock().unwrap();
+    for (height, times) in &log.commits {
+        assert_eq!(*times, 1, "height {height} was committed {times} times");
+        assert!(
+            !committed_before.contains(height),
+            "height {height} was committed again"
+        );
+    }
+    for (request, _) in &log.finalized {
+        assert!(
+            !committed_before.contains(&request.height),
+            "height {} was executed again",
+            request.height
+        );
+    }
+}
+
+fn heights_to(chain: &Chain, height: i64) -> Vec<i64> {
+    let all = chain.blocks.iter().map(|line| line.height);
+    all.filter(|line| *line <= height).collect()
+}
+
+/// The application fails at `trouble`; the same folder, and a copy of it as a power cut would
+/// leave it, both resume.
+fn crash_and_resume(home: &Home, trouble: Trouble, at: i64, committed: i64) {
+    let chain = Chain::load("chain_basic");
+    let folder = tempfile::tempdir().unwrap();
+    let mut node = start(
+        folder.path(),
+        &chain,
+        home,
+        trouble,
+        ExecutorConfig::default(),
+    )
+    .unwrap();
+    let error = node.apply_to(&chain, at + 5).unwrap_err();
+    assert!(matches!(error, ApplyError::Application(_)), "{error}");
+    assert_eq!(node.executor.state().last_block_height.get(), at - 1);
+    let cut = crashed(folder.path());
+    drop(node);
+    let before = heights_to(&chain, committed);
+    let disk = match home {
+        Home::External(disk) => Some(disk.fork()),
+        _ => None,
+    };
+    let again = disk.map_or(home.clone(), |disk| Home::External(Arc::new(disk)));
+    resumes(folder.path(), &chain, home, at + 5, &before);
+    let lost = match home {
+        // Grouped syncs: a power cut may take blocks and application back together.
+        Home::BuiltIn => Vec::new(),
+        _ => before,
+    };
+    resumes(cut.path(), &chain, &again, at + 5, &lost);
+}
+
+#[test]
+fn resumes_after_a_crash_in_finalize_block_of_an_external_application() {
+    crash_and_resume(&external(), Trouble::PanicsFinalizing(8), 8, 7);
+}
+
+#[test]
+fn resumes_after_a_crash_between_the_block_and_commit_of_an_external_application() {
+    crash_and_resume(&external(), Trouble::PanicsCommitting(8), 8, 7);
+}
+
+#[test]
+fn resumes_after_a_crash_between_commit_and_state_of_an_external_application() {
+    crash_and_resume(&external(), Trouble::PanicsCommitted(8), 8, 8);
+}
+
+#[test]
+fn resumes_after_a_crash_in_finalize_block_of_the_built_in_application() {
+    crash_and_resume(&Home::BuiltIn, Trouble::PanicsFinalizing(8), 8, 7);
+}
+
+#[test]
+fn resumes_after_a_crash_between_commit_and_state_of_the_built_in_application() {
+    crash_and_resume(&Home::BuiltIn, Trouble::PanicsCommitted(8), 8, 7);
+}
+
+#[test]
+fn resumes_at_the_first_height_too() {
+    for trouble in [
+        Trouble::PanicsFinalizing(1),
+        Trouble::PanicsCommitting(1),
+        Trouble::PanicsCommitted(1),
+    ] {
+        let committed = i64::from(trouble == Trouble::PanicsCommitted(1));
+        crash_and_resume(&external(), trouble, 1, committed);
+    }
+}
+
+#[test]
+fn resumes_with_a_block_that_was_saved_and_not_executed() {
+    let chain = Chain::load("chain_basic");
+    for home in [external(), Home::BuiltIn] {
+        let folder = tempfile::tempdir().unwrap();
+        let mut node = quiet(folder.path(), &chain, &home);
+        node.apply_to(&chain, 7).unwrap();
+        let block = chain.blocks[7].certified(node.executor.state());
+        let save = BlockSave {
+            block: block.fetched(),
+            commit: block.commit(),
+            extended_commit: None,
+            results: None,
+        };
+        node.store.save_block(&save, Sync::Yes).unwrap();
+        drop(node);
+        resumes(folder.path(), &chain, &home, 12, &heights_to(&chain, 7));
+    }
+}
+
+#[test]
+fn a_power_cut_takes_grouped_blocks_and_their_application_together() {
+    let chain = Chain::load("chain_basic");
+    let folder = tempfile::tempdir().unwrap();
+    let config = ExecutorConfig {
+        sync_blocks: 10,
+        sync_interval: std::time::Duration::from_secs(3600),
+        ..ExecutorConfig::default()
+    };
+    let home = Home::BuiltIn;
+    let mut node = start(folder.path(), &chain, &home, Trouble::None, config).unwrap();
+    node.apply_to(&chain, 27).unwrap();
+    let cut = crashed(folder.path());
+    drop(node);
+    let store = open_store(cut.path());
+    let (blocks, state) = (store.height(), store.load_state().unwrap().unwrap());
+    assert_eq!(blocks, state.last_block_height);
+    assert_eq!(blocks.get(), 20, "the last group that was synced");
+    drop(store);
+    resumes(cut.path(), &chain, &home, 40, &heights_to(&chain, 20));
+}
+
+#[test]
+fn flush_closes_a_group() {
+    let chain = Chain::load("chain_basic");
+    let folder = tempfile::tempdir().unwrap();
+    let mut node = quiet(folder.path(), &chain, &Home::BuiltIn);
+    node.apply_to(&chain, 5).unwrap();
+    node.executor.flush().unwrap();
+    let cut = crashed(folder.path());
+    drop(node);
+    assert_eq!(open_store(cut.path()).height().get(), 5);
+}
+
+#[test]
+fn an_external_applications_block_is_durable_before_it_commits() {
+    let chain = Chain::load("chain_basic");
+    let folder = tempfile::tempdir().unwrap();
+    let home = external();
+    let trouble = Trouble::PanicsCommitting(9);
+    let config = ExecutorConfig::default();
+    let mut node = start(folder.path(), &chain, &home, trouble, config).unwrap();
+    node.apply_to(&chain, 9).unwrap_err();
+    let cut = crashed(folder.path());
+    drop(node);
+    let store = open_store(cut.path());
+    assert_eq!(store.height().get(), 9);
+    let height = Height::new(9);
+    assert!(store.load_results(height).unwrap().is_some());
+    assert!(store.load_seen_commit(height).unwrap().is_some());
+}
+
+#[test]
+fn the_volatile_application_is_replayed_from_the_start() {
+    let chain = Chain::load("chain_initial_height");
+    let folder = tempfile::tempdir().unwrap();
+    let mut node = quiet(folder.path(), &chain, &Home::Volatile);
+    let last = chain.blocks[chain.blocks.len() / 2].height;
+    node.apply_to(&chain, last).unwrap();
+    let state = node.executor.state().clone();
+    drop(node);
+    let node = quiet(folder.path(), &chain, &Home::Volatile);
+    assert_eq!(node.executor.state(), &state);
+    let log = node.log.lock().unwrap();
+    let replayed: Vec<i64> = log.commits.keys().copied().collect();
+    assert_eq!(replayed, heights_to(&chain, last));
+    // The requests of a replay are those of the first time.
+    for ((request, _), line) in log.finalized.iter().zip(&chain.blocks) {
+        let bytes = prost::Message::encode_to_vec(request);
+        assert_eq!(hex::encode(bytes), hex::encode(&line.finalize_request.0));
+    }
+}
+
+/// What a misbehaving application leaves: nothing of the block, and no further block is taken.
+fn stops(trouble: Trouble, call: CallName, reason: impl Fn(&AppFault) -> bool) {
+    let chain = Chain::load("chain_basic");
+    let folder = tempfile::tempdir().unwrap();
+    let home = Home::BuiltIn;
+    let config = ExecutorConfig::default();
+    let mut node = start(folder.path(), &chain, &home, trouble, config).unwrap();
+    let ApplyError::Application(error) = node.apply_to(&chain, 9).unwrap_err() else {
+        panic!("{trouble:?}: not the application's");
+    };
+    assert_eq!(error.call, call);
+    assert_eq!(error.height, Some(Height::new(6)));
+    assert!(reason(&error.reason), "{error}");
+    assert_eq!(node.store.height().get(), 5);
+    assert_eq!(node.executor.state(), &expected(&chain, 5));
+    let again = node.apply_to(&chain, 9).unwrap_err();
+    assert!(
+        matches!(again, ApplyError::Stopped { stopped, .. } if stopped.get() == 6),
+        "{again}"
+    );
+}
+
+#[test]
+fn a_panic_names_call_and_height_and_stores_nothing() {
+    let panicked = |fault: &AppFault| matches!(fault, AppFault::Panicked(_));
+    stops(
+        Trouble::PanicsFinalizing(6),
+        CallName::FinalizeBlock,
+        panicked,
+    );
+    stops(Trouble::PanicsCommitting(6), CallName::Commit, panicked);
+}
+
+#[test]
+fn a_contradicting_answer_names_call_and_height_and_stores_nothing() {
+    let against = |fault: &AppFault| matches!(fault, AppFault::Contradiction(_));
+    stops(
+        Trouble::MiscountsResults(6),
+        CallName::FinalizeBlock,
+        against,
+    );
+    stops(Trouble::NegativePower(6), CallName::FinalizeBlock, against);
+}
+
+#[test]
+fn another_app_hash_is_a_local_fault_of_the_next_block_that_names_both() {
+    let chain = Chain::load("chain_basic");
+    let folder = tempfile::tempdir().unwrap();
+    let trouble = Trouble::OtherHash(6);
+    let config = ExecutorConfig::default();
+    let mut node = start(folder.path(), &chain, &Home::BuiltIn, trouble, config).unwrap();
+    let error = node.apply_to(&chain, 9).unwrap_err();
+    let text = error.to_string();
+    let ApplyError::LocalFault { height, fault, .. } = error else {
+        panic!("{text}");
+    };
+    assert_eq!(height.get(), 7);
+    let ValidationError::AppHash { expected, got } = *fault else {
+        panic!("{text}");
+    };
+    assert_ne!(expected, got);
+    assert!(text.contains(&format!("{expected:X}")), "{text}");
+    assert!(text.contains(&format!("{got:X}")), "{text}");
+    assert_eq!(node.store.height().get(), 6);
+}

@@ -1,0 +1,9 @@
+//! Whole chains through the executor, block validation, and crashes at every point.
+#![allow(clippy::unwrap_used, missing_docs, unreachable_pub)]
+
+mod apps;
+mod chain_file;
+mod chains;
+mod crashes;
+mod handshake;
+mod validation_vectors;
