@@ -5,7 +5,7 @@ use perihelion_proto::tendermint::types as pb;
 use thiserror::Error;
 
 use crate::{
-    DecodeError, Hash, InvalidError, PartSetHeader,
+    DecodeError, InvalidError, PartSetHeader,
     bounds::MAX_BLOCK_BYTES,
     merkle::{self, Proof, ProofError},
 };
@@ -13,7 +13,8 @@ use crate::{
 /// Bytes of a block's part; the last one is shorter.
 pub const PART_SIZE: usize = 65_536;
 
-/// Most parts of a block. Twice what the largest block has would only be memory for nothing.
+/// Most parts of a block: those of the largest, and one more as CometBFT allows. Larger would let a
+/// header alone reserve memory, smaller would refuse the largest block.
 pub const MAX_PARTS: u32 = (MAX_BLOCK_BYTES / PART_SIZE) as u32 + 1;
 
 /// One part of a block with its proof.
@@ -133,6 +134,9 @@ impl PartSet {
 
     /// Adds a part after its proof has been verified. `false` when it is there already.
     ///
+    /// That the part's index is its proof's is a rule of [`Part::validate_basic`], which every part
+    /// that was decoded has passed.
+    ///
     /// # Errors
     /// When the part is not this set's.
     pub fn add_part(&mut self, part: Part) -> Result<bool, PartError> {
@@ -206,10 +210,7 @@ pub fn header_of(data: &[u8]) -> PartSetHeader {
     let nodes: Vec<_> = data.chunks(PART_SIZE).map(merkle::leaf_hash).collect();
     PartSetHeader {
         total: nodes.len() as u32,
-        hash: match nodes.len() {
-            1 => Hash::new(nodes[0]),
-            _ => merkle::root_of(nodes),
-        },
+        hash: merkle::root_of(nodes),
     }
 }
 

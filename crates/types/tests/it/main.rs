@@ -14,6 +14,7 @@ mod params;
 mod part_sets;
 mod properties;
 mod replay;
+mod rules;
 mod sign_bytes;
 mod states;
 mod validator_sets;
