@@ -147,30 +147,22 @@ impl Scope {
 }
 
 /// How the validator of a place is found.
-enum Lookup<'a> {
+enum Lookup {
     /// The set is the commit's own: by index, and the address must agree.
     Index,
     /// The set may be another: by address, and nobody twice.
-    Address {
-        members: BTreeMap<Address, &'a Validator>,
-        seen: BTreeMap<Address, usize>,
-    },
+    Address { seen: BTreeMap<Address, usize> },
 }
 
-impl<'a> Lookup<'a> {
-    fn by_address(set: &'a ValidatorSet) -> Self {
+impl Lookup {
+    const fn by_address() -> Self {
         Self::Address {
-            members: set
-                .validators()
-                .iter()
-                .map(|member| (member.address, member))
-                .collect(),
             seen: BTreeMap::new(),
         }
     }
 
     /// The validator of a place; `None` where the place is nobody's of the set.
-    fn find(
+    fn find<'a>(
         &mut self,
         set: &'a ValidatorSet,
         index: usize,
@@ -191,11 +183,11 @@ impl<'a> Lookup<'a> {
                 }
                 Ok(Some(member))
             }
-            Self::Address { members, seen } => {
+            Self::Address { seen } => {
                 let Ok(address) = Address::try_from(&sig.validator_address[..]) else {
                     return Ok(None);
                 };
-                let Some(member) = members.get(&address) else {
+                let Some((_, member)) = set.by_address(&address) else {
                     return Ok(None);
                 };
                 match seen.insert(address, index) {
@@ -219,7 +211,7 @@ impl<'a> CommitVerification<'a> {
             chain_id,
             set,
             commit,
-            rules: Rules::V0_38,
+            rules: Rules::V038,
         }
     }
 
@@ -335,7 +327,7 @@ impl<'a> CommitVerification<'a> {
             .ok_or(CommitError::TrustLevelOverflow)?
             / denominator;
         let mut count = SignatureCount::ZERO;
-        self.verify(needed, scope, Lookup::by_address(self.set), &mut count)?;
+        self.verify(needed, scope, Lookup::by_address(), &mut count)?;
         Ok(count)
     }
 
@@ -363,7 +355,7 @@ impl<'a> CommitVerification<'a> {
         &self,
         needed: i64,
         scope: Scope,
-        lookup: Lookup<'a>,
+        lookup: Lookup,
         count: &mut SignatureCount,
     ) -> Result<(), CommitError> {
         if self.batches()? {
@@ -391,7 +383,7 @@ impl<'a> CommitVerification<'a> {
         &self,
         needed: i64,
         scope: Scope,
-        lookup: Lookup<'a>,
+        lookup: Lookup,
         count: &mut SignatureCount,
     ) -> Result<(), CommitError> {
         let claims = self.collect(needed, scope, lookup)?;
@@ -407,7 +399,7 @@ impl<'a> CommitVerification<'a> {
         &self,
         needed: i64,
         scope: Scope,
-        mut lookup: Lookup<'a>,
+        mut lookup: Lookup,
     ) -> Result<Vec<Claim<'a>>, CommitError> {
         let mut got = 0_i64;
         let mut claims = Vec::with_capacity(self.commit.signatures.len());
@@ -461,7 +453,7 @@ impl<'a> CommitVerification<'a> {
         &self,
         needed: i64,
         scope: Scope,
-        mut lookup: Lookup<'a>,
+        mut lookup: Lookup,
         count: &mut SignatureCount,
     ) -> Result<(), CommitError> {
         let mut got = 0_i64;

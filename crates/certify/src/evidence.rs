@@ -281,11 +281,6 @@ pub fn byzantine_validators<'a>(
     } else {
         &conflicting.validator_set
     };
-    let members: BTreeMap<Address, &Validator> = set
-        .validators()
-        .iter()
-        .map(|member| (member.address, member))
-        .collect();
     let mut byzantine: Vec<&Validator> = commit
         .signatures
         .iter()
@@ -302,7 +297,7 @@ pub fn byzantine_validators<'a>(
         })
         .filter_map(|(_, sig)| {
             let address = Address::try_from(&sig.validator_address[..]).ok()?;
-            members.get(&address).copied()
+            set.by_address(&address).map(|(_, member)| member)
         })
         .collect();
     byzantine.sort_by_key(|member| (std::cmp::Reverse(member.voting_power), member.address));

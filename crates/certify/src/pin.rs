@@ -5,10 +5,7 @@
 //! state after the block below it; so every block below it is final. The last block itself is
 //! final only by its own set. `docs/pinning.md` has the whole argument.
 
-use std::{
-    collections::{BTreeMap, BTreeSet},
-    sync::Arc,
-};
+use std::{collections::BTreeSet, sync::Arc};
 
 use perihelion_types::{
     Address, BlockIdFlag, Commit, FetchedBlock, Height, Validator, ValidatorSet,
@@ -187,11 +184,6 @@ fn pinned_by(run: &Run, commit: &Commit, count: &mut SignatureCount) -> Pin {
 
 /// The places that name a member of `set` and precommit the block; the first place of each.
 fn signers_of<'a>(set: &'a ValidatorSet, commit: &Commit) -> Vec<(usize, &'a Validator)> {
-    let members: BTreeMap<&Address, &Validator> = set
-        .validators()
-        .iter()
-        .map(|member| (&member.address, member))
-        .collect();
     let mut seen = BTreeSet::new();
     commit
         .signatures
@@ -200,8 +192,8 @@ fn signers_of<'a>(set: &'a ValidatorSet, commit: &Commit) -> Vec<(usize, &'a Val
         .filter(|(_, sig)| sig.block_id_flag == BlockIdFlag::Commit)
         .filter_map(|(index, sig)| {
             let address = Address::try_from(&sig.validator_address[..]).ok()?;
-            let member = members.get(&address)?;
-            seen.insert(address).then_some((index, *member))
+            let (_, member) = set.by_address(&address)?;
+            seen.insert(address).then_some((index, member))
         })
         .collect()
 }

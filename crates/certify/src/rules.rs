@@ -5,9 +5,9 @@
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Rules {
     /// CometBFT v0.38: signatures of at most 64 bytes.
-    V0_38,
+    V038,
     /// CometBFT v0.40: at most 3,309 bytes, room for keys that this node never verifies.
-    V0_40,
+    V040,
 }
 
 impl Rules {
@@ -15,8 +15,8 @@ impl Rules {
     #[must_use]
     pub const fn max_signature_bytes(self) -> usize {
         match self {
-            Self::V0_38 => 64,
-            Self::V0_40 => 3_309,
+            Self::V038 => 64,
+            Self::V040 => 3_309,
         }
     }
 }
