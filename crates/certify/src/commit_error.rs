@@ -27,9 +27,9 @@ pub enum CommitError {
     #[error("commit is for block {}, expected {}", got.hash, expected.hash)]
     BlockId {
         /// The block that was to be committed.
-        expected: BlockId,
+        expected: Box<BlockId>,
         /// The commit's.
-        got: BlockId,
+        got: Box<BlockId>,
     },
     /// Too little power precommitted the block.
     #[error("power of {got} signed, more than {needed} is needed")]

@@ -110,14 +110,10 @@ pub fn verify_evidence(
 #[must_use]
 pub fn is_expired(state: &State, height: Height, time: Time, params: &EvidenceParams) -> bool {
     let age_blocks = state.last_block_height.since(height);
-    let age = nanoseconds(state.last_block_time) - nanoseconds(time);
+    let age = state.last_block_time.nanos_since(time);
     // Go's durations saturate at 64 bits.
     let age = age.clamp(i128::from(i64::MIN), i128::from(i64::MAX));
     age > i128::from(params.max_age_duration) && age_blocks > params.max_age_num_blocks
-}
-
-fn nanoseconds(time: Time) -> i128 {
-    i128::from(time.seconds()) * 1_000_000_000 + i128::from(time.nanos())
 }
 
 /// One validator, two votes of one height, round and type for different blocks, both signed.

@@ -1,8 +1,6 @@
 //! Extended commits: precommits with the application's vote extensions.
 
-use perihelion_types::{
-    BlockId, BlockIdFlag, ExtendedCommit, Height, SignedMsgType, ValidatorSet, Vote,
-};
+use perihelion_types::{BlockId, BlockIdFlag, ExtendedCommit, Height, ValidatorSet, canonical};
 
 use crate::{
     CommitError, CommitVerification,
@@ -33,7 +31,12 @@ pub fn verify_extended_commit(
         .map(|((index, sig), member)| Claim {
             index,
             key: &member.pub_key,
-            message: extension_sign_bytes(chain_id, extended, &sig.extension),
+            message: canonical::vote_extension(
+                chain_id,
+                extended.height,
+                extended.round,
+                &sig.extension,
+            ),
             signature: &sig.extension_signature,
         })
         .collect();
@@ -55,25 +58,4 @@ fn check_extensions(extended: &ExtendedCommit) -> Result<(), CommitError> {
         }
     }
     Ok(())
-}
-
-/// What a validator signs for its extension: chain, height, round and the extension.
-fn extension_sign_bytes(
-    chain_id: &str,
-    extended: &ExtendedCommit,
-    extension: &bytes::Bytes,
-) -> Vec<u8> {
-    Vote {
-        vote_type: SignedMsgType::Precommit,
-        height: extended.height,
-        round: extended.round,
-        block_id: extended.block_id,
-        timestamp: perihelion_types::Time::ZERO,
-        validator_address: bytes::Bytes::new(),
-        validator_index: 0,
-        signature: bytes::Bytes::new(),
-        extension: extension.clone(),
-        extension_signature: bytes::Bytes::new(),
-    }
-    .extension_sign_bytes(chain_id)
 }

@@ -17,24 +17,27 @@ pub mod evidence;
 pub mod evidence_error;
 pub mod extended;
 pub mod pin;
-pub mod rules;
 pub mod run;
 mod tally;
+pub mod trust;
+pub mod verification;
 
 pub use certified::CertifiedBlock;
 pub use commit::{
-    CommitVerification, verify_commit, verify_commit_light, verify_commit_light_all,
-    verify_commit_light_trusting, verify_commit_light_trusting_all,
+    verify_commit, verify_commit_light, verify_commit_light_all, verify_commit_light_trusting,
+    verify_commit_light_trusting_all,
 };
 pub use commit_error::CommitError;
 pub use every::certify_every;
 pub use evidence::{History, verify_evidence, verify_evidence_list};
 pub use evidence_error::{EvidenceError, HistoryError};
 pub use extended::verify_extended_commit;
+pub use perihelion_types::Rules;
 pub use pin::certify_run;
-pub use rules::{Rules, TrustLevel};
 pub use run::{
     Anchor, Blame, CommitFault, LastBlock, LinkFault, LocalFault, Run, RunVerdict, Standing,
     UnfittingFault,
 };
 pub use tally::SignatureCount;
+pub use trust::TrustLevel;
+pub use verification::CommitVerification;

@@ -157,6 +157,7 @@ fn pinned_by(run: &Run, commit: &Commit, count: &mut SignatureCount) -> Pin {
         return Pin::Short;
     };
     signers.truncate(enough + 1);
+    let template = commit.sign_bytes(&run.chain_id);
     let mut faults = Vec::with_capacity(signers.len());
     let mut claims = Vec::with_capacity(signers.len());
     for (index, member) in signers {
@@ -164,7 +165,7 @@ fn pinned_by(run: &Run, commit: &Commit, count: &mut SignatureCount) -> Pin {
             index,
             address: member.address,
         };
-        let Some(message) = commit.vote_sign_bytes(&run.chain_id, index) else {
+        let Some(message) = template.of(&commit.signatures[index]) else {
             return Pin::Wrong(fault);
         };
         claims.push(Claim {

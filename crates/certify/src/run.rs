@@ -129,9 +129,9 @@ pub enum CommitFault {
     #[error("the last commit is for block {}, the header names {}", got.hash, expected.hash)]
     BlockId {
         /// The header's last block id.
-        expected: BlockId,
+        expected: Box<BlockId>,
         /// The commit's.
-        got: BlockId,
+        got: Box<BlockId>,
     },
     /// A signature of a member of V does not hold.
     #[error("wrong signature of {address} at index {index} of the last commit")]
@@ -362,8 +362,8 @@ impl Run {
         }
         if commit.block_id != target.block_id() {
             return Err(CommitFault::BlockId {
-                expected: target.block_id(),
-                got: commit.block_id,
+                expected: Box::new(target.block_id()),
+                got: Box::new(commit.block_id),
             });
         }
         Ok(commit)

@@ -25,7 +25,10 @@ fn a_body_that_is_not_its_headers_is_refused_when_it_is_decoded() {
     evidence.header.evidence_hash = Hash::of(b"other evidence");
     for bent in [data, commit, evidence] {
         let refused = FetchedBlock::decode(bent.encode(), None);
-        assert!(matches!(refused, Err(DecodeError::Invalid(_))), "{refused:?}");
+        assert!(
+            matches!(refused, Err(DecodeError::Invalid(_))),
+            "{refused:?}"
+        );
     }
 }
 
@@ -52,7 +55,12 @@ fn a_suspect_is_cleared_when_its_own_block_is_pinned() {
     let mut bent = chain.full_commit();
     bent.round = Round::new(7);
     let block = chain.candidate("byzantine proposer", bent);
-    assert_eq!(certify_run(&chain.run_of(vec![Arc::clone(chain.block(2))], &block)).0.blame(), Blame::Suspect);
+    assert_eq!(
+        certify_run(&chain.run_of(vec![Arc::clone(chain.block(2))], &block))
+            .0
+            .blame(),
+        Blame::Suspect
+    );
     chain.blocks.push(Arc::clone(&block));
     chain.extend(1);
     let standing = Standing::compare(&block, &pinned(&chain, 3));

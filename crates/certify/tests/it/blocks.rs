@@ -95,7 +95,9 @@ fn an_extended_commit_is_verified_in_full() {
         verify(&unsigned),
         Err(CommitError::ExtensionMissing { index: 3 })
     );
-    let unexpected = bent(&good, 2, |sig| sig.extension = Bytes::from_static(b"silent"));
+    let unexpected = bent(&good, 2, |sig| {
+        sig.extension = Bytes::from_static(b"silent")
+    });
     assert_eq!(
         verify(&unexpected),
         Err(CommitError::ExtensionUnexpected { index: 2 })
@@ -110,7 +112,9 @@ fn an_extended_commit_is_verified_in_full() {
 }
 
 /// Block 2 of a chain with its extended commit, bent where asked; the rest of the chain goes on.
-fn with_extended(bend: impl Fn(&mut ExtendedCommit)) -> (Chain, Arc<perihelion_types::FetchedBlock>) {
+fn with_extended(
+    bend: impl Fn(&mut ExtendedCommit),
+) -> (Chain, Arc<perihelion_types::FetchedBlock>) {
     let chain = Chain::new(&[equals(0..4)], 3);
     let mut one = extended(
         &chain.commit_for(2, chain.id(2), 0, |_| Cast::Block),
@@ -159,7 +163,10 @@ fn no_pin_covers_an_extended_commit() {
     assert_eq!(mended.extended_commit(), None);
     assert_eq!(mended.verify_extended_commit(CHAIN, &chain.set(2)), Ok(()));
     assert!(mended.extended_commit().is_some());
-    assert!(bad.with_extended_commit_of(Arc::clone(chain.block(1))).is_none());
+    assert!(
+        bad.with_extended_commit_of(Arc::clone(chain.block(1)))
+            .is_none()
+    );
 }
 
 #[test]
@@ -192,7 +199,12 @@ fn consensus_and_replay_make_a_block_final_by_its_commit() {
     assert_eq!(decided.commit(), Some(&chain.full_commit()));
     assert!(decided.commit_verified());
     assert!(matches!(
-        CertifiedBlock::decided(Arc::clone(&block), chain.commit(|_| Cast::Absent), &set, CHAIN),
+        CertifiedBlock::decided(
+            Arc::clone(&block),
+            chain.commit(|_| Cast::Absent),
+            &set,
+            CHAIN
+        ),
         Err(CommitError::NotEnoughPower { .. })
     ));
     let for_another = chain.commit_for(1, chain.id(1), 0, |_| Cast::Block);

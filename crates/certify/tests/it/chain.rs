@@ -98,10 +98,7 @@ fn place(n: u8, cast: Cast, height: i64, index: usize) -> CommitSig {
     CommitSig {
         block_id_flag,
         validator_address: Bytes::copy_from_slice(key(n).public_key().address().as_bytes()),
-        timestamp: Time::new(
-            1_700_000_000 + height,
-            i32::try_from(index).unwrap() + 1,
-        ),
+        timestamp: Time::new(1_700_000_000 + height, i32::try_from(index).unwrap() + 1),
         signature: Bytes::new(),
     }
 }
@@ -109,7 +106,9 @@ fn place(n: u8, cast: Cast, height: i64, index: usize) -> CommitSig {
 /// The person with the key of the set's member at `index`.
 fn person(set: &ValidatorSet, index: usize) -> u8 {
     let wanted = &set.validators()[index].pub_key;
-    (0..=u8::MAX).find(|n| key(*n).public_key() == *wanted).unwrap()
+    (0..=u8::MAX)
+        .find(|n| key(*n).public_key() == *wanted)
+        .unwrap()
 }
 
 /// A chain whose validators at each height are given; the last ones go on.

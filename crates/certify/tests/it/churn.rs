@@ -31,7 +31,9 @@ fn the_fork_without_a_dishonest_validator() {
         if n < 4 { Cast::Nil } else { Cast::Block }
     });
 
-    let below: Vec<_> = (1..=3).map(|height| Arc::clone(chain.block(height))).collect();
+    let below: Vec<_> = (1..=3)
+        .map(|height| Arc::clone(chain.block(height)))
+        .collect();
     let mut on_x = chain.clone();
     on_x.blocks.push(Arc::clone(&x));
     let closing_x = on_x.candidate("above X", for_x);
@@ -49,7 +51,10 @@ fn the_fork_without_a_dishonest_validator() {
     assert!(matches!(
         last,
         LastBlock::Suspect {
-            fault: CommitFault::OwnSet(CommitError::NotEnoughPower { got: 40, needed: 86 }),
+            fault: CommitFault::OwnSet(CommitError::NotEnoughPower {
+                got: 40,
+                needed: 86
+            }),
             ..
         }
     ));
@@ -151,7 +156,10 @@ fn a_run_of_one_takes_its_set_from_our_state_whatever_the_header_says() {
         panic!("{verdict:?}");
     };
     assert_eq!((height.get(), block_id), (1, lying.block_id()));
-    assert_eq!((ours, header), (equals(0..4).hash(), Hash::of(b"another set")));
+    assert_eq!(
+        (ours, header),
+        (equals(0..4).hash(), Hash::of(b"another set"))
+    );
 }
 
 #[test]
@@ -190,5 +198,8 @@ fn a_run_may_cross_a_change_of_parameters() {
         chain.blocks.push(block);
     }
     chain.extend(2);
-    assert_eq!(certified(&chain.run(1, 6)), ((1..=6).collect(), LastBlock::Final));
+    assert_eq!(
+        certified(&chain.run(1, 6)),
+        ((1..=6).collect(), LastBlock::Final)
+    );
 }

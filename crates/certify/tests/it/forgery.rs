@@ -4,9 +4,7 @@
 use std::sync::Arc;
 
 use bytes::Bytes;
-use perihelion_certify::{
-    CommitError, CommitFault, LastBlock, LinkFault, RunVerdict, certify_run,
-};
+use perihelion_certify::{CommitError, CommitFault, LastBlock, LinkFault, RunVerdict, certify_run};
 use perihelion_types::{BlockId, FetchedBlock, Hash, Height, Round};
 
 use crate::chain::{Cast, Chain, certified, certified_blocks, drifted, equals, heights, suspect};
@@ -42,8 +40,8 @@ fn a_commit_for_another_height_or_block_is_suspect_before_any_signature() {
     assert_eq!(
         suspect(&run),
         CommitFault::BlockId {
-            expected: chain.id(3),
-            got: chain.id(2)
+            expected: Box::new(chain.id(3)),
+            got: Box::new(chain.id(2)),
         }
     );
     assert_eq!(certify_run(&run).1.get(), 0);

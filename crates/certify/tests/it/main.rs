@@ -1,6 +1,10 @@
 //! Tests of certification: the sentences of `docs/pinning.md` over generated chains with real
 //! signatures, and the golden vectors.
-#![allow(clippy::unwrap_used, clippy::missing_panics_doc, clippy::too_many_lines)]
+#![allow(
+    clippy::unwrap_used,
+    clippy::missing_panics_doc,
+    clippy::too_many_lines
+)]
 
 mod blame;
 mod blocks;

@@ -90,7 +90,13 @@ fn members_are_matched_by_address_and_key() {
     // The strongest member is looked at first.
     let v = set(&[(0, 10), (1, 11), (2, 10), (3, 10)]);
     let chain = Chain::new(&[v, equals(0..5)], 3);
-    let commit = chain.commit(|n| if n == 1 { Cast::ByKeyOf(9) } else { Cast::Block });
+    let commit = chain.commit(|n| {
+        if n == 1 {
+            Cast::ByKeyOf(9)
+        } else {
+            Cast::Block
+        }
+    });
     let fault = suspect(&chain.run_closed_by(1, commit));
     assert!(
         matches!(fault, CommitFault::WrongSignature { address: who, .. } if who == address(1)),
@@ -129,7 +135,10 @@ fn a_wrong_signature_that_is_not_needed_is_not_looked_at() {
 fn what_is_certified_says_which_commit_it_has() {
     let chain = Chain::new(&[equals(0..4), equals(0..5)], 5);
     let (blocks, last, _) = certified_blocks(&chain.run(1, 4));
-    assert_eq!((heights(&blocks), last), (vec![1, 2, 3], LastBlock::UnknownSet));
+    assert_eq!(
+        (heights(&blocks), last),
+        (vec![1, 2, 3], LastBlock::UnknownSet)
+    );
     for block in &blocks[..2] {
         let above = chain.block(block.height().get() + 1);
         assert_eq!(block.commit(), above.block().last_commit.as_ref());

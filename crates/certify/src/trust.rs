@@ -1,25 +1,4 @@
-//! What differs between versions, and how much of a set is trusted.
-
-/// The release whose rules judge a commit. The two differ in one point here: the longest signature
-/// that a place in a commit may hold. A chain that was upgraded has blocks of both.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub enum Rules {
-    /// CometBFT v0.38: signatures of at most 64 bytes.
-    V038,
-    /// CometBFT v0.40: at most 3,309 bytes, room for keys that this node never verifies.
-    V040,
-}
-
-impl Rules {
-    /// The longest signature in bytes that a place in a commit may hold.
-    #[must_use]
-    pub const fn max_signature_bytes(self) -> usize {
-        match self {
-            Self::V038 => 64,
-            Self::V040 => 3_309,
-        }
-    }
-}
+//! How much of a set is trusted.
 
 /// The fraction of a validator set's power that must have signed, exclusive.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
