@@ -78,15 +78,10 @@ impl NodeKey {
         }
     }
 
-    /// The identity of a given ed25519 key.
-    ///
-    /// # Errors
-    /// Returns the key when it is of another type: node keys are ed25519 only.
-    pub fn from_private_key(key: PrivateKey) -> Result<Self, PrivateKey> {
-        match key {
-            PrivateKey::Ed25519(_) => Ok(Self { key }),
-            other => Err(other),
-        }
+    /// The identity of a given ed25519 key; none for a key of another type.
+    #[must_use]
+    pub fn from_private_key(key: PrivateKey) -> Option<Self> {
+        matches!(key, PrivateKey::Ed25519(_)).then_some(Self { key })
     }
 
     /// Reads a key file of CometBFT's form.
@@ -207,5 +202,66 @@ impl NodeKey {
             },
         };
         Zeroizing::new(serde_json::to_string(&file).expect("two texts always serialize"))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use std::os::unix::fs::PermissionsExt;
+
+    use super::*;
+
+    #[test]
+    fn a_saved_key_is_the_same_when_loaded_and_is_never_overwritten() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("node_key.json");
+        assert!(matches!(
+            NodeKey::load(&path),
+            Err(NodeKeyError::Missing { .. })
+        ));
+        let key = NodeKey::load_or_generate(&path).unwrap();
+        assert_eq!(NodeKey::load(&path).unwrap().id(), key.id());
+        assert_eq!(NodeKey::load_or_generate(&path).unwrap().id(), key.id());
+        let error = NodeKey::generate().save(&path).unwrap_err();
+        assert!(error.to_string().contains(path.to_str().unwrap()));
+        assert_eq!(
+            fs::metadata(&path).unwrap().permissions().mode() & 0o777,
+            0o600
+        );
+    }
+
+    #[test]
+    fn vector_a_key_file_of_cometbft_is_written_the_same() {
+        let mut homes = 0;
+        for version in fs::read_dir(perihelion_test_support::folder().join("config")).unwrap() {
+            let path = version.unwrap().path().join("node_key.json");
+            let text = fs::read_to_string(&path).unwrap();
+            let key = NodeKey::load(&path).unwrap();
+            assert_eq!(*key.to_json(), text.trim_end(), "{}", path.display());
+            homes += 1;
+        }
+        assert!(homes > 0, "no home in the vectors");
+    }
+
+    #[test]
+    fn a_damaged_file_is_refused_with_the_remedy_and_without_its_content() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("node_key.json");
+        let good = NodeKey::generate().to_json();
+        let value = good.split('"').nth(9).unwrap().to_owned();
+        for bad in [
+            String::new(),
+            "{}".to_owned(),
+            good.replace("Ed25519", "Secp256k1"),
+            good.replace(&value, "AAAA"),
+            good.replace(&value, "!"),
+            good.replace(&value, &STANDARD.encode([7; 64])),
+        ] {
+            fs::write(&path, &bad).unwrap();
+            let error = NodeKey::load(&path).unwrap_err().to_string();
+            assert!(error.contains("gen-node-key"), "{error}");
+            assert!(!error.contains(&value), "{error}");
+        }
     }
 }

@@ -170,7 +170,8 @@ impl<P, D> PeerTable<P, D> {
 
     /// Whether a peer takes one of the limited places of its direction.
     fn is_counted(&self, peer: &Candidate) -> bool {
-        !self.unconditional.contains(&peer.id) && !(peer.outbound && self.is_persistent(&peer.id))
+        let dialled_by_name = peer.outbound && self.is_persistent(&peer.id);
+        !dialled_by_name && !self.unconditional.contains(&peer.id)
     }
 }
 
@@ -242,7 +243,7 @@ mod tests {
     }
 
     fn admit(table: &mut Table, now: Instant, candidate: Candidate) -> Result<(), RejectReason> {
-        table.admit(now, candidate, || ()).map(|()| ())
+        table.admit(now, candidate, || ()).copied()
     }
 
     #[test]
