@@ -161,3 +161,20 @@ fn vector_results() {
         );
     });
 }
+
+/// v0.38 does not know the field: an update that carries it leaves the parameters as they encode.
+#[test]
+fn authority_is_updated_where_there_is_one() {
+    let update = ParamsUpdate {
+        authority: Some("governance".to_owned()),
+        ..ParamsUpdate::default()
+    };
+    let old = ConsensusParams::default_v038();
+    assert_eq!(old.updated(&update), old);
+    let new = ConsensusParams::default_v040();
+    assert_eq!(
+        new.updated(&update).authority.as_deref(),
+        Some("governance")
+    );
+    assert_eq!(new.updated(&ParamsUpdate::default()), new);
+}

@@ -126,3 +126,40 @@ proptest! {
         }
     }
 }
+
+/// As CometBFT's encoded sets: a copy's proposer field lags behind its member until the copy
+/// rotates, the set's own follows.
+#[test]
+fn a_clone_keeps_its_proposer_until_it_rotates() {
+    let mut set = ValidatorSet::new(validators(&[(0, 10), (1, 20), (2, 30)])).unwrap();
+    let chosen = set.proposer().unwrap().clone();
+    let newcomer = validators(&[(3, 15)]);
+
+    let mut copy = set.clone();
+    assert_eq!(copy, set);
+    copy.update(newcomer.clone()).unwrap();
+    set.update(newcomer).unwrap();
+    let member = |set: &ValidatorSet| set.by_address(&chosen.address).unwrap().1.clone();
+    assert_eq!(copy.proposer(), Some(&chosen));
+    assert_ne!(member(&copy), chosen);
+    assert_eq!(set.proposer(), Some(&member(&set)));
+    assert_eq!(copy.validators(), set.validators());
+    assert_ne!(copy, set);
+
+    copy.increment_proposer_priority(1).unwrap();
+    set.increment_proposer_priority(1).unwrap();
+    assert_eq!(copy, set);
+}
+
+/// CometBFT decodes such a set, and would crash when priorities tie; here it cannot change.
+#[test]
+fn a_set_with_an_address_twice_neither_rotates_nor_changes() {
+    let mut twice = validators(&[(0, 3), (0, 3)]);
+    twice[1].proposer_priority = 5;
+    let proposer = twice[0].clone();
+    let mut set = ValidatorSet::from_parts(twice.clone(), proposer).unwrap();
+    assert_eq!(set.by_address(&twice[0].address), Some((0, &twice[0])));
+    assert!(set.increment_proposer_priority(1).is_err());
+    assert!(set.update(validators(&[(1, 3)])).is_err());
+    assert!(ValidatorSet::from_existing(twice).is_err());
+}
