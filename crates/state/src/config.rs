@@ -73,7 +73,7 @@ impl RulesByHeight {
             .iter()
             .take_while(|(from, _)| *from <= height)
             .last()
-            .map_or(Rules::V0_38, |(_, rules)| *rules)
+            .map_or(Rules::V038, |(_, rules)| *rules)
     }
 }
 
@@ -84,21 +84,18 @@ mod tests {
 
     #[test]
     fn rules_hold_from_their_height_on() {
-        let upgraded = RulesByHeight::new(vec![(Height::new(100), Rules::V0_40)]).unwrap();
-        assert_eq!(upgraded.at(Height::new(99)), Rules::V0_38);
-        assert_eq!(upgraded.at(Height::new(100)), Rules::V0_40);
-        assert_eq!(upgraded.at(Height::MAX), Rules::V0_40);
-        assert_eq!(RulesByHeight::default().at(Height::new(1)), Rules::V0_38);
-        let always = RulesByHeight::always(Rules::V0_40);
-        assert_eq!(always.at(Height::new(1)), Rules::V0_40);
+        let upgraded = RulesByHeight::new(vec![(Height::new(100), Rules::V040)]).unwrap();
+        assert_eq!(upgraded.at(Height::new(99)), Rules::V038);
+        assert_eq!(upgraded.at(Height::new(100)), Rules::V040);
+        assert_eq!(upgraded.at(Height::MAX), Rules::V040);
+        assert_eq!(RulesByHeight::default().at(Height::new(1)), Rules::V038);
+        let always = RulesByHeight::always(Rules::V040);
+        assert_eq!(always.at(Height::new(1)), Rules::V040);
     }
 
     #[test]
     fn heights_must_rise() {
-        let list = vec![
-            (Height::new(5), Rules::V0_40),
-            (Height::new(5), Rules::V0_38),
-        ];
+        let list = vec![(Height::new(5), Rules::V040), (Height::new(5), Rules::V038)];
         let error = RulesByHeight::new(list).unwrap_err();
         assert_eq!(error.previous, Height::new(5));
     }

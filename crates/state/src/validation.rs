@@ -6,8 +6,8 @@ use perihelion_certify::{
 };
 use perihelion_proto::tendermint::types as pb;
 use perihelion_types::{
-    Address, Block, BlockId, Hash, Height, InvalidError, MedianTimeRule, Rules as StatelessRules,
-    State, Time, header::Version, median::MedianTimeError, median_time,
+    Address, Block, BlockId, Hash, Height, InvalidError, State, Time, header::Version,
+    median::MedianTimeError, median_time,
 };
 use prost::Message as _;
 use thiserror::Error;
@@ -111,10 +111,7 @@ pub fn validate_block(
     rules: Rules,
     history: &impl History,
 ) -> Result<(), ValidationError> {
-    block.validate_basic_by(match rules {
-        Rules::V0_38 => StatelessRules::V038,
-        Rules::V0_40 => StatelessRules::V040,
-    })?;
+    block.validate_basic_by(rules)?;
     validate_against_state(state, block, last_commit, rules)?;
     Ok(verify_evidence_list(&block.evidence, state, history)?)
 }
@@ -250,11 +247,7 @@ fn validate_time(state: &State, block: &Block, rules: Rules) -> Result<(), Valid
         .last_commit
         .as_ref()
         .ok_or(ValidationError::NoLastCommit)?;
-    let rule = match rules {
-        Rules::V0_38 => MedianTimeRule::V038,
-        Rules::V0_40 => MedianTimeRule::V040,
-    };
-    let expected = median_time(commit, &state.last_validators, rule)?;
+    let expected = median_time(commit, &state.last_validators, rules.into())?;
     if got == expected {
         Ok(())
     } else {

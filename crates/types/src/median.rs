@@ -2,7 +2,7 @@
 
 use thiserror::Error;
 
-use crate::{Address, BlockIdFlag, Commit, Time, ValidatorSet};
+use crate::{Address, BlockIdFlag, Commit, Rules, Time, ValidatorSet};
 
 /// Whose times count. The versions differ, so the rule of a chain depends on what its validators
 /// ran at the height.
@@ -12,6 +12,16 @@ pub enum MedianTimeRule {
     V038,
     /// v0.40: precommits for the block only.
     V040,
+}
+
+impl From<Rules> for MedianTimeRule {
+    fn from(rules: Rules) -> Self {
+        if rules == Rules::V038 {
+            Self::V038
+        } else {
+            Self::V040
+        }
+    }
 }
 
 /// A place of the commit that counts is of no member of the set.

@@ -211,34 +211,34 @@ fn in_memory(_: &Arc<Store>) -> Arc<dyn Application> {
 
 #[test]
 fn vector_chain_basic_with_the_state_in_the_block() {
-    replay(&Chain::load("chain_basic"), Rules::V0_38, built_in);
+    replay(&Chain::load("chain_basic"), Rules::V038, built_in);
 }
 
 #[test]
 fn vector_chain_basic_in_memory() {
-    replay(&Chain::load("chain_basic"), Rules::V0_38, in_memory);
+    replay(&Chain::load("chain_basic"), Rules::V038, in_memory);
 }
 
 #[test]
 fn vector_chain_initial_height() {
-    replay(&Chain::load("chain_initial_height"), Rules::V0_38, built_in);
+    replay(&Chain::load("chain_initial_height"), Rules::V038, built_in);
 }
 
 #[test]
 fn vector_chain_extensions() {
-    replay(&Chain::load("chain_extensions"), Rules::V0_38, built_in);
+    replay(&Chain::load("chain_extensions"), Rules::V038, built_in);
 }
 
 #[test]
 fn vector_chain_params() {
-    replay(&Chain::load("chain_params"), Rules::V0_38, |_| {
+    replay(&Chain::load("chain_params"), Rules::V038, |_| {
         Arc::new(ParamsApp::new())
     });
 }
 
 #[test]
 fn vector_chain_params_v040() {
-    replay(&Chain::load("chain_params_v0.40"), Rules::V0_40, |_| {
+    replay(&Chain::load("chain_params_v0.40"), Rules::V040, |_| {
         Arc::new(ParamsApp::new())
     });
 }

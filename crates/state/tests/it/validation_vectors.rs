@@ -7,8 +7,7 @@ use perihelion_proto::tendermint::{state as pb_state, types as pb};
 use perihelion_state::{LastCommit, Rules, ValidationError, validate_block};
 use perihelion_test_support::{Hex, Moment, Verdict, each, load};
 use perihelion_types::{
-    Block, Commit, Evidence, Header, Height, Rules as StatelessRules, SignedHeader, State,
-    ValidatorSet,
+    Block, Commit, Evidence, Header, Height, SignedHeader, State, ValidatorSet,
 };
 use prost::Message;
 use serde::Deserialize;
@@ -145,10 +144,7 @@ impl History for Chain {
 }
 
 fn run(file: &str, rules: Rules) {
-    let stateless = match rules {
-        Rules::V0_38 => StatelessRules::V038,
-        Rules::V0_40 => StatelessRules::V040,
-    };
+    let stateless = rules;
     let file: File = load(file);
     let mut chains: HashMap<String, Chain> = HashMap::new();
     each("states", &file.states, |_, case| {
@@ -210,10 +206,10 @@ impl FromDecode for ValidationError {
 
 #[test]
 fn vector_block_validation() {
-    run("block_validation.json", Rules::V0_38);
+    run("block_validation.json", Rules::V038);
 }
 
 #[test]
 fn vector_block_validation_v040() {
-    run("block_validation_v0.40.json", Rules::V0_40);
+    run("block_validation_v0.40.json", Rules::V040);
 }
