@@ -5,6 +5,7 @@
 mod cometbft;
 mod messages;
 mod properties;
+mod purity;
 mod switch;
 mod switch_limits;
 mod util;
