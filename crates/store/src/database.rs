@@ -13,7 +13,7 @@ use rocksdb::{
 };
 
 use crate::{
-    StoreError, StoreOptions, Sync,
+    StoreError, StoreOptions, Sync, blob_files,
     columns::{self, Column},
 };
 
@@ -39,7 +39,7 @@ enum Change {
 }
 
 /// A key and its value.
-pub(crate) type Entry = (Vec<u8>, Vec<u8>);
+pub type Entry = (Vec<u8>, Vec<u8>);
 
 impl Batch {
     pub(crate) fn put(
@@ -282,9 +282,15 @@ impl Database {
     fn read_error(&self, column: Column, key: &[u8], error: &rocksdb::Error) -> StoreError {
         let path = self.path.clone();
         let what = describe_key(key);
-        let reason = error.to_string();
+        let mut reason = error.to_string();
         let column = column.name();
         if error.kind() == ErrorKind::Corruption {
+            if !reason.contains(".sst") && !reason.contains(".blob") {
+                let files = blob_files::with_key(&path, key);
+                if !files.is_empty() {
+                    reason = format!("{reason} in {}", files.join(" or "));
+                }
+            }
             StoreError::Corrupt {
                 path,
                 column,
@@ -338,4 +344,64 @@ fn describe_key(key: &[u8]) -> String {
         return String::from_utf8_lossy(key).into_owned();
     }
     key.iter().map(|byte| format!("{byte:02X}")).collect()
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use super::*;
+
+    fn opened(folder: &Path) -> Database {
+        Database::open(&folder.join("db"), &StoreOptions::default()).unwrap()
+    }
+
+    fn put(database: &Database, key: &[u8]) -> Result<(), StoreError> {
+        let mut batch = Batch::default();
+        batch.put(Column::App, key, b"value");
+        database.write(batch, Sync::No, Height::new(7))
+    }
+
+    #[test]
+    fn nothing_is_written_after_a_failed_write() {
+        let folder = tempfile::tempdir().unwrap();
+        let database = opened(folder.path());
+        put(&database, b"before").unwrap();
+        let reason = "IO error: No space left on device: While appending to file: 000004.log";
+        let error = database.write_error(reason.into(), Height::new(7));
+        assert!(matches!(error, StoreError::DiskFull { .. }));
+        let text = error.to_string();
+        for part in ["height 7", "000004.log", &*folder.path().to_string_lossy()] {
+            assert!(text.contains(part), "{text}");
+        }
+        for error in [
+            put(&database, b"after").unwrap_err(),
+            database.sync(Height::ZERO).unwrap_err(),
+            database.flush(Height::ZERO).unwrap_err(),
+        ] {
+            assert!(matches!(error, StoreError::Stopped { .. }), "{error}");
+            assert!(error.to_string().contains("No space left"), "{error}");
+        }
+        assert!(database.get(Column::App, b"before").unwrap().is_some());
+        assert!(database.get(Column::App, b"after").unwrap().is_none());
+        drop(database);
+        put(&opened(folder.path()), b"after").unwrap();
+    }
+
+    #[test]
+    fn another_failure_is_no_full_disk() {
+        let folder = tempfile::tempdir().unwrap();
+        let error = opened(folder.path()).write_error("IO error: lost".into(), Height::new(7));
+        assert!(matches!(error, StoreError::Write { .. }), "{error}");
+    }
+
+    /// A crash while the database is made leaves a folder that is made again.
+    #[test]
+    fn a_half_made_database_is_made_again() {
+        let folder = tempfile::tempdir().unwrap();
+        let partial = folder.path().join("db.new");
+        std::fs::create_dir(&partial).unwrap();
+        std::fs::write(partial.join("CURRENT"), "MANIFEST-000001\n").unwrap();
+        put(&opened(folder.path()), b"key").unwrap();
+        assert!(!partial.exists());
+    }
 }

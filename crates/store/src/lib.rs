@@ -9,6 +9,7 @@
 //! loading), `state` (state, validator sets, parameters), [`prune`], [`index`]; below them
 //! `database` (the only place that calls RocksDB) and `columns` (what lies where).
 
+mod blob_files;
 mod blocks;
 mod codec;
 mod columns;
@@ -22,6 +23,7 @@ mod state;
 pub mod store;
 
 pub use blocks::{BlockMeta, BlockSave};
+pub use database::Entry;
 pub use error::StoreError;
 pub use home::FORMAT;
 pub use index::{Indexer, TxLocation};

@@ -197,7 +197,7 @@ impl Store {
     ///
     /// # Errors
     /// When they cannot be read.
-    pub fn app_scan(&self, prefix: &[u8]) -> Result<Vec<(Vec<u8>, Vec<u8>)>, StoreError> {
+    pub fn app_scan(&self, prefix: &[u8]) -> Result<Vec<Entry>, StoreError> {
         self.db.prefix(Column::App, prefix, usize::MAX)
     }
 

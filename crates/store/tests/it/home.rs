@@ -1,0 +1,185 @@
+use std::{
+    fs,
+    path::{Path, PathBuf},
+};
+
+use bytes::Bytes;
+use perihelion_store::{AppWrite, FORMAT, StateSave, Store, StoreError, Sync};
+use perihelion_types::Hash;
+
+use crate::chain::{Changes, Growing, height, options};
+
+fn all_files(folder: &Path) -> Vec<(PathBuf, Vec<u8>)> {
+    let mut files: Vec<_> = fs::read_dir(folder)
+        .unwrap()
+        .map(|entry| entry.unwrap().path())
+        .flat_map(|path| {
+            if path.is_dir() {
+                all_files(&path)
+            } else {
+                vec![(path.clone(), fs::read(&path).unwrap())]
+            }
+        })
+        .collect();
+    files.sort();
+    files
+}
+
+#[test]
+fn a_second_opening_names_the_lock_and_the_process() {
+    let folder = tempfile::tempdir().unwrap();
+    let store = Store::open(folder.path(), &options()).unwrap();
+    let error = Store::open(folder.path(), &options()).err().unwrap();
+    let text = error.to_string();
+    assert!(matches!(error, StoreError::Locked { .. }), "{text}");
+    assert!(text.contains("perihelion/LOCK"), "{text}");
+    assert!(text.contains(&std::process::id().to_string()), "{text}");
+    drop(store);
+    Store::open(folder.path(), &options()).unwrap();
+}
+
+#[test]
+fn other_formats_are_refused_and_nothing_is_touched() {
+    let folder = tempfile::tempdir().unwrap();
+    drop(Store::open(folder.path(), &options()).unwrap());
+    let path = folder.path().join("perihelion/FORMAT");
+    let newer = format!("{} perihelion 9.0.0\n", FORMAT + 1);
+    for (text, expected) in [
+        (
+            newer.as_str(),
+            "run the version of perihelion that wrote it",
+        ),
+        ("0\n", "run `perihelion unsafe-reset-all"),
+        ("", "does not name a format"),
+        ("one\n", "does not name a format"),
+    ] {
+        fs::write(&path, text).unwrap();
+        let before = all_files(&folder.path().join("perihelion/db"));
+        let error = Store::open(folder.path(), &options()).err().unwrap();
+        let message = error.to_string();
+        assert!(message.contains(expected), "{text:?}: {message}");
+        assert!(message.contains("FORMAT"), "{message}");
+        assert_eq!(all_files(&folder.path().join("perihelion/db")), before);
+    }
+    fs::remove_file(&path).unwrap();
+    let error = Store::open(folder.path(), &options()).err().unwrap();
+    assert!(matches!(error, StoreError::UnknownFormat { .. }), "{error}");
+}
+
+#[test]
+fn a_missing_column_family_is_named() {
+    let folder = tempfile::tempdir().unwrap();
+    drop(Store::open(folder.path(), &options()).unwrap());
+    let path = folder.path().join("perihelion/db");
+    let names = rocksdb::DB::list_cf(&rocksdb::Options::default(), &path).unwrap();
+    let mut db = rocksdb::DB::open_cf(&rocksdb::Options::default(), &path, names).unwrap();
+    db.drop_cf("hashes").unwrap();
+    drop(db);
+    let before = all_files(&path);
+    let error = Store::open(folder.path(), &options()).err().unwrap();
+    assert!(
+        error.to_string().contains("\"hashes\" is missing"),
+        "{error}"
+    );
+    assert_eq!(all_files(&path), before);
+}
+
+#[test]
+fn a_damaged_block_is_named_with_its_height_and_file() {
+    let folder = tempfile::tempdir().unwrap();
+    let store = Store::open(folder.path(), &options()).unwrap();
+    let mut chain = Growing::new(&store);
+    let marker = b"a transaction that can be found again, and whose bytes are then changed";
+    for at in 0..3 {
+        let tx = if at == 1 {
+            Bytes::from_static(marker)
+        } else {
+            Bytes::from(vec![at; 700])
+        };
+        chain.grow(&store, &[tx], &Changes::default(), b"", Sync::No);
+    }
+    store.flush().unwrap();
+    drop(store);
+    let mut damaged = 0;
+    for (path, mut bytes) in all_files(&folder.path().join("perihelion/db")) {
+        let is_table = path
+            .extension()
+            .is_some_and(|end| end == "blob" || end == "sst");
+        let found = bytes.windows(16).position(|window| window == &marker[..16]);
+        if let (true, Some(at)) = (is_table, found) {
+            bytes[at] ^= 1;
+            fs::write(&path, bytes).unwrap();
+            damaged += 1;
+        }
+    }
+    assert_eq!(damaged, 1, "the block is stored once");
+    let store = Store::open(folder.path(), &options()).unwrap();
+    assert!(store.load_block(height(1)).unwrap().is_some());
+    let error = store.load_block(height(2)).unwrap_err();
+    let text = error.to_string();
+    assert!(matches!(error, StoreError::Corrupt { .. }), "{text}");
+    assert!(text.contains("height 2"), "{text}");
+    assert!(text.contains(".blob") || text.contains(".sst"), "{text}");
+    assert!(store.load_block(height(3)).unwrap().is_some());
+}
+
+#[test]
+fn a_store_is_bound_to_its_genesis() {
+    let folder = tempfile::tempdir().unwrap();
+    let store = Store::open(folder.path(), &options()).unwrap();
+    assert_eq!(store.load_genesis_hash().unwrap(), None);
+    store.save_genesis_hash(Hash::of(b"one")).unwrap();
+    store.save_genesis_hash(Hash::of(b"one")).unwrap();
+    let error = store.save_genesis_hash(Hash::of(b"two")).unwrap_err();
+    assert!(error.to_string().contains("another home"), "{error}");
+    drop(store);
+    let store = Store::open(folder.path(), &options()).unwrap();
+    assert_eq!(store.load_genesis_hash().unwrap(), Some(Hash::of(b"one")));
+}
+
+#[test]
+fn the_application_writes_with_the_state() {
+    let folder = tempfile::tempdir().unwrap();
+    let store = Store::open(folder.path(), &options()).unwrap();
+    let state = crate::chain::start("chain_basic");
+    let write = |key: &[u8], value: Option<&[u8]>| AppWrite {
+        key: key.to_vec(),
+        value: value.map(<[u8]>::to_vec),
+    };
+    let save = |writes: &[AppWrite]| {
+        let save = StateSave {
+            state: &state,
+            previous: &state,
+            app_writes: writes,
+        };
+        store.save_state(&save, Sync::No).unwrap();
+    };
+    save(&[
+        write(b"a/1", Some(b"x")),
+        write(b"a/2", Some(b"y")),
+        write(b"b", Some(b"z")),
+        write(b"\xff\xff", Some(b"end")),
+    ]);
+    save(&[write(b"a/1", None), write(b"a/3", Some(b"w"))]);
+    assert_eq!(store.app_get(b"a/1").unwrap(), None);
+    assert_eq!(store.app_get(b"b").unwrap(), Some(b"z".to_vec()));
+    let entry = |key: &[u8], value: &[u8]| (key.to_vec(), value.to_vec());
+    let found = store.app_scan(b"a/").unwrap();
+    assert_eq!(found, [entry(b"a/2", b"y"), entry(b"a/3", b"w")]);
+    assert_eq!(
+        store.app_scan(b"\xff").unwrap(),
+        [entry(b"\xff\xff", b"end")]
+    );
+    assert_eq!(store.app_scan(b"").unwrap().len(), 4);
+}
+
+#[test]
+fn committed_evidence_is_remembered() {
+    let folder = tempfile::tempdir().unwrap();
+    let store = Store::open(folder.path(), &options()).unwrap();
+    let hash = Hash::of(b"evidence");
+    assert!(!store.is_evidence_committed(height(3), &hash).unwrap());
+    store.mark_evidence_committed(height(3), &hash).unwrap();
+    assert!(store.is_evidence_committed(height(3), &hash).unwrap());
+    assert!(!store.is_evidence_committed(height(4), &hash).unwrap());
+}
