@@ -34,7 +34,7 @@ pub(super) struct Arguments {
     #[arg(long = "log_level", global = true, value_name = "LEVEL")]
     pub(super) log_level: Option<String>,
     /// Accepted for CometBFT's sake
-    #[arg(long, global = true, hide = true)]
+    #[arg(long, global = true, hide = true, default_value = "false", default_missing_value = "true", num_args = 0..=1, require_equals = true)]
     pub(super) trace: bool,
     #[command(subcommand)]
     pub(super) command: Command,
@@ -93,7 +93,7 @@ pub(super) struct Status {
 #[derive(Debug, Args)]
 pub(super) struct ShowNodeId {
     /// v0.40's experimental transport: not offered
-    #[arg(long, hide = true)]
+    #[arg(long, hide = true, default_value = "false", default_missing_value = "true", num_args = 0..=1, require_equals = true)]
     pub(super) libp2p: bool,
     #[command(flatten)]
     _ignored: Ignored,
@@ -102,7 +102,7 @@ pub(super) struct ShowNodeId {
 #[derive(Debug, Args)]
 pub(super) struct ResetAll {
     /// Keep the address book
-    #[arg(long)]
+    #[arg(long, default_value = "false", default_missing_value = "true", num_args = 0..=1, require_equals = true)]
     pub(super) keep_addr_book: bool,
     #[command(flatten)]
     _ignored: Ignored,
@@ -122,8 +122,13 @@ pub(super) struct Testnet {
     #[arg(long = "o", default_value = "./mytestnet", value_name = "DIR")]
     pub(super) output: PathBuf,
     /// A config.toml to begin with
-    #[arg(long, value_name = "FILE")]
-    pub(super) config: Option<PathBuf>,
+    #[arg(
+        long,
+        default_value = "",
+        hide_default_value = true,
+        value_name = "FILE"
+    )]
+    pub(super) config: String,
     /// Beginning of the homes' names
     #[arg(long, default_value = "node", value_name = "TEXT")]
     pub(super) node_dir_prefix: String,
@@ -140,8 +145,8 @@ pub(super) struct Testnet {
     #[arg(long, default_value = "", value_name = "TEXT")]
     pub(super) hostname_suffix: String,
     /// IPv4 address of the first node instead of host names; the next ones count up
-    #[arg(long, value_name = "IP")]
-    pub(super) starting_ip_address: Option<String>,
+    #[arg(long, default_value = "", hide_default_value = true, value_name = "IP")]
+    pub(super) starting_ip_address: String,
     /// Host name of a node, once for each
     #[arg(long, value_name = "NAME")]
     pub(super) hostname: Vec<String>,
@@ -172,7 +177,7 @@ pub(super) enum ConfigCommand {
 #[derive(Debug, Args)]
 pub(super) struct Version {
     /// Protocol versions too
-    #[arg(long, short)]
+    #[arg(long, short, default_value = "false", default_missing_value = "true", num_args = 0..=1, require_equals = true)]
     pub(super) verbose: bool,
     #[command(flatten)]
     _ignored: Ignored,
@@ -184,6 +189,6 @@ pub(super) struct Completion {
     #[arg(value_enum, default_value_t = clap_complete::Shell::Bash)]
     pub(super) shell: clap_complete::Shell,
     /// As CometBFT says it
-    #[arg(long, hide = true)]
+    #[arg(long, hide = true, default_value = "false", default_missing_value = "true", num_args = 0..=1, require_equals = true)]
     pub(super) zsh: bool,
 }

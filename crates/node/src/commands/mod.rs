@@ -110,7 +110,8 @@ fn not_understood(error: &clap::Error) -> ExitCode {
         .into_iter()
         .find_map(|kind| match error.get(kind)? {
             ContextValue::String(name) => Some(name.clone()),
-            ContextValue::Strings(names) => names.first().cloned(),
+            // The best stands last.
+            ContextValue::Strings(names) => names.last().cloned(),
             _ => None,
         });
     let nearest = nearest.map_or(String::new(), |name| format!(": did you mean {name}?"));

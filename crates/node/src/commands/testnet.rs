@@ -1,10 +1,6 @@
 //! `testnet`: the homes of a network.
 
-use std::{
-    fs,
-    net::Ipv4Addr,
-    path::{Path, PathBuf},
-};
+use std::{fs, net::Ipv4Addr, path::Path};
 
 use anyhow::Context as _;
 use perihelion_types::Height;
@@ -79,9 +75,9 @@ pub(super) fn run(context: &Context, options: &Testnet) -> anyhow::Result<()> {
 /// The configuration that all begin with: that of `--config`, else the defaults.
 fn base_config(context: &Context, options: &Testnet) -> anyhow::Result<Config> {
     let log_level = context.overrides.flags.get("log_level");
-    let mut config = match &options.config {
-        None => Config::new(Path::new("")),
-        Some(path) => read_config(path)?,
+    let mut config = match options.config.as_str() {
+        "" => Config::new(Path::new("")),
+        path => read_config(Path::new(path))?,
     };
     if let Some(flag) = log_level {
         config.base.log_level.clone_from(&flag.value);
@@ -89,7 +85,7 @@ fn base_config(context: &Context, options: &Testnet) -> anyhow::Result<Config> {
     Ok(config)
 }
 
-fn read_config(path: &PathBuf) -> anyhow::Result<Config> {
+fn read_config(path: &Path) -> anyhow::Result<Config> {
     let text = fs::read_to_string(path)
         .with_context(|| format!("--config {} cannot be read", path.display()))?;
     let reading = config::read(Path::new(""), path, &text, &Overrides::default());
@@ -119,10 +115,11 @@ fn host(options: &Testnet, index: u32) -> anyhow::Result<String> {
     if let Some(name) = options.hostname.get(index as usize) {
         return Ok(name.clone());
     }
-    let Some(start) = &options.starting_ip_address else {
+    let start = &options.starting_ip_address;
+    if start.is_empty() {
         let (prefix, suffix) = (&options.hostname_prefix, &options.hostname_suffix);
         return Ok(format!("{prefix}{index}{suffix}"));
-    };
+    }
     let first: Ipv4Addr = start
         .parse()
         .ok()
@@ -146,7 +143,7 @@ fn persistent_peers(homes: &[Config], hosts: &[String], port: u16) -> anyhow::Re
 
 fn moniker(options: &Testnet, host: &str) -> String {
     let random = options.random_monikers
-        || (options.starting_ip_address.is_some() && options.hostname.is_empty());
+        || (!options.starting_ip_address.is_empty() && options.hostname.is_empty());
     if random {
         format!("{:016X}", rand::random::<u64>())
     } else {

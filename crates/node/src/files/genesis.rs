@@ -58,7 +58,14 @@ pub fn new_genesis(
 pub fn genesis_json(genesis: &Genesis) -> String {
     genesis
         .to_json()
-        .expect("a genesis without the application's JSON has a JSON form")
+        .expect("the application's state was read as JSON")
+}
+
+/// What tells this genesis from others, whatever spaces and line ends its file has: SHA-256 of its
+/// canonical, compact JSON.
+#[must_use]
+pub fn genesis_id(genesis: &Genesis) -> [u8; 32] {
+    sha256(perihelion_types::json::compact(&genesis_json(genesis)).as_bytes())
 }
 
 /// Letters and digits chosen at random.

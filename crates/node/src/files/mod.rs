@@ -12,7 +12,7 @@ use std::{
 };
 
 pub use atomic::{create_folder, write_atomically};
-pub use genesis::{genesis_json, load_genesis, new_genesis, random_text};
+pub use genesis::{genesis_id, genesis_json, load_genesis, new_genesis, random_text};
 pub use node_key::{generate_node_key, load_node_key, node_key_json};
 use thiserror::Error;
 pub use validator::{SignState, ValidatorKey};

@@ -1,4 +1,12 @@
 //! The configuration and the binary, against what CometBFT makes and prints.
 #![allow(clippy::unwrap_used, missing_docs)]
 
+mod bad_input;
+mod beside_cometbft;
+mod binary;
+mod changed_bytes;
+mod command_vectors;
 mod config_vectors;
+mod file_vectors;
+mod homes;
+mod status;

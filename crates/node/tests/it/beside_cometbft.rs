@@ -1,0 +1,118 @@
+//! Beside a real CometBFT, where the variable `COMETBFT` names its binary: the same home gives the
+//! same output, and each starts on what the other made.
+
+use std::{
+    ffi::OsString,
+    fs,
+    io::{BufRead as _, BufReader},
+    process::{Command, Stdio},
+};
+
+use perihelion_node::{
+    config::{Config, Overrides},
+    prepare,
+};
+
+use crate::binary::{Home, perihelion, succeed};
+
+fn cometbft(binary: &OsString, arguments: &[&str]) -> Command {
+    let mut command = Command::new(binary);
+    command
+        .args(arguments)
+        .env_clear()
+        .env("HOME", "/nonexistent");
+    command
+}
+
+/// Form of a JSON text: every scalar by its kind and, of texts, length.
+fn form(value: &serde_json::Value) -> serde_json::Value {
+    match value {
+        serde_json::Value::Object(map) => map
+            .iter()
+            .map(|(name, value)| (name.clone(), form(value)))
+            .collect(),
+        serde_json::Value::String(text) if text.len() > 30 => text.len().into(),
+        other => other.clone(),
+    }
+}
+
+#[test]
+fn each_reads_what_the_other_made_and_prints_the_same() {
+    let Some(binary) = std::env::var_os("COMETBFT") else {
+        return;
+    };
+    let ours = Home::new();
+    let folder = tempfile::tempdir().unwrap();
+    let theirs = folder.path().join("home");
+    let made = cometbft(&binary, &["init", "--home", theirs.to_str().unwrap()])
+        .output()
+        .unwrap();
+    assert!(made.status.success(), "{made:?}");
+    for home in [ours.text(), theirs.to_str().unwrap()] {
+        for command in [
+            "show-node-id",
+            "show_node_id",
+            "show-validator",
+            "show_validator",
+        ] {
+            let arguments = [command, "--home", home];
+            let expected = cometbft(&binary, &arguments).output().unwrap();
+            assert!(expected.status.success(), "{expected:?}");
+            let found = perihelion(&arguments).output().unwrap();
+            assert_eq!(
+                (found.status.code(), found.stdout, found.stderr),
+                (expected.status.code(), expected.stdout, expected.stderr),
+                "{arguments:?}"
+            );
+        }
+    }
+    let home = theirs.to_str().unwrap();
+    let generated = |text: &[u8]| form(&serde_json::from_slice(text).unwrap());
+    let expected = cometbft(&binary, &["gen-validator", "--home", home])
+        .output()
+        .unwrap();
+    let found = succeed(&["gen-validator"]);
+    assert_eq!(found.lines().count(), 1);
+    assert_eq!(generated(found.as_bytes()), generated(&expected.stdout));
+    fs::remove_file(theirs.join("config/node_key.json")).unwrap();
+    let id = succeed(&["gen-node-key", "--home", home]);
+    let expected = cometbft(&binary, &["show-node-id", "--home", home])
+        .output()
+        .unwrap();
+    assert_eq!(id.as_bytes(), expected.stdout);
+
+    succeed(&["config", "check", "--home", home]);
+    let (mut config, warnings) = Config::load(&theirs, &Overrides::default()).unwrap();
+    assert_eq!(warnings, []);
+    config.base.proxy_app = "kvstore".to_owned();
+    config.p2p.laddr = "tcp://127.0.0.1:0".to_owned();
+    config.rpc.laddr = "tcp://127.0.0.1:0".to_owned();
+    prepare::prepare(config, None).unwrap();
+}
+
+#[test]
+fn cometbft_starts_on_our_home() {
+    let Some(binary) = std::env::var_os("COMETBFT") else {
+        return;
+    };
+    let ours = Home::new();
+    let mut child = cometbft(&binary, &["start", "--home", ours.text()])
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .unwrap();
+    let lines = BufReader::new(child.stdout.take().unwrap()).lines();
+    let mut said = Vec::new();
+    let started = lines.map_while(Result::ok).any(|line| {
+        let started = line.contains("Started node");
+        said.push(line);
+        started
+    });
+    child.kill().unwrap();
+    let output = child.wait_with_output().unwrap();
+    assert!(
+        started,
+        "{said:#?} {}",
+        String::from_utf8_lossy(&output.stderr)
+    );
+}

@@ -1,0 +1,87 @@
+//! `status` against a server that answers as a node does.
+
+use std::{
+    io::{BufRead as _, BufReader, Write as _},
+    net::TcpListener,
+    thread,
+};
+
+use crate::binary::{error_of, perihelion, succeed};
+
+/// Answers `requests` requests, with the body that `answer` gives for a path, 404 without one.
+fn serve(requests: usize, answer: fn(&str) -> Option<&'static str>) -> String {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = listener.local_addr().unwrap().to_string();
+    thread::spawn(move || {
+        for _ in 0..requests {
+            let (mut stream, _) = listener.accept().unwrap();
+            let mut lines = BufReader::new(stream.try_clone().unwrap()).lines();
+            let first = lines.next().unwrap().unwrap();
+            let path = first.split(' ').nth(1).unwrap().to_owned();
+            while lines.next().is_some_and(|line| !line.unwrap().is_empty()) {}
+            let (status, body) =
+                answer(&path).map_or(("404 Not Found", ""), |body| ("200 OK", body));
+            write!(
+                stream,
+                "HTTP/1.1 {status}\r\nContent-Length: {}\r\nConnection: close\r\n\r\n{body}",
+                body.len()
+            )
+            .unwrap();
+        }
+    });
+    address
+}
+
+#[test]
+fn a_node_with_its_sync_status() {
+    let address = serve(1, |path| {
+        assert_eq!(path, "/sync_status");
+        Some(
+            r#"{"jsonrpc":"2.0","id":-1,"result":{"mode":"block_sync","height":"500","start_height":"1",
+            "target_height":"1000","blocks_per_second":25.04,"bytes_per_second":2500000,
+            "remaining_time":"20000000000","peers":[{}],"limiting_stage":"network"}}"#,
+        )
+    });
+    assert_eq!(
+        succeed(&["status", "--rpc", &address, "--home", "/nonexistent"]),
+        "block_sync 500/1000 50.00% 25.0 blocks/s 2.5 MB/s ETA 20s 1 peer, limited by network\n"
+    );
+}
+
+#[test]
+fn a_node_without_it() {
+    let address = serve(3, |path| match path {
+        "/status" => Some(
+            r#"{"jsonrpc":"2.0","id":-1,"result":{"sync_info":{"latest_block_height":"12","catching_up":false}}}"#,
+        ),
+        "/net_info" => Some(r#"{"jsonrpc":"2.0","id":-1,"result":{"n_peers":"2"}}"#),
+        _ => None,
+    });
+    assert_eq!(
+        succeed(&[
+            "status",
+            "--rpc",
+            &format!("tcp://{address}"),
+            "--home",
+            "/nonexistent"
+        ]),
+        "consensus 12/12 100.00% 0.0 blocks/s 0.0 MB/s 2 peers\n"
+    );
+}
+
+#[test]
+fn no_node_and_no_node_at_all() {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = listener.local_addr().unwrap().to_string();
+    drop(listener);
+    let output = perihelion(&["status", "--rpc", &address]).output().unwrap();
+    let error = error_of(&output);
+    assert!(
+        error.contains(&address) && error.contains("start one"),
+        "{error}"
+    );
+
+    let address = serve(2, |_| Some("hello"));
+    let output = perihelion(&["status", "--rpc", &address]).output().unwrap();
+    assert!(error_of(&output).contains("not as a node does"));
+}
