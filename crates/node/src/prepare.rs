@@ -40,16 +40,6 @@ pub enum PrepareError {
         /// The hash of the file.
         found: String,
     },
-    /// The data are of another chain.
-    #[error("{} is the genesis of {chain_id:?}, and the data in {} began with another one: put the right genesis back, or remove the data with `perihelion reset-state`", path.display(), data.display())]
-    OtherGenesis {
-        /// The genesis file.
-        path: PathBuf,
-        /// Its chain.
-        chain_id: String,
-        /// The data folder.
-        data: PathBuf,
-    },
     /// A folder cannot be used.
     #[error("the folder {} cannot be {verb}: {source}: let the user who runs the node own it", path.display())]
     Folder {
@@ -100,7 +90,7 @@ pub struct Prepared {
     pub config: Config,
     /// The genesis.
     pub genesis: Genesis,
-    /// What tells the genesis from others: see [`genesis_id`].
+    /// What tells the genesis from others, for the store to be bound to: see [`genesis_id`].
     pub genesis_id: [u8; 32],
     /// The key of the node's identity: ed25519.
     pub node_key: PrivateKey,
@@ -158,24 +148,6 @@ pub fn prepare(config: Config, genesis_hash: Option<[u8; 32]>) -> Result<Prepare
         rpc_listener,
         foreign_data,
     })
-}
-
-impl Prepared {
-    /// Whether the data in the home, which began with the genesis of the id `stored`, are of this
-    /// chain; `None` stands for no data yet.
-    ///
-    /// # Errors
-    /// When they are of another one.
-    pub fn check_stored_genesis(&self, stored: Option<[u8; 32]>) -> Result<(), PrepareError> {
-        match stored {
-            Some(stored) if stored != self.genesis_id => Err(PrepareError::OtherGenesis {
-                path: self.config.genesis_file(),
-                chain_id: self.genesis.chain_id.clone(),
-                data: self.config.data_dir(),
-            }),
-            _ => Ok(()),
-        }
-    }
 }
 
 /// The settings of CometBFT that this version does not offer.

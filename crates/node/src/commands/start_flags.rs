@@ -17,7 +17,11 @@ pub(super) struct StartFlags {
     #[arg(long = "genesis_hash", value_name = "HASH", value_parser = sha256_text)]
     pub(super) genesis_hash: Option<Hash>,
     /// Blocks that are searched for own votes before joining consensus
-    #[arg(long = "consensus.double_sign_check_height", value_name = "NUMBER", allow_negative_numbers = true)]
+    #[arg(
+        long = "consensus.double_sign_check_height",
+        value_name = "NUMBER",
+        allow_negative_numbers = true
+    )]
     double_sign_check_height: Option<String>,
     /// Address of the application, or kvstore, persistent_kvstore or noop
     #[arg(long = "proxy_app", value_name = "ADDR")]
