@@ -1,1 +1,17 @@
-//! The block pool: owns a schedule, certifies runs on worker threads, applies blocks in order.
+//! The block pool: owns a schedule, has runs certified on worker threads, applies blocks in order.
+//!
+//! [`pool_routine`] is the shell around `perihelion-schedule`'s pure core. It takes what peers and
+//! workers report, feeds it to the [`Schedule`](perihelion_schedule::Schedule), and carries out the
+//! effects that the schedule yields: requests go to the reactor, runs to the workers, certified
+//! blocks to the thread that owns the executor.
+
+mod applier;
+mod config;
+mod input;
+mod routine;
+mod translate;
+mod workers;
+
+pub use config::{PoolConfig, VerifyMode};
+pub use input::{Command, Hold, PoolInput};
+pub use routine::{PoolError, PoolExit, PoolHandle, pool_routine, start};

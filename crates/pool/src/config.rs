@@ -1,0 +1,32 @@
+use std::num::NonZero;
+
+/// Which commits are verified.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum VerifyMode {
+    /// One commit a run of linked blocks; see the book's page on pinning.
+    #[default]
+    Pinned,
+    /// Every commit, in batches over many of them, ahead of the application.
+    Every,
+}
+
+/// How a pool works.
+#[derive(Debug, Clone)]
+pub struct PoolConfig {
+    /// Which commits are verified.
+    pub verify: VerifyMode,
+    /// Threads for decoding and verifying. More than cores only adds switching.
+    pub workers: NonZero<usize>,
+    /// Bounds and times of the scheduler.
+    pub schedule: perihelion_schedule::Config,
+}
+
+impl Default for PoolConfig {
+    fn default() -> Self {
+        Self {
+            verify: VerifyMode::default(),
+            workers: std::thread::available_parallelism().unwrap_or(NonZero::<usize>::MIN),
+            schedule: perihelion_schedule::Config::default(),
+        }
+    }
+}

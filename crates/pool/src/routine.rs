@@ -1,0 +1,506 @@
+//! The pool routine: one task, one owner of the schedule.
+
+use std::{
+    collections::{BTreeMap, VecDeque},
+    sync::Arc,
+    time::{Duration, Instant},
+};
+
+use perihelion_certify::{CertifiedBlock, RunVerdict};
+use perihelion_schedule::{
+    BodyFault, Effect, Fault, Progress, Reception, RunId, RunRequest, Schedule, StallReason,
+    Verdict,
+};
+use perihelion_state::{ApplyError, Executor};
+use perihelion_types::{Height, ValidatorSet};
+use thiserror::Error;
+use tokio::{
+    sync::{mpsc, watch},
+    task::JoinHandle,
+    time::{Instant as TokioInstant, sleep_until},
+};
+use tokio_util::sync::CancellationToken;
+use tracing::{debug, info, warn};
+
+use crate::{
+    Command, PoolConfig, PoolInput, VerifyMode,
+    applier::{Applier, Report},
+    translate,
+    workers::{DECODE_BATCH_BYTES, Decoded, Done, Encoded, Job, Workers},
+};
+
+/// Inputs that may wait for the routine. It takes them in batches; the reactor waits beyond it,
+/// which holds back reading from peers.
+const INPUTS: usize = 1024;
+
+/// Commands that may wait for the reactor; the routine keeps what does not fit, at most what the
+/// schedule's window allows.
+const COMMANDS: usize = 1024;
+
+/// Inputs of one kind that are handled before the next kind gets its turn.
+const BATCH: usize = 256;
+
+/// How often progress is published at the most: a status is read a few times a second.
+const PROGRESS_INTERVAL: Duration = Duration::from_millis(200);
+
+/// Why the pool stopped for good. Nobody is to blame but this node, its application or its disk.
+#[derive(Debug, Error)]
+pub enum PoolError {
+    /// A block could not be applied.
+    #[error("block {height} could not be applied: {error}")]
+    Apply {
+        /// Its height.
+        height: Height,
+        /// What happened.
+        #[source]
+        error: Box<ApplyError>,
+    },
+    /// The schedule found a contradiction that no peer can solve.
+    #[error("blocksync has halted: {0}")]
+    Halted(StallReason),
+    /// With every commit verified: a final block holds a commit that does not.
+    #[error("final block {height} holds an invalid last commit: {error}")]
+    InvalidFinalCommit {
+        /// The block's height.
+        height: Height,
+        /// What is wrong with the commit.
+        error: perihelion_certify::CommitError,
+    },
+    /// A thread of the pool ended.
+    #[error("the {0} thread has ended unexpectedly")]
+    ThreadEnded(&'static str),
+    /// No thread could be started.
+    #[error("a thread could not be started: {0}")]
+    Start(#[from] std::io::Error),
+}
+
+/// What a stopped pool gives back.
+pub struct PoolExit {
+    /// The executor, with the state after the last applied block; `None` when its thread panicked.
+    pub executor: Option<Executor>,
+    /// Why it stopped, unless it was asked to.
+    pub error: Option<PoolError>,
+}
+
+/// The way to a running pool.
+pub struct PoolHandle {
+    /// Where the reactor tells what peers say.
+    pub inputs: mpsc::Sender<PoolInput>,
+    /// What the reactor is to do.
+    pub commands: mpsc::Receiver<Command>,
+    /// How far the node is.
+    pub progress: watch::Receiver<Progress>,
+    /// The task.
+    pub task: JoinHandle<PoolExit>,
+}
+
+/// Starts a pool's threads and its task.
+///
+/// # Errors
+/// When a thread cannot be started; the executor is lost then, and the node cannot go on.
+pub fn start(
+    config: &PoolConfig,
+    executor: Executor,
+    schedule: Schedule,
+    stop: CancellationToken,
+) -> Result<PoolHandle, PoolError> {
+    let (inputs, input_receiver) = mpsc::channel(INPUTS);
+    let (command_sender, commands) = mpsc::channel(COMMANDS);
+    let (progress_sender, progress) = watch::channel(schedule.progress(Instant::now()));
+    let chain_id: Arc<str> = executor.state().chain_id.as_str().into();
+    let (workers, done) = Workers::start(config.workers, config.verify)?;
+    let (applier, reports) = Applier::start(executor)?;
+    let pool = Pool {
+        schedule,
+        workers,
+        applier,
+        chain_id,
+        verify: config.verify,
+        certified: BTreeMap::new(),
+        sets: VecDeque::new(),
+        jobs: VecDeque::new(),
+        to_decode: Vec::new(),
+        to_decode_bytes: 0,
+        commands: VecDeque::new(),
+        command_sender,
+        progress: progress_sender,
+        published: Instant::now(),
+        failed: None,
+    };
+    let task = tokio::spawn(pool_routine(pool, input_receiver, done, reports, stop));
+    Ok(PoolHandle { inputs, commands, progress, task })
+}
+
+/// The state of the routine.
+pub struct Pool {
+    schedule: Schedule,
+    workers: Workers,
+    applier: Applier,
+    chain_id: Arc<str>,
+    verify: VerifyMode,
+    /// Certified and not yet handed to the executor, by height, with the run that certified them.
+    certified: BTreeMap<Height, (RunId, CertifiedBlock)>,
+    /// Validator sets that our own state knows, the newest last: for `VerifyMode::Every`.
+    sets: VecDeque<Arc<ValidatorSet>>,
+    /// Jobs that found the workers' queue full.
+    jobs: VecDeque<Job>,
+    /// Blocks that wait to fill a decoding job.
+    to_decode: Vec<Encoded>,
+    to_decode_bytes: usize,
+    /// Commands that found the reactor's queue full.
+    commands: VecDeque<Command>,
+    command_sender: mpsc::Sender<Command>,
+    progress: watch::Sender<Progress>,
+    published: Instant,
+    failed: Option<PoolError>,
+}
+
+/// Validator sets that are kept for verifying every commit ahead of the application. A set that is
+/// not among them is verified when its block is applied.
+const KNOWN_SETS: usize = 8;
+
+/// Takes what peers, workers and the executor report, in batches, feeds the schedule and carries out
+/// its effects; ends when asked to, when the reactor is gone, or when the node must halt.
+pub async fn pool_routine(
+    mut pool: Pool,
+    mut inputs: mpsc::Receiver<PoolInput>,
+    mut done: mpsc::Receiver<Done>,
+    mut reports: mpsc::Receiver<Report>,
+    stop: CancellationToken,
+) -> PoolExit {
+    let (mut report_batch, mut done_batch, mut input_batch) = (Vec::new(), Vec::new(), Vec::new());
+    loop {
+        pool.carry_out_effects();
+        pool.publish_progress();
+        if pool.failed.is_some() {
+            break;
+        }
+        let deadline = pool.next_wake_up();
+        // What was applied frees memory, what was certified feeds the executor, what comes in can
+        // wait the longest: in this order, each in bounded batches.
+        tokio::select! {
+            biased;
+            () = stop.cancelled() => break,
+            count = reports.recv_many(&mut report_batch, BATCH) => {
+                if count == 0 {
+                    pool.failed = Some(PoolError::ThreadEnded("apply"));
+                }
+                report_batch.drain(..).for_each(|report| pool.take_report(report));
+            }
+            count = done.recv_many(&mut done_batch, BATCH) => {
+                if count == 0 {
+                    pool.failed = Some(PoolError::ThreadEnded("verify"));
+                }
+                done_batch.drain(..).for_each(|result| pool.take_result(result));
+            }
+            permit = pool.command_sender.clone().reserve_owned(), if !pool.commands.is_empty() => {
+                match (permit, pool.commands.pop_front()) {
+                    (Ok(permit), Some(command)) => { permit.send(command); }
+                    _ => break,
+                }
+            }
+            count = inputs.recv_many(&mut input_batch, BATCH), if pool.jobs.is_empty() => {
+                if count == 0 {
+                    break;
+                }
+                input_batch.drain(..).for_each(|input| pool.take_input(input));
+                pool.flush_decoding();
+            }
+            () = sleep_until(deadline) => {
+                pool.schedule.handle_deadline(Instant::now());
+            }
+        }
+    }
+    pool.stop().await
+}
+
+impl Pool {
+    fn next_wake_up(&self) -> TokioInstant {
+        let publish = self.published + PROGRESS_INTERVAL;
+        let wake = self.schedule.poll_deadline().map_or(publish, |deadline| deadline.min(publish));
+        TokioInstant::from_std(wake)
+    }
+
+    async fn stop(self) -> PoolExit {
+        let Self { applier, failed, .. } = self;
+        let executor = tokio::task::spawn_blocking(move || applier.stop()).await;
+        PoolExit { executor: executor.ok().and_then(Result::ok), error: failed }
+    }
+
+    fn publish_progress(&mut self) {
+        let now = Instant::now();
+        if now >= self.published + PROGRESS_INTERVAL || self.failed.is_some() {
+            self.published = now;
+            self.progress.send_replace(self.schedule.progress(now));
+        }
+    }
+
+    // Inputs.
+
+    fn take_input(&mut self, input: PoolInput) {
+        let now = Instant::now();
+        match input {
+            PoolInput::PeerAdded { peer, persistent } => {
+                self.schedule.handle_peer_added(now, peer, persistent);
+            }
+            PoolInput::PeerRemoved { peer } => self.schedule.handle_peer_removed(now, peer),
+            PoolInput::Status { peer, range } => self.schedule.handle_status(now, peer, range),
+            PoolInput::NoBlock { peer, height } => {
+                self.schedule.handle_no_block(now, peer, height);
+            }
+            PoolInput::Block { peer, block, extended_commit, hold } => {
+                self.to_decode_bytes += block.len();
+                self.to_decode.push(Encoded { peer, block, extended_commit, hold });
+                if self.to_decode_bytes >= DECODE_BATCH_BYTES {
+                    self.flush_decoding();
+                }
+            }
+        }
+    }
+
+    fn flush_decoding(&mut self) {
+        if !self.to_decode.is_empty() {
+            self.to_decode_bytes = 0;
+            let blocks = std::mem::take(&mut self.to_decode);
+            self.submit(Job::Decode(blocks));
+        }
+    }
+
+    fn submit(&mut self, job: Job) {
+        if let Err(job) = self.workers.try_submit(job) {
+            self.jobs.push_back(job);
+        }
+    }
+
+    /// Hands over the jobs that found no room, as far as there is room now.
+    fn resubmit(&mut self) {
+        for _ in 0..self.jobs.len() {
+            let Some(job) = self.jobs.pop_front() else { return };
+            if let Err(job) = self.workers.try_submit(job) {
+                self.jobs.push_back(job);
+            }
+        }
+    }
+
+    // Results of the workers.
+
+    fn take_result(&mut self, done: Done) {
+        match done {
+            Done::Decoded(blocks) => blocks.into_iter().for_each(|block| self.take_block(block)),
+            Done::Certified { id, verdict, signatures } => {
+                self.schedule.count_signatures(signatures.verified, signatures.total);
+                self.take_verdict(id, verdict);
+            }
+            Done::Probed { id, verdict } => {
+                let verdict = match verdict {
+                    Ok(signatures) => {
+                        self.schedule.count_signatures(signatures.verified, signatures.total);
+                        Verdict::Vouched
+                    }
+                    Err(error) => Verdict::Suspect { fault: translate::commit_error(&error) },
+                };
+                self.schedule.handle_verdict(Instant::now(), id, verdict);
+            }
+            Done::Extended { height, from, result } => {
+                let good = result.is_ok();
+                match result {
+                    Ok(block) => {
+                        if let Some((_, kept)) = self.certified.get_mut(&height) {
+                            *kept = block;
+                        }
+                    }
+                    Err(error) => {
+                        debug!(%height, peer = %from, %error, "extended commit discarded");
+                    }
+                }
+                self.schedule.handle_extended_commit_verdict(Instant::now(), height, from, good);
+            }
+        }
+        self.resubmit();
+    }
+
+    fn take_block(&mut self, decoded: Decoded) {
+        let Decoded { peer, bytes, result } = decoded;
+        let now = Instant::now();
+        match result {
+            Ok(block) => {
+                let height = block.height();
+                match self.schedule.handle_block(now, peer, block, bytes) {
+                    Reception::Wanted | Reception::Late | Reception::Refused => {}
+                    Reception::Unsolicited => debug!(%peer, %height, "block was never asked for"),
+                }
+            }
+            Err(refused) => {
+                let fault = translate::body_fault(&refused.error);
+                debug!(%peer, height = ?refused.height, error = %refused.error, "block refused");
+                match refused.height {
+                    Some(height) => self.schedule.handle_bad_block(now, peer, height, fault),
+                    None => self.push_command(Command::Punish {
+                        peer,
+                        fault: Fault::Body {
+                            height: Height::ZERO,
+                            fault: BodyFault::Undecodable,
+                        },
+                        ban: true,
+                    }),
+                }
+            }
+        }
+    }
+
+    fn take_verdict(&mut self, id: RunId, verdict: RunVerdict) {
+        let verdict = match verdict {
+            RunVerdict::Certified { blocks, .. } => {
+                let Some(last) = blocks.last() else { return };
+                let to = last.height();
+                for block in blocks {
+                    self.certified.insert(block.height(), (id, block));
+                }
+                Verdict::Pinned { to }
+            }
+            RunVerdict::Drifted => Verdict::Drifted,
+            RunVerdict::Suspect { fault } => {
+                Verdict::Suspect { fault: translate::commit_fault(&fault) }
+            }
+            RunVerdict::Unfitting { fault } => {
+                info!(%fault, "the first block offered does not fit our genesis");
+                Verdict::Suspect { fault: translate::unfitting(&fault) }
+            }
+            RunVerdict::Broken { fault } => {
+                // The schedule links blocks before it asks; halving leads to the pair at fault.
+                warn!(%fault, run = id.get(), "a run that does not link was given to certification");
+                Verdict::Drifted
+            }
+            RunVerdict::LocalFault { fault } => translate::local_fault(&fault),
+            RunVerdict::InvalidFinalCommit { height, error } => {
+                self.failed = Some(PoolError::InvalidFinalCommit { height, error });
+                return;
+            }
+        };
+        self.schedule.handle_verdict(Instant::now(), id, verdict);
+    }
+
+    // Reports of the executor.
+
+    fn take_report(&mut self, report: Report) {
+        let now = Instant::now();
+        match report {
+            Report::Applied(applied) => {
+                self.remember(&applied.next_validators);
+                self.schedule.handle_applied(
+                    now,
+                    applied.height,
+                    &applied.validators,
+                    &applied.next_validators,
+                    applied.extensions_next,
+                );
+            }
+            Report::Failed { height, error } => {
+                self.schedule.handle_apply_failed(now, height);
+                self.failed = Some(PoolError::Apply { height, error });
+            }
+        }
+    }
+
+    fn remember(&mut self, set: &Arc<ValidatorSet>) {
+        if self.verify == VerifyMode::Every
+            && self.sets.back().is_none_or(|last| last.hash() != set.hash())
+        {
+            self.sets.push_back(Arc::clone(set));
+            if self.sets.len() > KNOWN_SETS {
+                self.sets.pop_front();
+            }
+        }
+    }
+
+    // Effects of the schedule.
+
+    fn carry_out_effects(&mut self) {
+        while self.failed.is_none()
+            && let Some(effect) = self.schedule.poll_effect()
+        {
+            self.carry_out(effect);
+        }
+    }
+
+    fn carry_out(&mut self, effect: Effect) {
+        match effect {
+            Effect::Request { peer, height } => {
+                self.push_command(Command::Request { peer, height });
+            }
+            Effect::AskStatus { peer } => self.push_command(Command::AskStatus { peer }),
+            Effect::Punish { peer, fault, ban } => {
+                self.push_command(Command::Punish { peer, fault, ban });
+            }
+            Effect::Certify(request) => self.certify(request),
+            Effect::Probe(request) => {
+                let chain_id = Arc::clone(&self.chain_id);
+                self.submit(Job::Probe { request, chain_id });
+            }
+            Effect::Cancel { run } => self.certified.retain(|_, (id, _)| *id != run),
+            Effect::VerifyExtended { height, from, block, set } => {
+                let copy = self
+                    .certified
+                    .get(&height)
+                    .and_then(|(_, certified)| certified.with_extended_commit_of(block));
+                match copy {
+                    Some(block) => {
+                        let chain_id = Arc::clone(&self.chain_id);
+                        self.submit(Job::Extended { height, from, block, set, chain_id });
+                    }
+                    None => self.schedule.handle_extended_commit_verdict(
+                        Instant::now(),
+                        height,
+                        from,
+                        false,
+                    ),
+                }
+            }
+            Effect::Apply { height, .. } => self.apply(height),
+            Effect::CaughtUp { height } => info!(%height, "caught up"),
+            Effect::Stalled { reason } => warn!(%reason, "no progress"),
+            Effect::Halt { reason } => {
+                if self.failed.is_none() {
+                    self.failed = Some(PoolError::Halted(reason));
+                }
+            }
+        }
+    }
+
+    fn certify(&mut self, request: RunRequest) {
+        let run = perihelion_certify::Run {
+            chain_id: Arc::clone(&self.chain_id),
+            anchor: perihelion_certify::Anchor {
+                height: request.anchor.height,
+                set: request.anchor.set,
+                next: request.anchor.next,
+                confirmed: request.anchor.confirmed,
+            },
+            previous: request.previous,
+            blocks: request.blocks,
+            closing: request.closing,
+        };
+        let known = self.sets.iter().cloned().collect();
+        self.submit(Job::Certify { id: request.id, run, known });
+    }
+
+    fn apply(&mut self, height: Height) {
+        let handed_over = self
+            .certified
+            .remove(&height)
+            .is_some_and(|(_, block)| self.applier.apply(block));
+        if !handed_over {
+            self.failed = Some(PoolError::ThreadEnded("apply"));
+        }
+    }
+
+    fn push_command(&mut self, command: Command) {
+        if !self.commands.is_empty() {
+            self.commands.push_back(command);
+            return;
+        }
+        if let Err(error) = self.command_sender.try_send(command) {
+            self.commands.push_back(error.into_inner());
+        }
+    }
+}

@@ -1,0 +1,186 @@
+//! Worker threads: whatever is heavy and needs nothing but its input.
+//!
+//! The threads take jobs from two bounded queues, certification before decoding, since certified
+//! blocks are what the executor waits for. Results go back through one bounded channel; a worker
+//! that finds it full waits, which is how a busy pool slows its workers down.
+
+use std::{
+    num::NonZero,
+    sync::Arc,
+    thread::{self, JoinHandle},
+};
+
+use bytes::Bytes;
+use crossbeam_channel::{Receiver, Sender, TrySendError, bounded, select_biased};
+use perihelion_certify::{
+    CertifiedBlock, CommitError, CommitVerification, Run, RunVerdict, SignatureCount,
+    certify_every, certify_run,
+};
+use perihelion_schedule::{ProbeRequest, RunId};
+use perihelion_types::{DecodeError, FetchedBlock, Hash, Height, PeerId, ValidatorSet};
+use tokio::sync::mpsc;
+
+use crate::{Hold, VerifyMode};
+
+/// Jobs that may wait in each queue. The pool keeps what does not fit; more would only add delay
+/// between its decisions and their execution.
+const QUEUE: usize = 64;
+
+/// Results that may wait for the pool. It takes them in batches; fewer would stop workers early.
+const RESULTS: usize = 256;
+
+/// Bytes of blocks in one decoding job at most: small blocks are handed over in batches, so that a
+/// hand-over costs less than the work.
+pub(crate) const DECODE_BATCH_BYTES: usize = 64 << 10;
+
+/// A block as it came from a peer.
+#[derive(Debug)]
+pub(crate) struct Encoded {
+    pub(crate) peer: PeerId,
+    pub(crate) block: Bytes,
+    pub(crate) extended_commit: Option<Bytes>,
+    pub(crate) hold: Option<Hold>,
+}
+
+/// What a worker can do.
+#[derive(Debug)]
+pub(crate) enum Job {
+    Decode(Vec<Encoded>),
+    Certify { id: RunId, run: Run, known: Vec<Arc<ValidatorSet>> },
+    Probe { request: ProbeRequest, chain_id: Arc<str> },
+    Extended { height: Height, from: PeerId, block: CertifiedBlock, set: Arc<ValidatorSet>, chain_id: Arc<str> },
+}
+
+/// What came of it.
+#[derive(Debug)]
+pub(crate) enum Done {
+    Decoded(Vec<Decoded>),
+    Certified { id: RunId, verdict: RunVerdict, signatures: SignatureCount },
+    Probed { id: RunId, verdict: Result<SignatureCount, CommitError> },
+    Extended { height: Height, from: PeerId, result: Result<CertifiedBlock, CommitError> },
+}
+
+/// A block after decoding.
+#[derive(Debug)]
+pub(crate) struct Decoded {
+    pub(crate) peer: PeerId,
+    /// Bytes on the wire.
+    pub(crate) bytes: usize,
+    pub(crate) result: Result<Arc<FetchedBlock>, Refused>,
+}
+
+/// A block that did not decode.
+#[derive(Debug)]
+pub(crate) struct Refused {
+    /// The height that its header names, as far as it can be read.
+    pub(crate) height: Option<Height>,
+    pub(crate) error: DecodeError,
+}
+
+/// The threads and the way to them. Dropping it ends the threads once their jobs are done.
+pub(crate) struct Workers {
+    urgent: Sender<Job>,
+    ordinary: Sender<Job>,
+    _threads: Vec<JoinHandle<()>>,
+}
+
+impl Workers {
+    /// Starts `count` threads.
+    ///
+    /// # Errors
+    /// When the operating system grants no thread.
+    pub(crate) fn start(
+        count: NonZero<usize>,
+        verify: VerifyMode,
+    ) -> std::io::Result<(Self, mpsc::Receiver<Done>)> {
+        let (urgent, urgent_jobs) = bounded(QUEUE);
+        let (ordinary, ordinary_jobs) = bounded(QUEUE);
+        let (results, receiver) = mpsc::channel(RESULTS);
+        let threads = (0..count.get())
+            .map(|index| {
+                let (urgent, ordinary) = (urgent_jobs.clone(), ordinary_jobs.clone());
+                let results = results.clone();
+                thread::Builder::new()
+                    .name(format!("verify-{index}"))
+                    .spawn(move || work(&urgent, &ordinary, &results, verify))
+            })
+            .collect::<Result<_, _>>()?;
+        Ok((Self { urgent, ordinary, _threads: threads }, receiver))
+    }
+
+    /// Hands a job over.
+    ///
+    /// # Errors
+    /// Gives the job back when its queue is full; a result will follow once there is room.
+    pub(crate) fn try_submit(&self, job: Job) -> Result<(), Job> {
+        let queue = if matches!(job, Job::Decode(_)) { &self.ordinary } else { &self.urgent };
+        queue.try_send(job).map_err(TrySendError::into_inner)
+    }
+}
+
+/// The life of one worker: until the pool is gone.
+fn work(
+    urgent: &Receiver<Job>,
+    ordinary: &Receiver<Job>,
+    results: &mpsc::Sender<Done>,
+    verify: VerifyMode,
+) {
+    loop {
+        let job = select_biased! {
+            recv(urgent) -> job => job,
+            recv(ordinary) -> job => job,
+        };
+        let Ok(job) = job else { return };
+        if results.blocking_send(perform(job, verify)).is_err() {
+            return;
+        }
+    }
+}
+
+fn perform(job: Job, verify: VerifyMode) -> Done {
+    match job {
+        Job::Decode(blocks) => Done::Decoded(blocks.into_iter().map(decode).collect()),
+        Job::Certify { id, run, known } => {
+            let (verdict, signatures) = match verify {
+                VerifyMode::Pinned => certify_run(&run),
+                VerifyMode::Every => certify_every(&run, &|hash: Hash| {
+                    known.iter().find(|set| set.hash() == hash).cloned()
+                }),
+            };
+            Done::Certified { id, verdict, signatures }
+        }
+        Job::Probe { request, chain_id } => {
+            Done::Probed { id: request.id, verdict: probe(&request, &chain_id) }
+        }
+        Job::Extended { height, from, mut block, set, chain_id } => {
+            let result = block.verify_extended_commit(&chain_id, &set).map(|()| block);
+            Done::Extended { height, from, result }
+        }
+    }
+}
+
+fn decode(encoded: Encoded) -> Decoded {
+    let Encoded { peer, block, extended_commit, hold } = encoded;
+    let bytes = block.len() + extended_commit.as_ref().map_or(0, Bytes::len);
+    let result = match FetchedBlock::decode(block.clone(), extended_commit) {
+        Ok(fetched) => Ok(Arc::new(match hold {
+            Some(hold) => fetched.with_hold(hold),
+            None => fetched,
+        })),
+        Err(error) => Err(Refused { height: perihelion_types::block::peek_height(&block), error }),
+    };
+    Decoded { peer, bytes, result }
+}
+
+/// Verifies the last commit of a block for the block id that it names itself.
+fn probe(request: &ProbeRequest, chain_id: &str) -> Result<SignatureCount, CommitError> {
+    let block = request.closing.block();
+    let commit = block.last_commit.as_ref().ok_or(CommitError::NoCommit)?;
+    let check = CommitVerification::new(chain_id, &request.set, commit);
+    let height = block.header.height.prev();
+    if request.in_full {
+        check.full(commit.block_id, height)
+    } else {
+        check.light(commit.block_id, height)
+    }
+}
