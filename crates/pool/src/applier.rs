@@ -9,10 +9,12 @@ use std::{
 };
 
 use crossbeam_channel::{Sender, bounded};
-use perihelion_certify::CertifiedBlock;
+use perihelion_certify::{CertifiedBlock, CommitError};
 use perihelion_state::{Applied, ApplyError, Executor};
-use perihelion_types::Height;
+use perihelion_types::{Height, State};
 use tokio::sync::mpsc;
+
+use crate::VerifyMode;
 
 /// Certified blocks that may wait for the executor. The schedule hands out fewer
 /// (`Config::applying`), so handing over never waits.
@@ -21,10 +23,20 @@ const QUEUE: usize = 1024;
 /// What the executor reports.
 #[derive(Debug)]
 pub(crate) enum Report {
-    /// A block is applied.
-    Applied(Box<Applied>),
+    /// A block is applied; the state after it.
+    Applied {
+        applied: Box<Applied>,
+        state: Arc<State>,
+    },
+    /// A block needs an extended commit by the parameters just before it, and came without.
+    ExtensionRequired { height: Height },
+    /// With every commit verified: the commit for a final block does not hold.
+    InvalidCommit { height: Height, error: CommitError },
     /// One could not be; nothing more is applied.
-    Failed { height: Height, error: Box<ApplyError> },
+    Failed {
+        height: Height,
+        error: Box<ApplyError>,
+    },
 }
 
 /// The way to the executor's thread.
@@ -39,7 +51,10 @@ impl Applier {
     ///
     /// # Errors
     /// When the operating system grants no thread.
-    pub(crate) fn start(mut executor: Executor) -> std::io::Result<(Self, mpsc::Receiver<Report>)> {
+    pub(crate) fn start(
+        mut executor: Executor,
+        verify: VerifyMode,
+    ) -> std::io::Result<(Self, mpsc::Receiver<Report>)> {
         let (blocks, jobs) = bounded::<CertifiedBlock>(QUEUE);
         let (reports, receiver) = mpsc::channel(QUEUE);
         let stop = Arc::new(AtomicBool::new(false));
@@ -49,20 +64,26 @@ impl Applier {
                 if stopped.load(Ordering::Relaxed) {
                     break;
                 }
-                let report = match executor.apply(&block) {
-                    Ok(applied) => Report::Applied(Box::new(applied)),
-                    Err(error) => {
-                        Report::Failed { height: block.height(), error: Box::new(error) }
-                    }
-                };
-                let failed = matches!(report, Report::Failed { .. });
+                // A block that had to wait is handed over again, and so are those above it.
+                if block.height() != executor.state().next_height() {
+                    continue;
+                }
+                let report = apply(&mut executor, block, verify);
+                let failed = matches!(report, Report::Failed { .. } | Report::InvalidCommit { .. });
                 if reports.blocking_send(report).is_err() || failed {
                     break;
                 }
             }
             executor
         })?;
-        Ok((Self { blocks, stop, thread }, receiver))
+        Ok((
+            Self {
+                blocks,
+                stop,
+                thread,
+            },
+            receiver,
+        ))
     }
 
     /// Hands over the next block; `false` when the thread has stopped.
@@ -75,5 +96,28 @@ impl Applier {
         self.stop.store(true, Ordering::Relaxed);
         drop(self.blocks);
         self.thread.join()
+    }
+}
+
+fn apply(executor: &mut Executor, mut block: CertifiedBlock, verify: VerifyMode) -> Report {
+    let height = block.height();
+    let state = executor.state_arc();
+    if state.consensus_params.vote_extensions_enabled(height) && block.extended_commit().is_none() {
+        return Report::ExtensionRequired { height };
+    }
+    if verify == VerifyMode::Every
+        && let Err(error) = block.verify_commit(&state.chain_id, &state.validators)
+    {
+        return Report::InvalidCommit { height, error };
+    }
+    match executor.apply(&block) {
+        Ok(applied) => Report::Applied {
+            applied: Box::new(applied),
+            state: executor.state_arc(),
+        },
+        Err(error) => Report::Failed {
+            height,
+            error: Box::new(error),
+        },
     }
 }

@@ -1,4 +1,6 @@
-use std::num::NonZero;
+use std::{collections::BTreeSet, num::NonZero};
+
+use perihelion_types::{Address, PeerId};
 
 /// Which commits are verified.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -19,6 +21,11 @@ pub struct PoolConfig {
     pub workers: NonZero<usize>,
     /// Bounds and times of the scheduler.
     pub schedule: perihelion_schedule::Config,
+    /// Configured peers: the node is not caught up before they told their status or missed their
+    /// dial deadline.
+    pub persistent: BTreeSet<PeerId>,
+    /// The address of our validator key.
+    pub own_address: Option<Address>,
 }
 
 impl Default for PoolConfig {
@@ -27,6 +34,8 @@ impl Default for PoolConfig {
             verify: VerifyMode::default(),
             workers: std::thread::available_parallelism().unwrap_or(NonZero::<usize>::MIN),
             schedule: perihelion_schedule::Config::default(),
+            persistent: BTreeSet::new(),
+            own_address: None,
         }
     }
 }

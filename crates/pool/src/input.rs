@@ -1,18 +1,6 @@
-use std::{any::Any, fmt, sync::Arc};
-
 use bytes::Bytes;
 use perihelion_schedule::Fault;
-use perihelion_types::{Height, HeightRange, PeerId};
-
-/// Something that is kept for as long as a block is: its share of the byte budget.
-#[derive(Clone)]
-pub struct Hold(pub Arc<dyn Any + Send + Sync>);
-
-impl fmt::Debug for Hold {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("Hold")
-    }
-}
+use perihelion_types::{Height, HeightRange, Hold, PeerId};
 
 /// What the reactor tells the pool.
 #[derive(Debug)]
@@ -21,8 +9,6 @@ pub enum PoolInput {
     PeerAdded {
         /// Who.
         peer: PeerId,
-        /// Whether the configuration names it as a persistent peer.
-        persistent: bool,
     },
     /// A peer is gone.
     PeerRemoved {
@@ -36,6 +22,24 @@ pub enum PoolInput {
         /// Which heights it claims to serve.
         range: HeightRange,
     },
+    /// A peer told a range that contradicts itself.
+    ImpossibleStatus {
+        /// Who.
+        peer: PeerId,
+        /// The base that it claims.
+        base: Height,
+        /// The height that it claims.
+        height: Height,
+    },
+    /// Bytes came in from a peer, of whatever message: it is alive though its block is large.
+    Bytes {
+        /// Who.
+        peer: PeerId,
+        /// Since the last time.
+        bytes: u64,
+    },
+    /// The byte budget is spent and peers wait for room.
+    Starved,
     /// A peer sent a block, still encoded.
     Block {
         /// Who.

@@ -13,5 +13,5 @@ mod translate;
 mod workers;
 
 pub use config::{PoolConfig, VerifyMode};
-pub use input::{Command, Hold, PoolInput};
-pub use routine::{PoolError, PoolExit, PoolHandle, pool_routine, start};
+pub use input::{Command, PoolInput};
+pub use routine::{LastCommitKnown, Pool, PoolError, PoolExit, PoolHandle, pool_routine, start};

@@ -6,13 +6,13 @@ use std::{
     time::{Duration, Instant},
 };
 
-use perihelion_certify::{CertifiedBlock, RunVerdict};
+use perihelion_certify::{CertifiedBlock, RunVerdict, SignatureCount};
 use perihelion_schedule::{
-    BodyFault, Effect, Fault, Progress, Reception, RunId, RunRequest, Schedule, StallReason,
-    Verdict,
+    Applied, BodyFault, Effect, Fault, Progress, Reception, RunId, RunRequest, Schedule,
+    StallReason, Start, Verdict,
 };
 use perihelion_state::{ApplyError, Executor};
-use perihelion_types::{Height, ValidatorSet};
+use perihelion_types::{Address, Height, State, ValidatorSet};
 use thiserror::Error;
 use tokio::{
     sync::{mpsc, watch},
@@ -58,8 +58,9 @@ pub enum PoolError {
     /// The schedule found a contradiction that no peer can solve.
     #[error("blocksync has halted: {0}")]
     Halted(StallReason),
-    /// With every commit verified: a final block holds a commit that does not.
-    #[error("final block {height} holds an invalid last commit: {error}")]
+    /// With every commit verified: a final block's commit does not hold. Nobody can be blamed: who
+    /// serves the final block serves the chain.
+    #[error("the chain's commit at final block {height} is invalid: {error}")]
     InvalidFinalCommit {
         /// The block's height.
         height: Height,
@@ -101,21 +102,23 @@ pub struct PoolHandle {
 pub fn start(
     config: &PoolConfig,
     executor: Executor,
-    schedule: Schedule,
+    last_commit: LastCommitKnown,
     stop: CancellationToken,
 ) -> Result<PoolHandle, PoolError> {
+    let schedule = new_schedule(config, executor.state(), last_commit);
     let (inputs, input_receiver) = mpsc::channel(INPUTS);
     let (command_sender, commands) = mpsc::channel(COMMANDS);
-    let (progress_sender, progress) = watch::channel(schedule.progress(Instant::now()));
+    let (progress_sender, progress) = watch::channel(schedule.progress());
     let chain_id: Arc<str> = executor.state().chain_id.as_str().into();
     let (workers, done) = Workers::start(config.workers, config.verify)?;
-    let (applier, reports) = Applier::start(executor)?;
+    let (applier, reports) = Applier::start(executor, config.verify)?;
     let pool = Pool {
         schedule,
         workers,
         applier,
         chain_id,
         verify: config.verify,
+        own_address: config.own_address,
         certified: BTreeMap::new(),
         sets: VecDeque::new(),
         jobs: VecDeque::new(),
@@ -128,7 +131,39 @@ pub fn start(
         failed: None,
     };
     let task = tokio::spawn(pool_routine(pool, input_receiver, done, reports, stop));
-    Ok(PoolHandle { inputs, commands, progress, task })
+    Ok(PoolHandle {
+        inputs,
+        commands,
+        progress,
+        task,
+    })
+}
+
+/// Whether a commit for the last applied block itself is at hand that was verified in full. After a
+/// crash in the middle of a run it is not, and the node stays in blocksync until it is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum LastCommitKnown {
+    /// It is, or there is no block yet.
+    Verified,
+    /// It is not.
+    Missing,
+}
+
+fn new_schedule(config: &PoolConfig, state: &State, last_commit: LastCommitKnown) -> Schedule {
+    let first = state.last_block_height == Height::ZERO;
+    let start = Start {
+        initial_height: state.initial_height,
+        height: state.last_block_height,
+        block_id: state.last_block_id,
+        validators: Arc::clone(&state.validators),
+        next_validators: Arc::clone(&state.next_validators),
+        last_validators: (!first).then(|| Arc::clone(&state.last_validators)),
+        last_commit_verified: first || last_commit == LastCommitKnown::Verified,
+        extensions_from: extensions_from(state),
+        persistent: config.persistent.clone(),
+        own_power: own_power(&state.validators, config.own_address),
+    };
+    Schedule::new(config.schedule.clone(), start, Instant::now())
 }
 
 /// The state of the routine.
@@ -138,7 +173,8 @@ pub struct Pool {
     applier: Applier,
     chain_id: Arc<str>,
     verify: VerifyMode,
-    /// Certified and not yet handed to the executor, by height, with the run that certified them.
+    own_address: Option<Address>,
+    /// Certified and not yet applied, by height, with the run that certified them.
     certified: BTreeMap<Height, (RunId, CertifiedBlock)>,
     /// Validator sets that our own state knows, the newest last: for `VerifyMode::Every`.
     sets: VecDeque<Arc<ValidatorSet>>,
@@ -217,21 +253,29 @@ pub async fn pool_routine(
 impl Pool {
     fn next_wake_up(&self) -> TokioInstant {
         let publish = self.published + PROGRESS_INTERVAL;
-        let wake = self.schedule.poll_deadline().map_or(publish, |deadline| deadline.min(publish));
+        let wake = self
+            .schedule
+            .poll_deadline()
+            .map_or(publish, |deadline| deadline.min(publish));
         TokioInstant::from_std(wake)
     }
 
     async fn stop(self) -> PoolExit {
-        let Self { applier, failed, .. } = self;
+        let Self {
+            applier, failed, ..
+        } = self;
         let executor = tokio::task::spawn_blocking(move || applier.stop()).await;
-        PoolExit { executor: executor.ok().and_then(Result::ok), error: failed }
+        PoolExit {
+            executor: executor.ok().and_then(Result::ok),
+            error: failed,
+        }
     }
 
     fn publish_progress(&mut self) {
         let now = Instant::now();
         if now >= self.published + PROGRESS_INTERVAL || self.failed.is_some() {
             self.published = now;
-            self.progress.send_replace(self.schedule.progress(now));
+            self.progress.send_replace(self.schedule.progress());
         }
     }
 
@@ -240,17 +284,36 @@ impl Pool {
     fn take_input(&mut self, input: PoolInput) {
         let now = Instant::now();
         match input {
-            PoolInput::PeerAdded { peer, persistent } => {
-                self.schedule.handle_peer_added(now, peer, persistent);
-            }
+            PoolInput::PeerAdded { peer } => self.schedule.handle_peer_added(now, peer),
             PoolInput::PeerRemoved { peer } => self.schedule.handle_peer_removed(now, peer),
             PoolInput::Status { peer, range } => self.schedule.handle_status(now, peer, range),
+            PoolInput::ImpossibleStatus { peer, base, height } => {
+                self.schedule
+                    .handle_impossible_status(now, peer, base, height);
+            }
+            PoolInput::Bytes { peer, bytes } => self.schedule.handle_bytes(now, peer, bytes),
+            PoolInput::Starved => {
+                let window = self.schedule.progress().window;
+                if window.pinned == 0 && window.held_bytes > 0 {
+                    self.schedule.handle_starved(now);
+                }
+            }
             PoolInput::NoBlock { peer, height } => {
                 self.schedule.handle_no_block(now, peer, height);
             }
-            PoolInput::Block { peer, block, extended_commit, hold } => {
+            PoolInput::Block {
+                peer,
+                block,
+                extended_commit,
+                hold,
+            } => {
                 self.to_decode_bytes += block.len();
-                self.to_decode.push(Encoded { peer, block, extended_commit, hold });
+                self.to_decode.push(Encoded {
+                    peer,
+                    block,
+                    extended_commit,
+                    hold,
+                });
                 if self.to_decode_bytes >= DECODE_BATCH_BYTES {
                     self.flush_decoding();
                 }
@@ -275,7 +338,9 @@ impl Pool {
     /// Hands over the jobs that found no room, as far as there is room now.
     fn resubmit(&mut self) {
         for _ in 0..self.jobs.len() {
-            let Some(job) = self.jobs.pop_front() else { return };
+            let Some(job) = self.jobs.pop_front() else {
+                return;
+            };
             if let Err(job) = self.workers.try_submit(job) {
                 self.jobs.push_back(job);
             }
@@ -287,21 +352,30 @@ impl Pool {
     fn take_result(&mut self, done: Done) {
         match done {
             Done::Decoded(blocks) => blocks.into_iter().for_each(|block| self.take_block(block)),
-            Done::Certified { id, verdict, signatures } => {
-                self.schedule.count_signatures(signatures.verified, signatures.total);
-                self.take_verdict(id, verdict);
+            Done::Certified {
+                id,
+                verdict,
+                signatures,
+            } => {
+                self.take_verdict(id, verdict, signatures);
             }
             Done::Probed { id, verdict } => {
-                let verdict = match verdict {
-                    Ok(signatures) => {
-                        self.schedule.count_signatures(signatures.verified, signatures.total);
-                        Verdict::Vouched
-                    }
-                    Err(error) => Verdict::Suspect { fault: translate::commit_error(&error) },
+                let (verdict, signatures) = match verdict {
+                    Ok(signatures) => (Verdict::Vouched, signatures),
+                    Err(error) => (
+                        Verdict::Suspect {
+                            fault: translate::commit_error(&error),
+                        },
+                        SignatureCount::ZERO,
+                    ),
                 };
-                self.schedule.handle_verdict(Instant::now(), id, verdict);
+                self.tell_verdict(id, verdict, signatures);
             }
-            Done::Extended { height, from, result } => {
+            Done::Extended {
+                height,
+                from,
+                result,
+            } => {
                 let good = result.is_ok();
                 match result {
                     Ok(block) => {
@@ -313,19 +387,25 @@ impl Pool {
                         debug!(%height, peer = %from, %error, "extended commit discarded");
                     }
                 }
-                self.schedule.handle_extended_commit_verdict(Instant::now(), height, from, good);
+                self.schedule
+                    .handle_extended_commit_verdict(Instant::now(), height, from, good);
             }
         }
         self.resubmit();
     }
 
+    fn tell_verdict(&mut self, id: RunId, verdict: Verdict, signatures: SignatureCount) {
+        self.schedule
+            .handle_verdict(Instant::now(), id, verdict, signatures.get());
+    }
+
     fn take_block(&mut self, decoded: Decoded) {
-        let Decoded { peer, bytes, result } = decoded;
+        let Decoded { peer, result } = decoded;
         let now = Instant::now();
         match result {
             Ok(block) => {
                 let height = block.height();
-                match self.schedule.handle_block(now, peer, block, bytes) {
+                match self.schedule.handle_block(now, peer, block) {
                     Reception::Wanted | Reception::Late | Reception::Refused => {}
                     Reception::Unsolicited => debug!(%peer, %height, "block was never asked for"),
                 }
@@ -348,7 +428,7 @@ impl Pool {
         }
     }
 
-    fn take_verdict(&mut self, id: RunId, verdict: RunVerdict) {
+    fn take_verdict(&mut self, id: RunId, verdict: RunVerdict, signatures: SignatureCount) {
         let verdict = match verdict {
             RunVerdict::Certified { blocks, .. } => {
                 let Some(last) = blocks.last() else { return };
@@ -359,12 +439,14 @@ impl Pool {
                 Verdict::Pinned { to }
             }
             RunVerdict::Drifted => Verdict::Drifted,
-            RunVerdict::Suspect { fault } => {
-                Verdict::Suspect { fault: translate::commit_fault(&fault) }
-            }
+            RunVerdict::Suspect { fault, .. } => Verdict::Suspect {
+                fault: translate::commit_fault(&fault),
+            },
             RunVerdict::Unfitting { fault } => {
                 info!(%fault, "the first block offered does not fit our genesis");
-                Verdict::Suspect { fault: translate::unfitting(&fault) }
+                Verdict::Suspect {
+                    fault: translate::unfitting(&fault),
+                }
             }
             RunVerdict::Broken { fault } => {
                 // The schedule links blocks before it asks; halving leads to the pair at fault.
@@ -377,7 +459,7 @@ impl Pool {
                 return;
             }
         };
-        self.schedule.handle_verdict(Instant::now(), id, verdict);
+        self.tell_verdict(id, verdict, signatures);
     }
 
     // Reports of the executor.
@@ -385,18 +467,21 @@ impl Pool {
     fn take_report(&mut self, report: Report) {
         let now = Instant::now();
         match report {
-            Report::Applied(applied) => {
-                self.remember(&applied.next_validators);
-                self.schedule.handle_applied(
-                    now,
-                    applied.height,
-                    &applied.validators,
-                    &applied.next_validators,
-                    applied.extensions_next,
-                );
+            Report::Applied { applied, state } => {
+                self.certified.remove(&applied.height);
+                self.remember(&state.next_validators);
+                self.schedule
+                    .handle_applied(now, applied_facts(&state, self.own_address));
+            }
+            Report::ExtensionRequired { height } => {
+                self.schedule.handle_extension_required(now, height);
+            }
+            Report::InvalidCommit { height, error } => {
+                self.schedule.handle_apply_failed(now, height, None);
+                self.failed = Some(PoolError::InvalidFinalCommit { height, error });
             }
             Report::Failed { height, error } => {
-                self.schedule.handle_apply_failed(now, height);
+                self.schedule.handle_apply_failed(now, height, None);
                 self.failed = Some(PoolError::Apply { height, error });
             }
         }
@@ -404,7 +489,10 @@ impl Pool {
 
     fn remember(&mut self, set: &Arc<ValidatorSet>) {
         if self.verify == VerifyMode::Every
-            && self.sets.back().is_none_or(|last| last.hash() != set.hash())
+            && self
+                .sets
+                .back()
+                .is_none_or(|last| last.hash() != set.hash())
         {
             self.sets.push_back(Arc::clone(set));
             if self.sets.len() > KNOWN_SETS {
@@ -438,7 +526,12 @@ impl Pool {
                 self.submit(Job::Probe { request, chain_id });
             }
             Effect::Cancel { run } => self.certified.retain(|_, (id, _)| *id != run),
-            Effect::VerifyExtended { height, from, block, set } => {
+            Effect::VerifyExtended {
+                height,
+                from,
+                block,
+                set,
+            } => {
                 let copy = self
                     .certified
                     .get(&height)
@@ -446,7 +539,13 @@ impl Pool {
                 match copy {
                     Some(block) => {
                         let chain_id = Arc::clone(&self.chain_id);
-                        self.submit(Job::Extended { height, from, block, set, chain_id });
+                        self.submit(Job::Extended {
+                            height,
+                            from,
+                            block,
+                            set,
+                            chain_id,
+                        });
                     }
                     None => self.schedule.handle_extended_commit_verdict(
                         Instant::now(),
@@ -468,6 +567,11 @@ impl Pool {
     }
 
     fn certify(&mut self, request: RunRequest) {
+        let Some(first) = request.blocks.first() else {
+            return;
+        };
+        // The schedule has linked it to what is certified; applying checks it against the state.
+        let previous = first.block().header.last_block_id;
         let run = perihelion_certify::Run {
             chain_id: Arc::clone(&self.chain_id),
             anchor: perihelion_certify::Anchor {
@@ -476,19 +580,23 @@ impl Pool {
                 next: request.anchor.next,
                 confirmed: request.anchor.confirmed,
             },
-            previous: request.previous,
+            previous,
             blocks: request.blocks,
             closing: request.closing,
         };
         let known = self.sets.iter().cloned().collect();
-        self.submit(Job::Certify { id: request.id, run, known });
+        self.submit(Job::Certify {
+            id: request.id,
+            run,
+            known,
+        });
     }
 
     fn apply(&mut self, height: Height) {
         let handed_over = self
             .certified
-            .remove(&height)
-            .is_some_and(|(_, block)| self.applier.apply(block));
+            .get(&height)
+            .is_some_and(|(_, block)| self.applier.apply(block.clone()));
         if !handed_over {
             self.failed = Some(PoolError::ThreadEnded("apply"));
         }
@@ -503,4 +611,27 @@ impl Pool {
             self.commands.push_back(error.into_inner());
         }
     }
+}
+
+/// What the schedule needs to know of the state after a block.
+fn applied_facts(state: &State, own_address: Option<Address>) -> Applied {
+    Applied {
+        height: state.last_block_height,
+        next_validators: Arc::clone(&state.next_validators),
+        extensions_from: extensions_from(state),
+        own_power: own_power(&state.validators, own_address),
+    }
+}
+
+/// The height from which blocks need extended commits, by the state's parameters.
+pub(crate) fn extensions_from(state: &State) -> Option<Height> {
+    let height = state.consensus_params.abci.vote_extensions_enable_height;
+    (height > 0).then(|| Height::new(height))
+}
+
+/// Our power in a set; 0 for a node that does not validate.
+pub(crate) fn own_power(set: &ValidatorSet, own_address: Option<Address>) -> i64 {
+    own_address
+        .and_then(|address| set.by_address(&address))
+        .map_or(0, |(_, validator)| validator.voting_power)
 }

@@ -20,9 +20,7 @@ pub(crate) fn commit_error(error: &CommitError) -> CommitFault {
     match error {
         CommitError::NotEnoughPower { .. } => CommitFault::TooLittlePower,
         CommitError::WrongSignature { .. } => CommitFault::WrongSignature,
-        CommitError::Height { .. } | CommitError::BlockId { .. } => {
-            CommitFault::DoesNotFit
-        }
+        CommitError::Height { .. } | CommitError::BlockId { .. } => CommitFault::DoesNotFit,
         _ => CommitFault::Malformed,
     }
 }
@@ -38,9 +36,16 @@ pub(crate) fn unfitting(fault: &UnfittingFault) -> CommitFault {
 /// A final header that contradicts our own state.
 pub(crate) fn local_fault(fault: &LocalFault) -> Verdict {
     match fault {
-        LocalFault::ValidatorsHash { height, ours, header, .. } => {
-            Verdict::LocalFault { height: *height, ours: *ours, theirs: *header }
-        }
+        LocalFault::ValidatorsHash {
+            height,
+            ours,
+            header,
+            ..
+        } => Verdict::LocalFault {
+            height: *height,
+            ours: *ours,
+            theirs: *header,
+        },
     }
 }
 

@@ -17,10 +17,12 @@ use perihelion_certify::{
     certify_every, certify_run,
 };
 use perihelion_schedule::{ProbeRequest, RunId};
-use perihelion_types::{DecodeError, FetchedBlock, Hash, Height, PeerId, ValidatorSet};
+use perihelion_types::{
+    Block, DecodeError, FetchedBlock, Hash, Height, Hold, PeerId, ValidatorSet,
+};
 use tokio::sync::mpsc;
 
-use crate::{Hold, VerifyMode};
+use crate::VerifyMode;
 
 /// Jobs that may wait in each queue. The pool keeps what does not fit; more would only add delay
 /// between its decisions and their execution.
@@ -46,26 +48,48 @@ pub(crate) struct Encoded {
 #[derive(Debug)]
 pub(crate) enum Job {
     Decode(Vec<Encoded>),
-    Certify { id: RunId, run: Run, known: Vec<Arc<ValidatorSet>> },
-    Probe { request: ProbeRequest, chain_id: Arc<str> },
-    Extended { height: Height, from: PeerId, block: CertifiedBlock, set: Arc<ValidatorSet>, chain_id: Arc<str> },
+    Certify {
+        id: RunId,
+        run: Run,
+        known: Vec<Arc<ValidatorSet>>,
+    },
+    Probe {
+        request: ProbeRequest,
+        chain_id: Arc<str>,
+    },
+    Extended {
+        height: Height,
+        from: PeerId,
+        block: CertifiedBlock,
+        set: Arc<ValidatorSet>,
+        chain_id: Arc<str>,
+    },
 }
 
 /// What came of it.
 #[derive(Debug)]
 pub(crate) enum Done {
     Decoded(Vec<Decoded>),
-    Certified { id: RunId, verdict: RunVerdict, signatures: SignatureCount },
-    Probed { id: RunId, verdict: Result<SignatureCount, CommitError> },
-    Extended { height: Height, from: PeerId, result: Result<CertifiedBlock, CommitError> },
+    Certified {
+        id: RunId,
+        verdict: RunVerdict,
+        signatures: SignatureCount,
+    },
+    Probed {
+        id: RunId,
+        verdict: Result<SignatureCount, CommitError>,
+    },
+    Extended {
+        height: Height,
+        from: PeerId,
+        result: Result<CertifiedBlock, CommitError>,
+    },
 }
 
 /// A block after decoding.
 #[derive(Debug)]
 pub(crate) struct Decoded {
     pub(crate) peer: PeerId,
-    /// Bytes on the wire.
-    pub(crate) bytes: usize,
     pub(crate) result: Result<Arc<FetchedBlock>, Refused>,
 }
 
@@ -105,7 +129,14 @@ impl Workers {
                     .spawn(move || work(&urgent, &ordinary, &results, verify))
             })
             .collect::<Result<_, _>>()?;
-        Ok((Self { urgent, ordinary, _threads: threads }, receiver))
+        Ok((
+            Self {
+                urgent,
+                ordinary,
+                _threads: threads,
+            },
+            receiver,
+        ))
     }
 
     /// Hands a job over.
@@ -113,7 +144,11 @@ impl Workers {
     /// # Errors
     /// Gives the job back when its queue is full; a result will follow once there is room.
     pub(crate) fn try_submit(&self, job: Job) -> Result<(), Job> {
-        let queue = if matches!(job, Job::Decode(_)) { &self.ordinary } else { &self.urgent };
+        let queue = if matches!(job, Job::Decode(_)) {
+            &self.ordinary
+        } else {
+            &self.urgent
+        };
         queue.try_send(job).map_err(TrySendError::into_inner)
     }
 }
@@ -147,29 +182,61 @@ fn perform(job: Job, verify: VerifyMode) -> Done {
                     known.iter().find(|set| set.hash() == hash).cloned()
                 }),
             };
-            Done::Certified { id, verdict, signatures }
+            Done::Certified {
+                id,
+                verdict,
+                signatures,
+            }
         }
-        Job::Probe { request, chain_id } => {
-            Done::Probed { id: request.id, verdict: probe(&request, &chain_id) }
-        }
-        Job::Extended { height, from, mut block, set, chain_id } => {
-            let result = block.verify_extended_commit(&chain_id, &set).map(|()| block);
-            Done::Extended { height, from, result }
+        Job::Probe { request, chain_id } => Done::Probed {
+            id: request.id,
+            verdict: probe(&request, &chain_id),
+        },
+        Job::Extended {
+            height,
+            from,
+            mut block,
+            set,
+            chain_id,
+        } => {
+            let result = block
+                .verify_extended_commit(&chain_id, &set)
+                .map(|()| block);
+            Done::Extended {
+                height,
+                from,
+                result,
+            }
         }
     }
 }
 
 fn decode(encoded: Encoded) -> Decoded {
-    let Encoded { peer, block, extended_commit, hold } = encoded;
-    let bytes = block.len() + extended_commit.as_ref().map_or(0, Bytes::len);
-    let result = match FetchedBlock::decode(block.clone(), extended_commit) {
+    let Encoded {
+        peer,
+        block,
+        extended_commit,
+        hold,
+    } = encoded;
+    // A bad extended commit says nothing of the block: it is left out, and asked for elsewhere.
+    let decoded = FetchedBlock::decode(block.clone(), extended_commit.clone()).or_else(|error| {
+        if extended_commit.is_some() {
+            FetchedBlock::decode(block.clone(), None)
+        } else {
+            Err(error)
+        }
+    });
+    let result = match decoded {
         Ok(fetched) => Ok(Arc::new(match hold {
             Some(hold) => fetched.with_hold(hold),
             None => fetched,
         })),
-        Err(error) => Err(Refused { height: perihelion_types::block::peek_height(&block), error }),
+        Err(error) => Err(Refused {
+            height: Block::peek_height(&block),
+            error,
+        }),
     };
-    Decoded { peer, bytes, result }
+    Decoded { peer, result }
 }
 
 /// Verifies the last commit of a block for the block id that it names itself.

@@ -2,10 +2,14 @@
 
 use bytes::Bytes;
 use perihelion_proto::tendermint::types as pb;
-use prost::Message;
+use prost::{
+    Message,
+    encoding::{DecodeContext, WireType, decode_key, decode_varint, skip_field},
+};
 
 use crate::{
-    Commit, DecodeError, Evidence, Hash, Header, InvalidError, Rules, bounds, evidence, merkle, tx,
+    Commit, DecodeError, Evidence, Hash, Header, Height, InvalidError, Rules, bounds, evidence,
+    merkle, tx,
 };
 
 /// A block's transactions, in order.
@@ -68,6 +72,23 @@ impl Block {
     pub fn decode_by(raw: Bytes, rules: Rules) -> Result<Self, DecodeError> {
         bounds::check_block(&raw)?;
         Self::from_proto(pb::Block::decode(raw)?, rules)
+    }
+
+    /// The height that the header in `raw` names, whatever the rest is: to know what a block that
+    /// does not decode was meant to be. `None` when there is no header to be read.
+    #[must_use]
+    pub fn peek_height(raw: &[u8]) -> Option<Height> {
+        let mut rest = raw;
+        while !rest.is_empty() {
+            let (field, wire_type) = decode_key(&mut rest).ok()?;
+            if (field, wire_type) == (1, WireType::LengthDelimited) {
+                let length = usize::try_from(decode_varint(&mut rest).ok()?).ok()?;
+                let header = pb::Header::decode(rest.get(..length)?).ok()?;
+                return Some(Height::new(header.height));
+            }
+            skip_field(wire_type, field, &mut rest, DecodeContext::default()).ok()?;
+        }
+        None
     }
 
     /// The canonical encoding, without a length prefix.

@@ -1,5 +1,7 @@
 //! Blocks as they arrive from peers.
 
+use std::{any::Any, fmt, sync::Arc};
+
 use bytes::Bytes;
 
 use crate::{
@@ -18,6 +20,24 @@ pub struct FetchedBlock {
     block: Block,
     block_id: BlockId,
     extended_commit: Option<ExtendedCommit>,
+    hold: Option<Hold>,
+}
+
+/// Something that lives as long as a block does, such as its share of a byte budget.
+#[derive(Clone)]
+pub struct Hold(Arc<dyn Any + Send + Sync>);
+
+impl Hold {
+    /// Keeps `kept` until the block is gone.
+    pub fn new(kept: impl Any + Send + Sync) -> Self {
+        Self(Arc::new(kept))
+    }
+}
+
+impl fmt::Debug for Hold {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Hold({} owners)", Arc::strong_count(&self.0))
+    }
 }
 
 impl FetchedBlock {
@@ -42,6 +62,16 @@ impl FetchedBlock {
             block,
             block_id,
             extended_commit,
+            hold: None,
+        }
+    }
+
+    /// The same block, which keeps `hold` until it is dropped.
+    #[must_use]
+    pub fn with_hold(self, hold: Hold) -> Self {
+        Self {
+            hold: Some(hold),
+            ..self
         }
     }
 
@@ -83,7 +113,10 @@ impl FetchedBlock {
         (raw != self.raw).then(|| {
             // Decoded again so that what it shares memory with is what `memory` counts.
             let block = Block::decode(raw.clone()).unwrap_or_else(|_| self.block.clone());
-            Self::assemble(raw, block, self.extended_commit.clone())
+            Self {
+                hold: self.hold.clone(),
+                ..Self::assemble(raw, block, self.extended_commit.clone())
+            }
         })
     }
 

@@ -42,7 +42,7 @@ pub use canonical::CommitSignBytes;
 pub use commit::{BlockIdFlag, Commit, CommitSig, ExtendedCommit, ExtendedCommitSig};
 pub use error::{DecodeError, InvalidError};
 pub use evidence::{DuplicateVoteEvidence, Evidence, LightClientAttackEvidence};
-pub use fetched::FetchedBlock;
+pub use fetched::{FetchedBlock, Hold};
 pub use genesis::{Genesis, GenesisDefaults, GenesisError, GenesisValidator};
 pub use hash::Hash;
 pub use header::{Header, Version};

@@ -1,0 +1,319 @@
+use std::{sync::Arc, time::Duration};
+
+use dashmap::DashMap;
+use perihelion_p2p::{
+    ByteBudget, ChannelDescriptor, DisconnectReason, PeerEvent, PeerHandle, Permit, SwitchHandle,
+};
+use perihelion_pool::{Command, PoolInput};
+use perihelion_store::Store;
+use perihelion_types::{Height, Hold, PeerId};
+use tokio::{
+    sync::mpsc,
+    time::{Instant, MissedTickBehavior, interval},
+};
+use tokio_stream::{StreamExt as _, wrappers::ReceiverStream};
+use tokio_util::sync::CancellationToken;
+use tracing::{debug, info};
+
+use crate::{
+    serve::{self, ServeLimits},
+    wire::{self, EncodedBlock, Message, WireError},
+};
+
+/// The reactor's name in logs and in reasons for a disconnect.
+const NAME: &str = "blocksync";
+
+/// How long a peer that lied is refused. Shorter, and it could lie again at once; longer, and an
+/// operator who mended a node would wait for nothing. CometBFT bans for 60 s.
+const BAN: Duration = Duration::from_secs(600);
+
+/// How often the bytes that peers sent are looked at, and whether anyone waits for the byte budget.
+const LOOK_INTERVAL: Duration = Duration::from_millis(100);
+
+/// Statuses that a peer may ask for at once, and how often after that. Our own nodes ask four times
+/// a second; who asks more often is not answered more often.
+const STATUS_BURST: u32 = 16;
+const STATUS_INTERVAL: Duration = Duration::from_millis(100);
+
+/// Messages that may wait to be sent to one peer. Their bytes are bounded by [`ServeLimits`].
+const SEND_QUEUE: usize = 64;
+
+/// CometBFT's priority of the channel among others.
+const PRIORITY: u8 = 5;
+
+/// The channel as the switch needs to know it. Blocks take room of `budget` before they are
+/// received.
+#[must_use]
+pub fn channel(budget: ByteBudget) -> ChannelDescriptor {
+    ChannelDescriptor::new(wire::CHANNEL, PRIORITY, SEND_QUEUE, wire::MAX_MESSAGE_BYTES)
+        .with_budget(budget)
+}
+
+/// The connected peers, shared by the two tasks. No guard is kept across an await.
+pub type Peers = DashMap<PeerId, Peer>;
+
+/// What the reactor keeps of a peer.
+pub struct Peer {
+    handle: PeerHandle,
+    requests: mpsc::Sender<Height>,
+    /// When the allowance of status answers will have been filled again.
+    status_full_at: Instant,
+    /// Bytes received from it when last looked at.
+    received: u64,
+}
+
+/// The bridge between peers and the pool.
+pub struct BlocksyncReactor {
+    store: Arc<Store>,
+    switch: SwitchHandle,
+    budget: ByteBudget,
+    limits: ServeLimits,
+    peers: Arc<Peers>,
+    pool: mpsc::Sender<PoolInput>,
+}
+
+impl BlocksyncReactor {
+    /// A reactor that serves from `store` and tells `pool` what peers say.
+    #[must_use]
+    pub fn new(
+        store: Arc<Store>,
+        switch: SwitchHandle,
+        budget: ByteBudget,
+        limits: ServeLimits,
+        pool: mpsc::Sender<PoolInput>,
+    ) -> Self {
+        Self {
+            store,
+            switch,
+            budget,
+            limits,
+            peers: Arc::new(Peers::new()),
+            pool,
+        }
+    }
+
+    /// Runs both tasks until `stop`, or until the switch or the pool is gone.
+    pub async fn run(
+        self,
+        events: mpsc::Receiver<PeerEvent>,
+        commands: mpsc::Receiver<Command>,
+        stop: CancellationToken,
+    ) {
+        let outbound = carry_out(Arc::clone(&self.peers), self.switch.clone(), commands);
+        tokio::select! {
+            () = stop.cancelled() => {}
+            () = self.take_events(events) => {}
+            () = outbound => {}
+        }
+    }
+
+    async fn take_events(&self, mut events: mpsc::Receiver<PeerEvent>) {
+        let mut look = interval(LOOK_INTERVAL);
+        look.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        loop {
+            let told = tokio::select! {
+                event = events.recv() => match event {
+                    Some(event) => self.take_event(event).await,
+                    None => return,
+                },
+                _ = look.tick() => self.look().await,
+            };
+            if told.is_err() {
+                return;
+            }
+        }
+    }
+
+    async fn take_event(&self, event: PeerEvent) -> Result<(), PoolGone> {
+        match event {
+            PeerEvent::Added(handle) => self.add_peer(handle).await,
+            PeerEvent::Removed { id, reason } => {
+                debug!(peer = %id, %reason, "peer removed");
+                self.peers.remove(&id);
+                self.tell(PoolInput::PeerRemoved { peer: id }).await
+            }
+            PeerEvent::Message {
+                from,
+                bytes,
+                permit,
+                ..
+            } => match Message::decode(&bytes) {
+                Ok(message) => self.take_message(&from, message, permit).await,
+                Err(fault) => self.take_fault(&from, &fault).await,
+            },
+        }
+    }
+
+    async fn add_peer(&self, handle: PeerHandle) -> Result<(), PoolGone> {
+        let peer = handle.id();
+        self.send_status(&handle);
+        let requests = serve::start(handle.clone(), Arc::clone(&self.store), self.limits.clone());
+        let entry = Peer {
+            handle,
+            requests,
+            status_full_at: Instant::now(),
+            received: 0,
+        };
+        self.peers.insert(peer, entry);
+        self.tell(PoolInput::PeerAdded { peer }).await
+    }
+
+    async fn take_message(
+        &self,
+        from: &PeerHandle,
+        message: Message,
+        permit: Option<Permit>,
+    ) -> Result<(), PoolGone> {
+        let peer = from.id();
+        match message {
+            Message::BlockRequest(height) => self.respond_to_peer(peer, height),
+            Message::BlockResponse(block) => return self.add_block(peer, block, permit).await,
+            Message::NoBlockResponse(height) => {
+                return self.tell(PoolInput::NoBlock { peer, height }).await;
+            }
+            Message::StatusRequest => {
+                if self.may_ask_status(peer) {
+                    self.send_status(from);
+                }
+            }
+            Message::StatusResponse(range) => {
+                return self.tell(PoolInput::Status { peer, range }).await;
+            }
+            Message::Unknown => debug!(%peer, "message of an unknown kind ignored"),
+        }
+        Ok(())
+    }
+
+    /// A peer wants a block: its server answers. Requests beyond its queue are dropped.
+    fn respond_to_peer(&self, peer: PeerId, height: Height) {
+        if let Some(entry) = self.peers.get(&peer)
+            && entry.requests.try_send(height).is_err()
+        {
+            debug!(%peer, %height, "request dropped: too many wait");
+        }
+    }
+
+    /// A peer sent a block: the pool decides what it is. Its share of the byte budget is kept with
+    /// it.
+    async fn add_block(
+        &self,
+        peer: PeerId,
+        block: EncodedBlock,
+        permit: Option<Permit>,
+    ) -> Result<(), PoolGone> {
+        let EncodedBlock {
+            block,
+            extended_commit,
+        } = block;
+        let hold = permit.map(Hold::new);
+        self.tell(PoolInput::Block {
+            peer,
+            block,
+            extended_commit,
+            hold,
+        })
+        .await
+    }
+
+    /// What CometBFT would disconnect a peer for disconnects it.
+    async fn take_fault(&self, from: &PeerHandle, fault: &WireError) -> Result<(), PoolGone> {
+        let peer = from.id();
+        if let WireError::Range { base, height } = *fault {
+            let (base, height) = (Height::new(base), Height::new(height));
+            return self
+                .tell(PoolInput::ImpossibleStatus { peer, base, height })
+                .await;
+        }
+        let reason = DisconnectReason::Misbehaviour {
+            reactor: NAME,
+            fault: fault.to_string(),
+        };
+        from.disconnect(reason);
+        Ok(())
+    }
+
+    fn send_status(&self, to: &PeerHandle) {
+        let status = wire::status_response(self.store.base(), self.store.height());
+        if let Err(error) = to.try_send(wire::CHANNEL, status) {
+            debug!(peer = %to.id(), %error, "status not sent");
+        }
+    }
+
+    /// Whether the peer has an answer to a StatusRequest left; takes it.
+    fn may_ask_status(&self, peer: PeerId) -> bool {
+        let now = Instant::now();
+        self.peers.get_mut(&peer).is_some_and(|mut entry| {
+            let full_at = entry.status_full_at.max(now) + STATUS_INTERVAL;
+            let allowed = full_at <= now + STATUS_INTERVAL * STATUS_BURST;
+            if allowed {
+                entry.status_full_at = full_at;
+            }
+            allowed
+        })
+    }
+
+    /// Tells the pool who is alive, and whether the byte budget holds peers back.
+    async fn look(&self) -> Result<(), PoolGone> {
+        let mut alive = Vec::new();
+        for mut entry in self.peers.iter_mut() {
+            let received = entry.handle.stats().received.bytes;
+            let bytes = received.saturating_sub(entry.received);
+            entry.received = received;
+            if bytes > 0 {
+                alive.push((*entry.key(), bytes));
+            }
+        }
+        for (peer, bytes) in alive {
+            self.tell(PoolInput::Bytes { peer, bytes }).await?;
+        }
+        if self.budget.waiting() > 0 {
+            self.tell(PoolInput::Starved).await?;
+        }
+        Ok(())
+    }
+
+    async fn tell(&self, input: PoolInput) -> Result<(), PoolGone> {
+        self.pool.send(input).await.map_err(|_| PoolGone)
+    }
+}
+
+/// The pool has stopped; so does the reactor.
+struct PoolGone;
+
+/// Carries out what the pool asks for.
+async fn carry_out(peers: Arc<Peers>, switch: SwitchHandle, commands: mpsc::Receiver<Command>) {
+    let mut commands = ReceiverStream::new(commands);
+    while let Some(command) = commands.next().await {
+        match command {
+            Command::Request { peer, height } => {
+                send(&peers, peer, wire::block_request(height)).await;
+            }
+            Command::AskStatus { peer } => send(&peers, peer, wire::status_request()).await,
+            Command::Punish { peer, fault, ban } => {
+                info!(%peer, %fault, ban, "peer punished");
+                let fault = fault.to_string();
+                if ban {
+                    switch.ban(peer, BAN, fault);
+                } else {
+                    switch.disconnect(
+                        &peer,
+                        DisconnectReason::Misbehaviour {
+                            reactor: NAME,
+                            fault,
+                        },
+                    );
+                }
+            }
+        }
+    }
+}
+
+/// Sends a few bytes. A peer whose queue is full of blocks is served before it is asked.
+async fn send(peers: &Peers, peer: PeerId, message: bytes::Bytes) {
+    let Some(handle) = peers.get(&peer).map(|entry| entry.handle.clone()) else {
+        return;
+    };
+    if let Err(error) = handle.send(wire::CHANNEL, message).await {
+        debug!(%peer, %error, "request not sent");
+    }
+}
