@@ -1,5 +1,6 @@
 //! Chains, simulated networks and lying peers for tests and benchmarks.
 
 pub mod params_app;
+pub mod process;
 
 pub use params_app::ParamsApp;
