@@ -5,7 +5,7 @@ use std::{collections::BTreeMap, path::PathBuf};
 use thiserror::Error;
 
 /// Our database within the data folder.
-pub const DATABASE: &str = "perihelion.db";
+pub const DATABASE: &str = "perihelion";
 
 /// The home cannot be told.
 #[derive(Debug, Clone, PartialEq, Eq, Error)]

@@ -7,4 +7,5 @@ pub mod home;
 pub mod logging;
 pub mod prepare;
 pub mod progress;
+pub mod run;
 pub mod signals;

@@ -8,7 +8,7 @@ use std::{
     thread::{self, JoinHandle},
 };
 
-use crossbeam_channel::{Sender, bounded};
+use crossbeam_channel::{Receiver, RecvTimeoutError, Sender, bounded};
 use perihelion_certify::{CertifiedBlock, CommitError};
 use perihelion_state::{Applied, ApplyError, Executor};
 use perihelion_types::{Height, State};
@@ -60,7 +60,7 @@ impl Applier {
         let stop = Arc::new(AtomicBool::new(false));
         let stopped = Arc::clone(&stop);
         let thread = thread::Builder::new().name("apply".into()).spawn(move || {
-            while let Ok(block) = jobs.recv() {
+            while let Some(block) = next_block(&mut executor, &jobs) {
                 if stopped.load(Ordering::Relaxed) {
                     break;
                 }
@@ -96,6 +96,24 @@ impl Applier {
         self.stop.store(true, Ordering::Relaxed);
         drop(self.blocks);
         self.thread.join()
+    }
+}
+
+/// The next block; meanwhile what was applied is made durable when its time has come.
+fn next_block(executor: &mut Executor, jobs: &Receiver<CertifiedBlock>) -> Option<CertifiedBlock> {
+    loop {
+        let Some(deadline) = executor.flush_deadline() else { return jobs.recv().ok() };
+        match jobs.recv_deadline(deadline) {
+            Ok(block) => return Some(block),
+            Err(RecvTimeoutError::Disconnected) => return None,
+            // A failed sync closes the store for writing; the next block tells of it.
+            Err(RecvTimeoutError::Timeout) => {
+                if let Err(error) = executor.flush() {
+                    tracing::error!(%error, "what was applied cannot be made durable");
+                    return jobs.recv().ok();
+                }
+            }
+        }
     }
 }
 

@@ -29,6 +29,7 @@ use crate::{
     config::{Config, ConfigError, Flag, Overrides},
     home, logging,
     logging::LogLevels,
+    progress::LiveLine,
 };
 
 /// The environment of this process, without what is no Unicode.
@@ -74,9 +75,15 @@ impl Context {
 
     /// Logs as the configuration says.
     fn start_logging(config: &Config) -> anyhow::Result<()> {
+        Self::start_logging_above(config, None)
+    }
+
+    /// Logs as the configuration says, above the live line when there is one.
+    fn start_logging_above(config: &Config, live: Option<&LiveLine>) -> anyhow::Result<()> {
         let levels = LogLevels::parse(&config.base.log_level).context("log_level")?;
         let colours = std::io::IsTerminal::is_terminal(&std::io::stdout());
-        logging::start(&levels, config.base.log_format, colours, logging::stdout());
+        let writer = live.map(LiveLine::log_writer).unwrap_or_default();
+        logging::start(&levels, config.base.log_format, colours, writer);
         Ok(())
     }
 }

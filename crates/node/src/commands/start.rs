@@ -1,26 +1,19 @@
 //! `start`.
 
 use super::{Context, start_flags::StartFlags};
-use crate::prepare::{self, Prepared};
+use crate::{config::ProgressDisplay, prepare, progress::LiveLine};
 
 /// Loads and checks everything, and then runs the node until it is told to stop.
 pub(super) fn run(context: &Context, options: &StartFlags) -> anyhow::Result<()> {
     let config = context.existing_config()?;
-    Context::start_logging(&config)?;
+    let live = match config.perihelion.progress {
+        ProgressDisplay::Auto => LiveLine::on_terminal(),
+        ProgressDisplay::Log | ProgressDisplay::None => None,
+    };
+    Context::start_logging_above(&config, live.as_ref())?;
     let prepared = prepare::prepare(config, options.genesis_hash.map(|hash| hash.0))?;
     if !prepared.foreign_data.is_empty() {
         tracing::warn!("{}", prepare::foreign_data_message(&prepared.foreign_data));
     }
-    run_prepared(prepared)
-}
-
-/// Runs a node.
-fn run_prepared(prepared: Prepared) -> anyhow::Result<()> {
-    tracing::info!(
-        chain_id = prepared.genesis.chain_id,
-        node_id = %prepared.node_key.public_key().node_id(),
-        home = %prepared.config.home().display(),
-        "The home is in order"
-    );
-    Ok(())
+    crate::run::run(prepared, live)
 }

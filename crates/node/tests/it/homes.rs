@@ -87,7 +87,7 @@ fn a_key_is_not_given_a_fresh_state_nor_a_state_a_fresh_key() {
 
 fn fill(home: &Home) -> SignState {
     for name in [
-        "perihelion.db",
+        "perihelion",
         "blockstore.db",
         "state.db",
         "cs.wal",
@@ -142,7 +142,7 @@ fn reset_state_leaves_what_was_signed() {
     let config = tree(&home.file("config"));
     succeed(&["reset_state", "--home", home.text()]);
     assert!(tree(&home.file("config")) == config);
-    for name in ["perihelion.db", "blockstore.db", "state.db", "cs.wal"] {
+    for name in ["perihelion", "blockstore.db", "state.db", "cs.wal"] {
         assert!(!home.file("data").join(name).exists(), "{name}");
     }
     assert!(home.file("data/other").exists());
@@ -223,7 +223,7 @@ fn data_of_cometbft_is_recognised_and_left_alone() {
         "state.db",
         "belong to CometBFT",
         "not read",
-        "perihelion.db",
+        "perihelion",
     ] {
         assert!(message.contains(part), "{message}");
     }
