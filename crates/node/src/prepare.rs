@@ -98,8 +98,6 @@ pub struct Prepared {
     pub validator: Option<ValidatorKey>,
     /// What it signed last; `None` where a remote signer knows.
     pub sign_state: Option<SignState>,
-    /// Where peers dial in.
-    pub p2p_listener: TcpListener,
     /// Where clients dial in; `None` without `[rpc] laddr`.
     pub rpc_listener: Option<Listener>,
     /// Databases of CometBFT beside ours, to be told of and left alone.
@@ -130,7 +128,8 @@ pub fn prepare(config: Config, genesis_hash: Option<[u8; 32]>) -> Result<Prepare
     };
     check_supported(&config)?;
     check_folders(&config)?;
-    let p2p_listener = listen("p2p.laddr", &config.p2p.laddr)?;
+    // Only whether it is free: the switch binds it again when everything else is ready.
+    drop(listen("p2p.laddr", &config.p2p.laddr)?);
     let rpc_listener = match config.rpc.laddr.strip_prefix("unix://") {
         Some(path) => Some(Listener::Unix(path.into())),
         None if config.rpc.laddr.is_empty() => None,
@@ -144,7 +143,6 @@ pub fn prepare(config: Config, genesis_hash: Option<[u8; 32]>) -> Result<Prepare
         node_key,
         validator,
         sign_state,
-        p2p_listener,
         rpc_listener,
         foreign_data,
     })

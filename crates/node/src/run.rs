@@ -70,7 +70,7 @@ async fn run_until_stopped(prepared: Prepared, live: Option<LiveLine>) -> anyhow
         }
         IndexKind::Null => None,
     };
-    let result = sync_and_serve(prepared, store, apps, executor, &stop, live).await;
+    let result = sync_and_serve(prepared, store, &apps, executor, &stop, live).await;
     drop(indexer);
     result
 }
@@ -145,7 +145,10 @@ async fn start_executor(
             }
         })
     };
-    match tokio::task::spawn_blocking(start).await.context("the executor's start panicked")? {
+    match tokio::task::spawn_blocking(start)
+        .await
+        .context("the executor's start panicked")?
+    {
         Ok(executor) => Ok(Some(executor)),
         Err(_) if stop.is_cancelled() => Ok(None),
         Err(error) => Err(error.into()),
@@ -172,7 +175,7 @@ fn rules(config: &Config) -> anyhow::Result<RulesByHeight> {
 async fn sync_and_serve(
     prepared: Prepared,
     store: Arc<Store>,
-    apps: AppConnections,
+    apps: &AppConnections,
     executor: Executor,
     stop: &CancellationToken,
     live: Option<LiveLine>,
@@ -188,7 +191,12 @@ async fn sync_and_serve(
     // The pool ends by itself when the node must halt; then the others are stopped with it.
     let halt = stop.child_token();
     let pool = perihelion_pool::start(&pool_config, executor, last_commit, halt.clone())?;
-    let PoolHandle { inputs, commands, progress, task } = pool;
+    let PoolHandle {
+        inputs,
+        commands,
+        progress,
+        task,
+    } = pool;
     let reactor = BlocksyncReactor::new(
         Arc::clone(&store),
         switch.clone(),
@@ -197,7 +205,6 @@ async fn sync_and_serve(
         inputs,
     );
     let reactor = tokio::spawn(reactor.run(events, commands, halt.clone()));
-    let rpc = serve_rpc(&prepared, &store, &apps, &switch, progress.clone(), &halt).await?;
     let shown = tokio::spawn(show::show(
         progress,
         prepared.config.perihelion.progress,
@@ -208,12 +215,15 @@ async fn sync_and_serve(
 
     let exit = task.await.context("the pool panicked")?;
     halt.cancel();
-    for task in [reactor, shown].into_iter().chain(rpc) {
+    for task in [reactor, shown] {
         if tokio::time::timeout(STOP_TIMEOUT, task).await.is_err() {
             warn!("a part of the node did not stop in time");
         }
     }
-    if tokio::time::timeout(STOP_TIMEOUT, switch.shutdown()).await.is_err() {
+    if tokio::time::timeout(STOP_TIMEOUT, switch.shutdown())
+        .await
+        .is_err()
+    {
         warn!("connections did not close in time");
     }
     finish(exit).await
@@ -223,8 +233,12 @@ async fn sync_and_serve(
 async fn finish(exit: PoolExit) -> anyhow::Result<()> {
     let PoolExit { executor, error } = exit;
     let flushed = tokio::task::spawn_blocking(move || {
-        let Some(mut executor) = executor else { return Ok(None) };
-        executor.flush().map(|()| Some(executor.state().last_block_height))
+        let Some(mut executor) = executor else {
+            return Ok(None);
+        };
+        executor
+            .flush()
+            .map(|()| Some(executor.state().last_block_height))
     })
     .await
     .context("the executor panicked")?;
@@ -273,7 +287,11 @@ fn last_commit(store: &Store, state: &State) -> anyhow::Result<LastCommitKnown> 
         )
         .is_ok()
     });
-    Ok(if verified { LastCommitKnown::Verified } else { LastCommitKnown::Missing })
+    Ok(if verified {
+        LastCommitKnown::Verified
+    } else {
+        LastCommitKnown::Missing
+    })
 }
 
 fn pool_config(prepared: &Prepared) -> anyhow::Result<PoolConfig> {
@@ -299,7 +317,10 @@ fn pool_config(prepared: &Prepared) -> anyhow::Result<PoolConfig> {
             ..defaults.schedule
         },
         persistent,
-        own_address: prepared.validator.as_ref().map(|key| key.key.public_key().address()),
+        own_address: prepared
+            .validator
+            .as_ref()
+            .map(|key| key.key.public_key().address()),
     })
 }
 

@@ -102,7 +102,9 @@ impl Applier {
 /// The next block; meanwhile what was applied is made durable when its time has come.
 fn next_block(executor: &mut Executor, jobs: &Receiver<CertifiedBlock>) -> Option<CertifiedBlock> {
     loop {
-        let Some(deadline) = executor.flush_deadline() else { return jobs.recv().ok() };
+        let Some(deadline) = executor.flush_deadline() else {
+            return jobs.recv().ok();
+        };
         match jobs.recv_deadline(deadline) {
             Ok(block) => return Some(block),
             Err(RecvTimeoutError::Disconnected) => return None,

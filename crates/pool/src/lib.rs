@@ -1,6 +1,6 @@
 //! The block pool: owns a schedule, has runs certified on worker threads, applies blocks in order.
 //!
-//! [`pool_routine`] is the shell around `perihelion-schedule`'s pure core. It takes what peers and
+//! `pool_routine` is the shell around `perihelion-schedule`'s pure core. It takes what peers and
 //! workers report, feeds it to the [`Schedule`](perihelion_schedule::Schedule), and carries out the
 //! effects that the schedule yields: requests go to the reactor, runs to the workers, certified
 //! blocks to the thread that owns the executor.
@@ -14,4 +14,4 @@ mod workers;
 
 pub use config::{PoolConfig, VerifyMode};
 pub use input::{Command, PoolInput};
-pub use routine::{LastCommitKnown, Pool, PoolError, PoolExit, PoolHandle, pool_routine, start};
+pub use routine::{LastCommitKnown, PoolError, PoolExit, PoolHandle, start};

@@ -167,7 +167,7 @@ fn new_schedule(config: &PoolConfig, state: &State, last_commit: LastCommitKnown
 }
 
 /// The state of the routine.
-pub struct Pool {
+pub(crate) struct Pool {
     schedule: Schedule,
     workers: Workers,
     applier: Applier,
@@ -197,7 +197,7 @@ const KNOWN_SETS: usize = 8;
 
 /// Takes what peers, workers and the executor report, in batches, feeds the schedule and carries out
 /// its effects; ends when asked to, when the reactor is gone, or when the node must halt.
-pub async fn pool_routine(
+pub(crate) async fn pool_routine(
     mut pool: Pool,
     mut inputs: mpsc::Receiver<PoolInput>,
     mut done: mpsc::Receiver<Done>,

@@ -35,7 +35,11 @@ pub(super) async fn show(
     if display == ProgressDisplay::None {
         return;
     }
-    let mut ticks = interval(if live.is_some() { LIVE_INTERVAL } else { INTERVAL });
+    let mut ticks = interval(if live.is_some() {
+        LIVE_INTERVAL
+    } else {
+        INTERVAL
+    });
     ticks.tick().await;
     let mut last = None;
     loop {
@@ -60,8 +64,12 @@ pub(super) async fn show(
 /// The call that the application does not finish.
 fn busy(app: &ConsensusConnection) -> Option<String> {
     let (call, since) = app.busy()?;
-    (since >= SLOW_CALL)
-        .then(|| format!("the application is at {call} for {:.0} s", since.as_secs_f64()))
+    (since >= SLOW_CALL).then(|| {
+        format!(
+            "the application is at {call} for {:.0} s",
+            since.as_secs_f64()
+        )
+    })
 }
 
 /// What the line shows of `progress`.

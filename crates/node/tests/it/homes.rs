@@ -86,13 +86,7 @@ fn a_key_is_not_given_a_fresh_state_nor_a_state_a_fresh_key() {
 }
 
 fn fill(home: &Home) -> SignState {
-    for name in [
-        "perihelion",
-        "blockstore.db",
-        "state.db",
-        "cs.wal",
-        "other",
-    ] {
+    for name in ["perihelion", "blockstore.db", "state.db", "cs.wal", "other"] {
         fs::create_dir(home.file("data").join(name)).unwrap();
         fs::write(home.file("data").join(name).join("x"), name).unwrap();
     }
