@@ -1,5 +1,6 @@
 //! Chains, simulated networks and lying peers for tests and benchmarks.
 
+pub mod home;
 pub mod params_app;
 pub mod process;
 
