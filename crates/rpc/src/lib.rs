@@ -1,1 +1,29 @@
-//! JSON-RPC, status and metrics.
+//! What clients ask a node over HTTP: CometBFT's JSON-RPC and URI calls, answered text for text as
+//! CometBFT does, and the state of the sync.
+//!
+//! [`serve`] runs the server on threads of its own: neither clients nor the reading of the store
+//! and the application for them share a thread with the sync.
+//!
+//! What a client can make the node hold is bounded: connections, bytes of a request's head and
+//! body, requests in a batch, time to send the request and to read the answer, calls at once.
+//!
+//! The pure parts: `arguments` and `go_json` read what is given, `jsonrpc` frames calls and
+//! answers, `routes` names what can be called.
+
+mod arguments;
+mod config;
+mod connection;
+mod context;
+mod go_json;
+mod http;
+mod jsonrpc;
+mod routes;
+mod server;
+
+pub use config::RpcConfig;
+pub use context::{DisconnectView, NetworkView, PeerView, RpcContext};
+pub use server::{RpcServer, ServeError, serve};
+
+/// The version of CometBFT that is told to applications; clients choose their dialect by the same
+/// one in `node_info.version`.
+pub const COMETBFT_VERSION: &str = "0.38.25";

@@ -1,0 +1,54 @@
+use std::time::Duration;
+
+/// Bounds and permissions of the server; the defaults are CometBFT's.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct RpcConfig {
+    /// Origins that browsers may call from: `*` for all, `https://*.example.com` for a pattern with
+    /// one asterisk. Empty, the default, for no cross-origin calls.
+    pub cors_allowed_origins: Vec<String>,
+    /// Methods that browsers may use.
+    pub cors_allowed_methods: Vec<String>,
+    /// Headers that browsers may send.
+    pub cors_allowed_headers: Vec<String>,
+    /// Connections at once; further ones wait in the system's queue. 0 for no bound. Default 900.
+    pub max_open_connections: usize,
+    /// Requests in one batch. 0 for no bound. Default 10.
+    pub max_request_batch_size: usize,
+    /// Bytes of one request's body. Default 1,000,000.
+    pub max_body_bytes: usize,
+    /// Bytes of one request's head, at least 8 KiB. Default 1 MiB.
+    pub max_header_bytes: usize,
+    /// How long a request may take to arrive, and a connection may idle. Default 10 s. A longer one
+    /// lets idle clients hold places, a shorter one drops those behind slow links.
+    pub read_timeout: Duration,
+    /// How long an answer may stand still because its reader does not read. Default 10 s. The
+    /// answer is in memory until then.
+    pub write_timeout: Duration,
+    /// Calls that are worked on at once; further ones wait. Default 4: reading the store beside the
+    /// sync shall not take over the processors.
+    pub workers: usize,
+}
+
+impl Default for RpcConfig {
+    fn default() -> Self {
+        let texts = |list: &[&str]| list.iter().map(|&text| text.to_owned()).collect();
+        Self {
+            cors_allowed_origins: Vec::new(),
+            cors_allowed_methods: texts(&["HEAD", "GET", "POST"]),
+            cors_allowed_headers: texts(&[
+                "Origin",
+                "Accept",
+                "Content-Type",
+                "X-Requested-With",
+                "X-Server-Time",
+            ]),
+            max_open_connections: 900,
+            max_request_batch_size: 10,
+            max_body_bytes: 1_000_000,
+            max_header_bytes: 1 << 20,
+            read_timeout: Duration::from_secs(10),
+            write_timeout: Duration::from_secs(10),
+            workers: 4,
+        }
+    }
+}

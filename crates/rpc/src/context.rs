@@ -1,0 +1,160 @@
+use std::{
+    net::IpAddr,
+    sync::{Arc, Mutex, PoisonError},
+    time::{Duration, Instant, SystemTime},
+};
+
+use perihelion_abci::QueryConnection;
+use perihelion_p2p::{NodeId, NodeInfo, PeerStats, SwitchHandle};
+use perihelion_schedule::Progress;
+use perihelion_store::Store;
+use perihelion_types::{Genesis, PublicKey};
+use tokio::sync::watch;
+
+/// What the server answers from.
+pub struct RpcContext {
+    /// Blocks, states, results.
+    pub store: Arc<Store>,
+    /// The application's connection for queries.
+    pub query: QueryConnection,
+    /// The chain's genesis.
+    pub genesis: Genesis,
+    /// This node and its peers.
+    pub network: Arc<dyn NetworkView>,
+    /// How far the node is.
+    pub progress: watch::Receiver<Progress>,
+    /// The node's validator key; `None` where it has none.
+    pub validator_key: Option<PublicKey>,
+    /// The software's name, for `/sync_status`.
+    pub software: String,
+    /// Its version, for `/sync_status`. (`node_info.version` names CometBFT's, by which clients
+    /// choose how to talk.)
+    pub version: String,
+}
+
+/// What the server asks of p2p.
+pub trait NetworkView: Send + Sync + 'static {
+    /// This node as it presents itself.
+    fn node_info(&self) -> NodeInfo;
+    /// Whether it accepts connections.
+    fn is_listening(&self) -> bool;
+    /// The connected peers.
+    fn peers(&self) -> Vec<PeerView>;
+    /// Who went of late and why, newest last.
+    fn recent_disconnects(&self) -> Vec<DisconnectView>;
+}
+
+/// A connected peer.
+#[derive(Debug, Clone)]
+pub struct PeerView {
+    /// As it presents itself.
+    pub node_info: NodeInfo,
+    /// Whether this node dialled.
+    pub is_outbound: bool,
+    /// Its address.
+    pub remote_ip: IpAddr,
+    /// Figures of the connection.
+    pub stats: PeerStats,
+}
+
+/// A peer that is gone.
+#[derive(Debug, Clone)]
+pub struct DisconnectView {
+    /// Who.
+    pub id: NodeId,
+    /// Its address.
+    pub remote: String,
+    /// Whether this node had dialled.
+    pub is_outbound: bool,
+    /// How long it was connected.
+    pub connected_for: Duration,
+    /// When it went.
+    pub at: SystemTime,
+    /// Why.
+    pub reason: String,
+}
+
+impl NetworkView for SwitchHandle {
+    fn node_info(&self) -> NodeInfo {
+        Self::node_info(self).clone()
+    }
+
+    fn is_listening(&self) -> bool {
+        self.listen_address().is_some()
+    }
+
+    fn peers(&self) -> Vec<PeerView> {
+        Self::peers(self)
+            .into_iter()
+            .map(|snapshot| PeerView {
+                node_info: snapshot.peer.node_info().clone(),
+                is_outbound: snapshot.peer.is_outbound(),
+                remote_ip: snapshot.peer.remote_address().ip(),
+                stats: snapshot.stats,
+            })
+            .collect()
+    }
+
+    fn recent_disconnects(&self) -> Vec<DisconnectView> {
+        Self::recent_disconnects(self)
+            .into_iter()
+            .map(|gone| DisconnectView {
+                id: gone.id,
+                remote: gone.remote.to_string(),
+                is_outbound: gone.outbound,
+                connected_for: gone.connected_for,
+                at: gone.at,
+                reason: gone.reason.to_string(),
+            })
+            .collect()
+    }
+}
+
+/// The context as the routes see it.
+pub(crate) struct Backend {
+    pub(crate) context: RpcContext,
+    /// The genesis document, compact.
+    pub(crate) genesis_json: String,
+    synced: Mutex<SyncClock>,
+}
+
+/// Adds up the time spent on catching up.
+struct SyncClock {
+    total: Duration,
+    since: Option<Instant>,
+}
+
+impl Backend {
+    pub(crate) fn new(context: RpcContext) -> serde_json::Result<Self> {
+        let genesis_json = perihelion_types::json::to_string(&context.genesis)?;
+        let catching_up = context.progress.borrow().is_catching_up();
+        Ok(Self {
+            context,
+            genesis_json,
+            synced: Mutex::new(SyncClock {
+                total: Duration::ZERO,
+                since: catching_up.then(Instant::now),
+            }),
+        })
+    }
+
+    /// Notes whether the node is catching up now.
+    pub(crate) fn note_progress(&self, catching_up: bool) {
+        let mut clock = self.synced.lock().unwrap_or_else(PoisonError::into_inner);
+        match (clock.since, catching_up) {
+            (None, true) => clock.since = Some(Instant::now()),
+            (Some(since), false) => {
+                clock.total = clock.total.saturating_add(since.elapsed());
+                clock.since = None;
+            }
+            _ => {}
+        }
+    }
+
+    /// How long the node has been catching up since it started.
+    pub(crate) fn synced_time(&self) -> Duration {
+        let clock = self.synced.lock().unwrap_or_else(PoisonError::into_inner);
+        let running = clock.since.map_or(Duration::ZERO, |since| since.elapsed());
+        clock.total.saturating_add(running)
+    }
+}
