@@ -74,15 +74,6 @@ pub enum PrepareError {
     },
 }
 
-/// A listener that is bound, to be taken over by its server.
-#[derive(Debug)]
-pub enum Listener {
-    /// On TCP; blocking until it is set otherwise.
-    Tcp(TcpListener),
-    /// A path for a Unix socket, which is bound by its server.
-    Unix(PathBuf),
-}
-
 /// Everything that a node starts with.
 #[derive(Debug)]
 pub struct Prepared {
@@ -98,8 +89,6 @@ pub struct Prepared {
     pub validator: Option<ValidatorKey>,
     /// What it signed last; `None` where a remote signer knows.
     pub sign_state: Option<SignState>,
-    /// Where clients dial in; `None` without `[rpc] laddr`.
-    pub rpc_listener: Option<Listener>,
     /// Databases of CometBFT beside ours, to be told of and left alone.
     pub foreign_data: Vec<PathBuf>,
 }
@@ -128,13 +117,11 @@ pub fn prepare(config: Config, genesis_hash: Option<[u8; 32]>) -> Result<Prepare
     };
     check_supported(&config)?;
     check_folders(&config)?;
-    // Only whether it is free: the switch binds it again when everything else is ready.
+    // Only whether they are free: their servers bind them again when everything else is ready.
     drop(listen("p2p.laddr", &config.p2p.laddr)?);
-    let rpc_listener = match config.rpc.laddr.strip_prefix("unix://") {
-        Some(path) => Some(Listener::Unix(path.into())),
-        None if config.rpc.laddr.is_empty() => None,
-        None => Some(Listener::Tcp(listen("rpc.laddr", &config.rpc.laddr)?)),
-    };
+    if !config.rpc.laddr.is_empty() && !config.rpc.laddr.starts_with("unix://") {
+        drop(listen("rpc.laddr", &config.rpc.laddr)?);
+    }
     let foreign_data = foreign_data(&config.data_dir());
     Ok(Prepared {
         config,
@@ -143,7 +130,6 @@ pub fn prepare(config: Config, genesis_hash: Option<[u8; 32]>) -> Result<Prepare
         node_key,
         validator,
         sign_state,
-        rpc_listener,
         foreign_data,
     })
 }

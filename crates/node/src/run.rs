@@ -19,12 +19,14 @@ use perihelion_p2p::{
     Switch, SwitchHandle, SwitchSetup,
 };
 use perihelion_pool::{LastCommitKnown, PoolConfig, PoolExit, PoolHandle, VerifyMode};
+use perihelion_rpc::{RpcConfig, RpcContext, RpcServer};
+use perihelion_schedule::Progress;
 use perihelion_state::{
     COMETBFT_VERSION, Executor, ExecutorConfig, P2P_PROTOCOL, Rules, RulesByHeight, until_genesis,
 };
 use perihelion_store::{IndexKind, Indexer, Store, StoreOptions};
 use perihelion_types::{Hash, Height, State, Time, state::BLOCK_PROTOCOL};
-use tokio::sync::mpsc;
+use tokio::sync::{mpsc, watch};
 use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
 
@@ -205,6 +207,7 @@ async fn sync_and_serve(
         inputs,
     );
     let reactor = tokio::spawn(reactor.run(events, commands, halt.clone()));
+    let rpc = serve_rpc(&prepared, &store, apps, &switch, progress.clone(), &halt)?;
     let shown = tokio::spawn(show::show(
         progress,
         prepared.config.perihelion.progress,
@@ -220,6 +223,12 @@ async fn sync_and_serve(
             warn!("a part of the node did not stop in time");
         }
     }
+    if let Some(rpc) = rpc {
+        let joined = tokio::task::spawn_blocking(|| rpc.join());
+        if tokio::time::timeout(STOP_TIMEOUT, joined).await.is_err() {
+            warn!("the RPC server did not stop in time");
+        }
+    }
     if tokio::time::timeout(STOP_TIMEOUT, switch.shutdown())
         .await
         .is_err()
@@ -227,6 +236,44 @@ async fn sync_and_serve(
         warn!("connections did not close in time");
     }
     finish(exit).await
+}
+
+/// Starts the RPC server, unless `rpc.laddr` is empty.
+fn serve_rpc(
+    prepared: &Prepared,
+    store: &Arc<Store>,
+    apps: &AppConnections,
+    switch: &SwitchHandle,
+    progress: watch::Receiver<Progress>,
+    stop: &CancellationToken,
+) -> anyhow::Result<Option<RpcServer>> {
+    let config = &prepared.config.rpc;
+    if config.laddr.is_empty() {
+        return Ok(None);
+    }
+    let size = |value: u64| usize::try_from(value).unwrap_or(usize::MAX);
+    let settings = RpcConfig {
+        cors_allowed_origins: config.cors_allowed_origins.clone(),
+        cors_allowed_methods: config.cors_allowed_methods.clone(),
+        cors_allowed_headers: config.cors_allowed_headers.clone(),
+        max_open_connections: size(config.max_open_connections),
+        max_request_batch_size: size(config.max_request_batch_size),
+        max_body_bytes: size(config.max_body_bytes),
+        max_header_bytes: size(config.max_header_bytes),
+        ..RpcConfig::default()
+    };
+    let context = RpcContext {
+        store: Arc::clone(store),
+        query: apps.query.clone(),
+        genesis: prepared.genesis.clone(),
+        network: Arc::new(switch.clone()),
+        progress,
+        validator_key: prepared.validator.as_ref().map(|key| key.key.public_key()),
+        software: "perihelion".to_owned(),
+        version: env!("CARGO_PKG_VERSION").to_owned(),
+    };
+    let server = perihelion_rpc::serve(&config.laddr, context, &settings, stop.clone())?;
+    Ok(Some(server))
 }
 
 /// Makes what was applied durable and says how it ended.
