@@ -1,4 +1,4 @@
-//! A connection that gives up on a reader who does not read.
+//! A connection that gives up on a reader who does not read, and takes targets as people type them.
 
 use std::{
     io,
@@ -12,12 +12,22 @@ use tokio::{
     time::{Instant, Sleep, sleep},
 };
 
-/// A stream whose writes fail once none of them has got on for a time.
+use crate::target::Targets;
+
+/// Bytes read at once.
+const READ_BYTES: usize = 4096;
+
+/// A stream whose writes fail once none of them has got on for a time, and whose reads see request
+/// targets escaped.
 pub(crate) struct Impatient<S> {
     stream: S,
     patience: Duration,
     stuck: Pin<Box<Sleep>>,
     is_stuck: bool,
+    targets: Targets,
+    /// Read, and not handed on from `handed` on.
+    held: Vec<u8>,
+    handed: usize,
 }
 
 impl<S> Impatient<S> {
@@ -27,6 +37,9 @@ impl<S> Impatient<S> {
             patience,
             stuck: Box::pin(sleep(patience)),
             is_stuck: false,
+            targets: Targets::new(),
+            held: Vec::new(),
+            handed: 0,
         }
     }
 
@@ -57,7 +70,23 @@ impl<S: AsyncRead + Unpin> AsyncRead for Impatient<S> {
         cx: &mut Context<'_>,
         buf: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.stream).poll_read(cx, buf)
+        let this = &mut *self;
+        if this.handed == this.held.len() {
+            let mut space = [0; READ_BYTES];
+            let mut piece = ReadBuf::new(&mut space);
+            match Pin::new(&mut this.stream).poll_read(cx, &mut piece) {
+                Poll::Ready(Ok(())) => {}
+                other => return other,
+            }
+            this.held.clear();
+            this.handed = 0;
+            this.targets.pass(piece.filled(), &mut this.held);
+        }
+        let left = &this.held[this.handed..];
+        let count = left.len().min(buf.remaining());
+        buf.put_slice(&left[..count]);
+        this.handed += count;
+        Poll::Ready(Ok(()))
     }
 }
 

@@ -19,6 +19,7 @@ mod http;
 mod jsonrpc;
 mod routes;
 mod server;
+mod target;
 
 pub use config::RpcConfig;
 pub use context::{DisconnectView, NetworkView, PeerView, RpcContext};

@@ -1,8 +1,6 @@
 //! The JSON forms of ABCI messages in answers. Where a message has CometBFT's protobuf JSON, all
 //! fields are there; where it does not, empty ones are left out.
 
-use std::borrow::Cow;
-
 use base64::prelude::{BASE64_STANDARD, Engine};
 use perihelion_abci::types::{
     Event, EventAttribute, ExecTxResult, ResponseFinalizeBlock, ResponseInfo, ResponseQuery,
@@ -14,9 +12,10 @@ use perihelion_proto::tendermint::{
 };
 use perihelion_types::{
     Height,
-    json::{Base64, Text},
+    json::{self, Base64, Text},
 };
-use serde::Serialize;
+use serde::{Serialize, Serializer, ser::Error as _};
+use serde_json::value::RawValue;
 
 #[derive(Serialize)]
 pub(super) struct InResponse<T> {
@@ -109,19 +108,42 @@ impl<'a> ProofOp<'a> {
     }
 }
 
-/// Texts of events are bytes on the wire, and text to CometBFT.
+/// Bytes that CometBFT takes for text. Go writes a byte that is no UTF-8 as the escape `\ufffd`,
+/// and U+FFFD itself as it is.
+struct GoText<'a>(&'a [u8]);
+
+impl Serialize for GoText<'_> {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        if let Ok(text) = std::str::from_utf8(self.0) {
+            return serializer.serialize_str(text);
+        }
+        let mut text = String::from("\"");
+        for chunk in self.0.utf8_chunks() {
+            let valid = json::to_string(chunk.valid()).map_err(S::Error::custom)?;
+            text.push_str(&valid[1..valid.len() - 1]);
+            for _ in chunk.invalid() {
+                text.push_str("\\ufffd");
+            }
+        }
+        text.push('"');
+        RawValue::from_string(text)
+            .map_err(S::Error::custom)?
+            .serialize(serializer)
+    }
+}
+
 #[derive(Serialize)]
 struct AttributeForm<'a> {
-    key: Cow<'a, str>,
-    value: Cow<'a, str>,
+    key: GoText<'a>,
+    value: GoText<'a>,
     index: bool,
 }
 
 impl<'a> AttributeForm<'a> {
     fn of(attribute: &'a EventAttribute) -> Self {
         Self {
-            key: String::from_utf8_lossy(&attribute.key),
-            value: String::from_utf8_lossy(&attribute.value),
+            key: GoText(&attribute.key),
+            value: GoText(&attribute.value),
             index: attribute.index,
         }
     }
@@ -370,5 +392,29 @@ pub(super) fn results(height: Height, response: &ResponseFinalizeBlock) -> Resul
             .as_ref()
             .map(ParamsForm::of),
         app_hash: Base64(&response.app_hash),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use proptest::prelude::*;
+
+    use super::*;
+
+    #[test]
+    fn bytes_that_are_no_text_are_escaped_one_by_one() {
+        let written = |bytes: &[u8]| json::to_string(&GoText(bytes)).unwrap();
+        assert_eq!(written(b"a\xe2\x82x<"), "\"a\\ufffd\\ufffdx\\u003c\"");
+        assert_eq!(written("\u{fffd}".as_bytes()), "\"\u{fffd}\"");
+    }
+
+    proptest! {
+        #[test]
+        fn any_bytes_become_json(bytes in proptest::collection::vec(any::<u8>(), 0..60)) {
+            let text = json::to_string(&GoText(&bytes)).unwrap();
+            let value: String = serde_json::from_str(&text).unwrap();
+            prop_assert!(std::str::from_utf8(&bytes).map_or(true, |text| text == value));
+        }
     }
 }

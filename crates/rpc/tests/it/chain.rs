@@ -1,0 +1,235 @@
+//! A server with the chain of the vectors.
+
+use std::sync::Arc;
+
+use perihelion_abci::{AppConnections, KvStore, KvStoreOptions, QueryConnection};
+use perihelion_certify::CertifiedBlock;
+use perihelion_p2p::{FlowStatus, NodeInfo, PeerStats, ProtocolVersion};
+use perihelion_proto::tendermint::types as pb;
+use perihelion_rpc::{
+    DisconnectView, NetworkView, PeerView, RpcConfig, RpcContext, RpcServer, serve,
+};
+use perihelion_schedule::{Limit, Mode, Progress, TargetSource, WindowProgress};
+use perihelion_state::{AppColumn, Executor, ExecutorConfig};
+use perihelion_store::{Store, StoreOptions};
+use perihelion_test_support::{Hex, load_lines, read};
+use perihelion_types::{
+    Commit, ConsensusParams, FetchedBlock, Genesis, Height, PublicKey, Time,
+    genesis::GenesisDefaults,
+};
+use prost::Message as _;
+use serde::Deserialize;
+use serde_json::Value;
+use tokio::sync::watch;
+use tokio_util::sync::CancellationToken;
+
+/// Of a line of the chain only what replaying needs; the chain's own tests read all of it.
+#[derive(Deserialize)]
+struct Line {
+    block: Hex,
+    seen_commit: Hex,
+}
+
+/// Answers of p2p that do not change.
+pub struct FixedNetwork {
+    pub node_info: NodeInfo,
+    pub peers: Vec<NodeInfo>,
+}
+
+impl NetworkView for FixedNetwork {
+    fn node_info(&self) -> NodeInfo {
+        self.node_info.clone()
+    }
+
+    fn is_listening(&self) -> bool {
+        true
+    }
+
+    fn peers(&self) -> Vec<PeerView> {
+        let flow = FlowStatus {
+            duration: std::time::Duration::ZERO,
+            idle: std::time::Duration::ZERO,
+            bytes: 0,
+            samples: 0,
+            inst_rate: 0,
+            cur_rate: 0,
+            avg_rate: 0,
+            peak_rate: 0,
+        };
+        let view = |info: &NodeInfo| PeerView {
+            node_info: info.clone(),
+            is_outbound: false,
+            remote_ip: std::net::Ipv4Addr::LOCALHOST.into(),
+            stats: PeerStats {
+                connected_for: std::time::Duration::ZERO,
+                sent: flow,
+                received: flow,
+                queued_bytes: 0,
+                held: false,
+                channels: vec![perihelion_p2p::ChannelStats {
+                    id: 0x40,
+                    send_queue_capacity: 1000,
+                    send_queue_size: 0,
+                    priority: 5,
+                    recently_sent: 9,
+                }],
+            },
+        };
+        self.peers.iter().map(view).collect()
+    }
+
+    fn recent_disconnects(&self) -> Vec<DisconnectView> {
+        Vec::new()
+    }
+}
+
+/// A node's information out of an answer.
+pub fn node_info(json: &Value) -> NodeInfo {
+    let text = |value: &Value| value.as_str().unwrap().to_owned();
+    let number = |value: &Value| value.as_str().unwrap().parse().unwrap();
+    let version = &json["protocol_version"];
+    NodeInfo {
+        protocol_version: ProtocolVersion {
+            p2p: number(&version["p2p"]),
+            block: number(&version["block"]),
+            app: number(&version["app"]),
+        },
+        id: text(&json["id"]),
+        listen_addr: text(&json["listen_addr"]),
+        network: text(&json["network"]),
+        version: text(&json["version"]),
+        channels: hex::decode(text(&json["channels"])).unwrap().into(),
+        moniker: text(&json["moniker"]),
+        tx_index: text(&json["other"]["tx_index"]),
+        rpc_address: text(&json["other"]["rpc_address"]),
+    }
+}
+
+pub fn progress(mode: Mode, height: Height) -> Progress {
+    Progress {
+        mode,
+        start: Height::ZERO,
+        height,
+        certified: height,
+        target: height,
+        target_source: TargetSource::Certified,
+        blocks_per_second: 0.0,
+        blocks_per_second_minute: 0.0,
+        bytes_per_second: 0.0,
+        bytes_per_second_minute: 0.0,
+        eta: None,
+        window: WindowProgress::default(),
+        limit: Limit::Nothing,
+        peers: Vec::new(),
+        stalled: None,
+        signatures_verified: 0,
+        signatures_total: 0,
+        longest_run: 0,
+        blocks_received: 0,
+        bytes_received: 0,
+    }
+}
+
+/// A server, with what must outlive it.
+pub struct Node {
+    pub server: Option<RpcServer>,
+    pub progress: watch::Sender<Progress>,
+    pub stop: CancellationToken,
+    pub store: Arc<Store>,
+    _home: tempfile::TempDir,
+}
+
+impl Drop for Node {
+    fn drop(&mut self) {
+        self.stop.cancel();
+        if let Some(server) = self.server.take() {
+            server.join();
+        }
+    }
+}
+
+impl Node {
+    pub fn address(&self) -> std::net::SocketAddr {
+        self.server.as_ref().unwrap().address()
+    }
+
+    /// A node that holds the first `blocks` of the chain and stands in consensus.
+    pub fn start(blocks: usize, config: &RpcConfig, network: FixedNetwork, key: PublicKey) -> Self {
+        let defaults = GenesisDefaults {
+            time: Time::ZERO,
+            consensus_params: ConsensusParams::default_v038(),
+        };
+        let genesis = read("chain_basic/genesis.json");
+        let genesis = Genesis::from_json(genesis.as_bytes(), &defaults).unwrap();
+        let home = tempfile::tempdir().unwrap();
+        let store = Arc::new(Store::open(home.path(), &StoreOptions::default()).unwrap());
+        let query = replay(&store, &genesis, blocks);
+        let (sender, receiver) = watch::channel(progress(Mode::Consensus, store.height()));
+        let context = RpcContext {
+            store: Arc::clone(&store),
+            query,
+            genesis,
+            network: Arc::new(network),
+            progress: receiver,
+            validator_key: Some(key),
+            software: "perihelion".to_owned(),
+            version: "0.1.0".to_owned(),
+        };
+        let stop = CancellationToken::new();
+        let server = serve("tcp://127.0.0.1:0", context, config, stop.clone()).unwrap();
+        Self {
+            server: Some(server),
+            progress: sender,
+            stop,
+            store,
+            _home: home,
+        }
+    }
+}
+
+/// Applies blocks of the chain, and leaves the application's connection for queries.
+fn replay(store: &Arc<Store>, genesis: &Genesis, blocks: usize) -> QueryConnection {
+    let column = Arc::new(AppColumn::new(Arc::clone(store)));
+    let app = KvStore::persistent(column, KvStoreOptions::default()).unwrap();
+    let app = AppConnections::in_process(Arc::new(app));
+    let mut executor = Executor::start(
+        Arc::clone(store),
+        genesis,
+        app.consensus,
+        &app.query,
+        ExecutorConfig::default(),
+    )
+    .unwrap();
+    let lines: Vec<Line> = load_lines("chain_basic/blocks.jsonl");
+    assert!(!lines.is_empty());
+    for line in lines.into_iter().take(blocks) {
+        let block = FetchedBlock::decode(line.block.0.into(), None).unwrap();
+        let commit = pb::Commit::decode(&line.seen_commit[..]).unwrap();
+        let commit = Commit::try_from(commit).unwrap();
+        let state = executor.state();
+        let (set, chain) = (&state.validators, &state.chain_id);
+        let block = CertifiedBlock::decided(Arc::new(block), commit, set, chain).unwrap();
+        executor.apply(&block).unwrap();
+    }
+    executor.flush().unwrap();
+    app.query
+}
+
+/// A node with a few blocks and a network that only names itself.
+pub fn small_node(config: &RpcConfig) -> Node {
+    let status: Value = perihelion_test_support::load("rpc/status.json");
+    let recorded: Value = recorded_result(&status, "status");
+    let network = FixedNetwork {
+        node_info: node_info(&recorded["node_info"]),
+        peers: Vec::new(),
+    };
+    let key = serde_json::from_value(recorded["validator_info"]["pub_key"].clone()).unwrap();
+    Node::start(3, config, network, key)
+}
+
+/// The result of the first exchange of a file.
+pub fn recorded_result(file: &Value, what: &str) -> Value {
+    let answer = file["exchanges"][0]["answer"].as_str();
+    let answer = answer.unwrap_or_else(|| panic!("{what} has no exchange"));
+    serde_json::from_str::<Value>(answer).unwrap()["result"].take()
+}

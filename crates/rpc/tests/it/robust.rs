@@ -1,0 +1,202 @@
+//! Clients that are slow, greedy or malformed; and what is ours alone.
+
+use std::{
+    io::{Read as _, Write as _},
+    net::TcpStream,
+    time::Duration,
+};
+
+use perihelion_rpc::RpcConfig;
+use perihelion_schedule::Mode;
+use perihelion_types::Height;
+use serde_json::Value;
+
+use crate::{
+    chain::{progress, small_node},
+    client::{ask, read_reply},
+};
+
+const HEALTHY: &str = "{\"jsonrpc\":\"2.0\",\"id\":-1,\"result\":{}}";
+
+#[test]
+fn a_large_body_is_refused() {
+    let config = RpcConfig {
+        max_body_bytes: 1000,
+        ..RpcConfig::default()
+    };
+    let node = small_node(&config);
+    let fits = format!(
+        "{{\"id\":1,\"method\":\"health\",\"x\":\"{}\"}}",
+        "y".repeat(900)
+    );
+    let reply = ask(node.address(), "POST", "/", &[], Some(fits.as_bytes()));
+    assert_eq!(reply.status, 200);
+    let reply = ask(node.address(), "POST", "/", &[], Some(&[b' '; 1001]));
+    assert_eq!(reply.status, 400);
+    assert_eq!(
+        reply.text(),
+        "{\"jsonrpc\":\"2.0\",\"error\":{\"code\":-32600,\"message\":\"Invalid Request\",\"data\":\
+         \"error reading request body: http: request body too large\"}}"
+    );
+}
+
+#[test]
+fn a_large_batch_is_refused() {
+    let node = small_node(&RpcConfig::default());
+    let batch = format!(
+        "[{}]",
+        vec!["{\"id\":1,\"method\":\"health\"}"; 11].join(",")
+    );
+    let reply = ask(node.address(), "POST", "/", &[], Some(batch.as_bytes()));
+    assert_eq!(reply.status, 200);
+    let answer: Value = serde_json::from_slice(&reply.body).unwrap();
+    assert_eq!(
+        answer["error"]["data"],
+        "batch request exceeds maximum (10) allowed number of requests"
+    );
+}
+
+#[test]
+fn browsers_may_call_from_allowed_origins_only() {
+    let config = RpcConfig {
+        cors_allowed_origins: vec!["https://*.example.com".to_owned()],
+        ..RpcConfig::default()
+    };
+    let node = small_node(&config);
+    let allowed = |origin: &str| {
+        let reply = ask(
+            node.address(),
+            "GET",
+            "/health",
+            &[("origin", origin)],
+            None,
+        );
+        assert_eq!(reply.text(), HEALTHY);
+        reply
+            .header("access-control-allow-origin")
+            .map(str::to_owned)
+    };
+    let origin = "https://app.example.com";
+    assert_eq!(allowed(origin).as_deref(), Some(origin));
+    assert_eq!(allowed("https://evil.org"), None);
+    let preflight = [
+        ("origin", origin),
+        ("access-control-request-method", "POST"),
+    ];
+    let reply = ask(node.address(), "OPTIONS", "/", &preflight, None);
+    assert_eq!(reply.status, 200);
+    let methods = reply.header("access-control-allow-methods").unwrap();
+    assert!(methods.contains("POST"), "{methods}");
+}
+
+#[test]
+fn without_allowed_origins_no_browser_may_call() {
+    let node = small_node(&RpcConfig::default());
+    let origin = [("origin", "https://example.com")];
+    let reply = ask(node.address(), "GET", "/health", &origin, None);
+    assert_eq!(reply.header("access-control-allow-origin"), None);
+}
+
+/// One client that never reads, and one that never ends its request, hold their places; a third
+/// is answered, and both are dropped in the end.
+#[test]
+fn slow_clients_hold_nobody_up_and_are_dropped() {
+    let config = RpcConfig {
+        max_open_connections: 3,
+        read_timeout: Duration::from_secs(1),
+        write_timeout: Duration::from_secs(1),
+        ..RpcConfig::default()
+    };
+    let node = small_node(&config);
+    let mut deaf = TcpStream::connect(node.address()).unwrap();
+    let request = "GET /genesis HTTP/1.1\r\nhost: x\r\n\r\n".repeat(4000);
+    deaf.set_nonblocking(true).unwrap();
+    let _ = deaf.write(request.as_bytes());
+    let mut mute = TcpStream::connect(node.address()).unwrap();
+    mute.write_all(b"GET /health HT").unwrap();
+    let reply = ask(node.address(), "GET", "/health", &[], None);
+    assert_eq!(reply.text(), HEALTHY);
+    // The end of the stream comes from the server: nothing more is sent here.
+    let mut rest = Vec::new();
+    let _ = mute.read_to_end(&mut rest);
+    // All places are free again only when both are gone.
+    let held: Vec<_> = (0..3)
+        .map(|_| {
+            let mut stream = TcpStream::connect(node.address()).unwrap();
+            let request = b"GET /health HTTP/1.1\r\nhost: x\r\nconnection: close\r\n\r\n";
+            stream.write_all(request).unwrap();
+            assert_eq!(read_reply(&mut stream).text(), HEALTHY);
+            stream
+        })
+        .collect();
+    assert_eq!(held.len(), 3);
+    deaf.set_nonblocking(false).unwrap();
+    let _ = deaf.read_to_end(&mut rest);
+}
+
+#[test]
+fn connections_beyond_the_bound_wait_for_a_place() {
+    let config = RpcConfig {
+        max_open_connections: 1,
+        ..RpcConfig::default()
+    };
+    let node = small_node(&config);
+    let mut first = TcpStream::connect(node.address()).unwrap();
+    first
+        .write_all(b"GET /health HTTP/1.1\r\nhost: x\r\n\r\n")
+        .unwrap();
+    let mut byte = [0];
+    first.read_exact(&mut byte).unwrap();
+    let mut second = TcpStream::connect(node.address()).unwrap();
+    second
+        .write_all(b"GET /health HTTP/1.1\r\nhost: x\r\nconnection: close\r\n\r\n")
+        .unwrap();
+    second.set_nonblocking(true).unwrap();
+    assert!(second.read(&mut byte).is_err(), "answered without a place");
+    drop(first);
+    second.set_nonblocking(false).unwrap();
+    assert_eq!(read_reply(&mut second).text(), HEALTHY);
+}
+
+#[test]
+fn the_state_of_the_sync_is_told() {
+    let node = small_node(&RpcConfig::default());
+    let mut now = progress(Mode::BlockSync, Height::new(3));
+    now.target = Height::new(50);
+    now.eta = Some(Duration::from_secs(2));
+    now.blocks_per_second = 12.5;
+    node.progress.send_replace(now);
+    let reply = ask(node.address(), "GET", "/sync_status", &[], None);
+    let answer: Value = serde_json::from_slice(&reply.body).unwrap();
+    let result = &answer["result"];
+    assert_eq!(result["mode"], "block_sync");
+    assert_eq!(result["base"], "1");
+    assert_eq!(result["height"], "3");
+    assert_eq!(result["target_height"], "50");
+    assert_eq!(result["remaining_time"], "2000000000");
+    assert_eq!(result["blocks_per_second"], 12.5);
+    assert_eq!(result["software"], "perihelion");
+    assert_eq!(result["peers"], serde_json::json!([]));
+    let reply = ask(node.address(), "GET", "/status", &[], None);
+    let answer: Value = serde_json::from_slice(&reply.body).unwrap();
+    let sync = &answer["result"]["sync_info"];
+    assert_eq!(sync["catching_up"], true);
+    assert_eq!(sync["latest_block_height"], "3");
+    assert_eq!(sync["remaining_time"], "2000000000");
+    // While it catches up, the validators above the last block are not told.
+    let reply = ask(node.address(), "GET", "/validators?height=4", &[], None);
+    assert!(reply.text().contains("current blockchain height 3"));
+}
+
+#[test]
+fn the_port_is_free_and_the_store_released_when_the_server_has_ended() {
+    let mut node = small_node(&RpcConfig::default());
+    let server = node.server.take().unwrap();
+    let address = server.address();
+    let idle = TcpStream::connect(address).unwrap();
+    node.stop.cancel();
+    server.join();
+    drop(idle);
+    assert_eq!(std::sync::Arc::strong_count(&node.store), 1);
+    assert!(TcpStream::connect(address).is_err());
+}
