@@ -58,7 +58,7 @@ impl Kind {
     ///
     /// # Errors
     /// What CometBFT says of it.
-    pub(crate) fn from_uri(self, value: &[u8]) -> Result<Option<Argument>, Complaint> {
+    pub(crate) fn read_uri(self, value: &[u8]) -> Result<Option<Argument>, Complaint> {
         let digits = value.strip_prefix(b"-").unwrap_or(value);
         let bare_integer = !digits.is_empty() && digits.iter().all(u8::is_ascii_digit);
         if bare_integer && self.is_integer() {
@@ -78,20 +78,20 @@ impl Kind {
         }
         let quoted = value.starts_with(b"\"") && value.ends_with(b"\"");
         if quoted && self.is_bytes() {
-            let text = Self::Text.from_json(value)?;
+            let text = Self::Text.read_json(value)?;
             return Ok(text.map(|text| match text {
                 Argument::Text(text) => Argument::Bytes(text.into()),
                 other => other,
             }));
         }
-        self.from_json(value)
+        self.read_json(value)
     }
 
     /// Reads a value in JSON; `None` for null.
     ///
     /// # Errors
     /// What CometBFT says of it.
-    pub(crate) fn from_json(self, json: &[u8]) -> Result<Option<Argument>, Complaint> {
+    pub(crate) fn read_json(self, json: &[u8]) -> Result<Option<Argument>, Complaint> {
         if json == b"null" {
             return Ok(None);
         }
@@ -284,18 +284,18 @@ mod tests {
     #[test]
     fn reads_what_a_uri_may_hold() {
         let int = |n| Ok(Some(Argument::Int(n)));
-        assert_eq!(Kind::Int64.from_uri(b"-7"), int(-7));
-        assert_eq!(Kind::Int64.from_uri(b"\"7\""), int(7));
-        assert_eq!(Kind::Int64.from_uri(b"null"), Ok(None));
+        assert_eq!(Kind::Int64.read_uri(b"-7"), int(-7));
+        assert_eq!(Kind::Int64.read_uri(b"\"7\""), int(7));
+        assert_eq!(Kind::Int64.read_uri(b"null"), Ok(None));
         let bytes = |b: &'static [u8]| Ok(Some(Argument::Bytes(Bytes::from_static(b))));
-        assert_eq!(Kind::Hex.from_uri(b"0X6a"), bytes(b"j"));
-        assert_eq!(Kind::Hex.from_uri(b"\"6a\""), bytes(b"6a"));
-        assert_eq!(Kind::Base64.from_uri(b"\"\""), bytes(b""));
+        assert_eq!(Kind::Hex.read_uri(b"0X6a"), bytes(b"j"));
+        assert_eq!(Kind::Hex.read_uri(b"\"6a\""), bytes(b"6a"));
+        assert_eq!(Kind::Base64.read_uri(b"\"\""), bytes(b""));
         assert_eq!(
-            Kind::Text.from_uri(b"0x6a"),
+            Kind::Text.read_uri(b"0x6a"),
             Ok(Some(Argument::Text("j".to_owned())))
         );
-        assert_eq!(Kind::Bool.from_uri(b"true"), Ok(Some(Argument::Bool(true))));
+        assert_eq!(Kind::Bool.read_uri(b"true"), Ok(Some(Argument::Bool(true))));
     }
 
     #[test]
@@ -341,7 +341,7 @@ mod tests {
             ),
         ];
         for (kind, value, complaint) in table {
-            assert_eq!(kind.from_uri(value), Err(complaint.to_owned()));
+            assert_eq!(kind.read_uri(value), Err(complaint.to_owned()));
         }
     }
 
@@ -359,10 +359,10 @@ mod tests {
         #[test]
         fn never_panics(value in proptest::collection::vec(any::<u8>(), 0..60), text in ".{0,60}") {
             for kind in KINDS {
-                let _ = kind.from_uri(&value);
-                let _ = kind.from_json(&value);
-                let _ = kind.from_uri(text.as_bytes());
-                let _ = kind.from_json(text.as_bytes());
+                let _ = kind.read_uri(&value);
+                let _ = kind.read_json(&value);
+                let _ = kind.read_uri(text.as_bytes());
+                let _ = kind.read_json(text.as_bytes());
             }
             let _ = form_value(&text, "a");
         }
@@ -370,19 +370,19 @@ mod tests {
         #[test]
         fn integers_come_through(n in any::<i64>()) {
             let int = Ok(Some(Argument::Int(n)));
-            prop_assert_eq!(&Kind::Int64.from_uri(n.to_string().as_bytes()), &int);
-            prop_assert_eq!(&Kind::Int64.from_json(format!("\"{n}\"").as_bytes()), &int);
-            prop_assert!(Kind::Int64.from_json(n.to_string().as_bytes()).is_err());
+            prop_assert_eq!(&Kind::Int64.read_uri(n.to_string().as_bytes()), &int);
+            prop_assert_eq!(&Kind::Int64.read_json(format!("\"{n}\"").as_bytes()), &int);
+            prop_assert!(Kind::Int64.read_json(n.to_string().as_bytes()).is_err());
         }
 
         #[test]
         fn bytes_come_through(bytes in proptest::collection::vec(any::<u8>(), 0..60)) {
             let expected = Ok(Some(Argument::Bytes(bytes.clone().into())));
             let hex = hex::encode(&bytes);
-            prop_assert_eq!(&Kind::Hex.from_uri(format!("0x{hex}").as_bytes()), &expected);
-            prop_assert_eq!(&Kind::Hex.from_json(format!("\"{hex}\"").as_bytes()), &expected);
+            prop_assert_eq!(&Kind::Hex.read_uri(format!("0x{hex}").as_bytes()), &expected);
+            prop_assert_eq!(&Kind::Hex.read_json(format!("\"{hex}\"").as_bytes()), &expected);
             let base64 = format!("\"{}\"", BASE64_STANDARD.encode(&bytes));
-            prop_assert_eq!(&Kind::Base64.from_json(base64.as_bytes()), &expected);
+            prop_assert_eq!(&Kind::Base64.read_json(base64.as_bytes()), &expected);
         }
     }
 }

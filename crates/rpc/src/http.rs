@@ -138,7 +138,7 @@ impl Server {
     async fn uri(self: &Arc<Self>, route: &'static Route, query: &str, form: &str) -> Response {
         let read = |&(name, kind): &(&str, crate::arguments::Kind)| {
             let value = form_value(query, name).or_else(|| form_value(form, name));
-            value.map_or(Ok(None), |value| kind.from_uri(&value))
+            value.map_or(Ok(None), |value| kind.read_uri(&value))
         };
         let arguments: Result<Vec<_>, Complaint> = route.arguments.iter().map(read).collect();
         let error = |kind, data: &str| {

@@ -217,7 +217,7 @@ pub(crate) fn arguments(route: &Route, params: &str) -> Result<Arguments, Compla
             let read = |&(name, kind): &(&str, crate::arguments::Kind)| {
                 let mut fields = fields.0.iter().rev();
                 let raw = fields.find(|(field, _)| field == name);
-                raw.map_or(Ok(None), |(_, raw)| kind.from_json(raw.get().as_bytes()))
+                raw.map_or(Ok(None), |(_, raw)| kind.read_json(raw.get().as_bytes()))
             };
             let values = route.arguments.iter().map(read).collect::<Result<_, _>>()?;
             Ok(Arguments(values))
@@ -229,7 +229,7 @@ pub(crate) fn arguments(route: &Route, params: &str) -> Result<Arguments, Compla
                 return Err(wrong_count(route, &items));
             }
             let pairs = route.arguments.iter().zip(&items);
-            let values = pairs.map(|((_, kind), raw)| kind.from_json(raw.get().as_bytes()));
+            let values = pairs.map(|((_, kind), raw)| kind.read_json(raw.get().as_bytes()));
             values.collect::<Result<_, _>>().map(Arguments)
         }
         Some(kind) => Err(format!(
@@ -359,7 +359,7 @@ mod tests {
 
     #[test]
     fn a_batch_is_bounded() {
-        let batch = format!("[{}]", vec!["{\"id\":1}"; 11].join(","));
+        let batch = format!("[{}]", ["{\"id\":1}"; 11].join(","));
         assert_eq!(parse(batch.as_bytes(), 10), Ok(Requests::TooMany));
         assert!(
             matches!(parse(batch.as_bytes(), 0), Ok(Requests::Calls(calls)) if calls.len() == 11)

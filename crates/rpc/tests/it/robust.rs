@@ -43,10 +43,7 @@ fn a_large_body_is_refused() {
 #[test]
 fn a_large_batch_is_refused() {
     let node = small_node(&RpcConfig::default());
-    let batch = format!(
-        "[{}]",
-        vec!["{\"id\":1,\"method\":\"health\"}"; 11].join(",")
-    );
+    let batch = format!("[{}]", ["{\"id\":1,\"method\":\"health\"}"; 11].join(","));
     let reply = ask(node.address(), "POST", "/", &[], Some(batch.as_bytes()));
     assert_eq!(reply.status, 200);
     let answer: Value = serde_json::from_slice(&reply.body).unwrap();
