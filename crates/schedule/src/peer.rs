@@ -36,7 +36,8 @@ pub(crate) struct Peer {
     pub(crate) asks: BTreeMap<Height, Ask>,
     /// The same by time; the first one's deadline is the peer's.
     pub(crate) by_time: BTreeSet<(Instant, Height)>,
-    pub(crate) overdue: BTreeSet<Height>,
+    /// Given up, and still to be answered perhaps; with the time of giving up.
+    pub(crate) overdue: BTreeMap<Height, Instant>,
     /// Heights from the next one on that it failed to serve: NoBlock, deadline missed, set aside.
     pub(crate) refuted: BTreeSet<Height>,
     pub(crate) allowance: f64,
@@ -44,6 +45,12 @@ pub(crate) struct Peer {
     /// The last sign of life while it owes something: an answer, or enough bytes.
     pub(crate) last_progress: Instant,
     bytes_since_progress: u64,
+    /// When the latest-made request was made that was answered.
+    newest_answered: Option<Instant>,
+    /// Since when the oldest request has been overtaken by an answer to a later one.
+    overtaken: Option<Instant>,
+    /// Requests that were late, fading with each delivery.
+    pub(crate) tardy: f64,
     pub(crate) latency: Mean,
     pub(crate) least_latency: Option<f64>,
     /// Bytes/s while it owes blocks.
@@ -68,12 +75,15 @@ impl Peer {
             status_answered: None,
             asks: BTreeMap::new(),
             by_time: BTreeSet::new(),
-            overdue: BTreeSet::new(),
+            overdue: BTreeMap::new(),
             refuted: BTreeSet::new(),
             allowance: first_allowance as f64,
             slow_start: true,
             last_progress: now,
             bytes_since_progress: 0,
+            newest_answered: None,
+            overtaken: None,
+            tardy: 0.0,
             latency: Mean::default(),
             least_latency: None,
             rate: Mean::default(),
@@ -118,6 +128,7 @@ impl Peer {
         self.by_time.remove(&(ask.at, height));
         if self.asks.is_empty() {
             self.sample = None;
+            self.overtaken = None;
         }
         Some(ask)
     }
@@ -126,6 +137,9 @@ impl Peer {
     pub(crate) fn answered(&mut self, now: Instant, ask: Ask, most: usize) {
         self.last_progress = now;
         self.bytes_since_progress = 0;
+        self.tardy /= 2.0;
+        self.newest_answered = self.newest_answered.max(Some(ask.at));
+        self.note_overtaken(now);
         let latency = now.saturating_duration_since(ask.at).as_secs_f64();
         self.latency.add(latency);
         self.least_latency = Some(
@@ -195,6 +209,7 @@ impl Peer {
 
     /// It lost a race or a deadline.
     pub(crate) fn shrink(&mut self, to_one: bool) {
+        self.tardy += 1.0;
         self.slow_start = false;
         self.allowance = if to_one {
             1.0
@@ -203,12 +218,55 @@ impl Peer {
         };
     }
 
+    /// Peers answer in order: an answer to a later request says something of the oldest one.
+    fn note_overtaken(&mut self, now: Instant) {
+        let oldest = self.by_time.first().map(|&(at, _)| at);
+        match (oldest, self.newest_answered) {
+            (Some(oldest), Some(newest)) if oldest < newest => {
+                self.overtaken.get_or_insert(now);
+            }
+            _ => self.overtaken = None,
+        }
+    }
+
     /// When its oldest request is overdue: `deadline` after the later of the request and the last
-    /// sign of life; and in any case after eight such, so that one withheld block among many
-    /// delivered ones is given up too.
+    /// sign of life, or after a later request was answered before it.
     pub(crate) fn deadline(&self, deadline: Duration) -> Option<Instant> {
         let &(oldest, _) = self.by_time.first()?;
-        Some((oldest.max(self.last_progress) + deadline).min(oldest + deadline * 3))
+        let silent = oldest.max(self.last_progress) + deadline;
+        Some(
+            self.overtaken
+                .map_or(silent, |at| silent.min(at + deadline)),
+        )
+    }
+
+    /// Requests that are overdue at `now`: all of a peer that is silent, those that were overtaken
+    /// of one that delivers others.
+    pub(crate) fn late(&self, now: Instant, deadline: Duration) -> Vec<Height> {
+        let silent = now.saturating_duration_since(self.last_progress) >= deadline;
+        self.by_time
+            .iter()
+            .filter(|(at, _)| silent || self.newest_answered.is_some_and(|newest| *at < newest))
+            .map(|&(_, height)| height)
+            .collect()
+    }
+
+    /// Gives a request up that may still be answered. What is too long ago will not be.
+    pub(crate) fn give_up(
+        &mut self,
+        now: Instant,
+        height: Height,
+        forget: Duration,
+    ) -> Option<Ask> {
+        let ask = self.take_ask(height)?;
+        self.refuted.insert(height);
+        if self.overdue.len() >= MAX_OVERDUE / 2 {
+            self.overdue
+                .retain(|_, at| now.saturating_duration_since(*at) < forget);
+        }
+        self.overdue.insert(height, now);
+        self.note_overtaken(now);
+        Some(ask)
     }
 
     /// How soon a block of `size` bytes asked of it now would be here, in seconds; worse for those
@@ -216,7 +274,8 @@ impl Peer {
     pub(crate) fn cost(&self, size: f64) -> f64 {
         let rate = self.rate.get().unwrap_or(1e6).max(1.0);
         let queue = (self.asks.len() as f64 + 1.0) * size / rate;
-        let distrust = 1.0 + 8.0 * self.set_aside as f64 + self.stalls as f64;
+        let distrust =
+            1.0 + 8.0 * self.set_aside as f64 + self.stalls.min(8) as f64 + 2.0 * self.tardy;
         (queue + self.least_latency.unwrap_or(0.05)) * distrust
     }
 }

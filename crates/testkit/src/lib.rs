@@ -1,7 +1,9 @@
 //! Chains, simulated networks and lying peers for tests and benchmarks.
 
+pub mod chain;
 pub mod home;
 pub mod params_app;
 pub mod process;
+pub mod sim;
 
 pub use params_app::ParamsApp;

@@ -38,7 +38,9 @@ impl Schedule {
             fresh.handle_peer_added(now, *id);
             if let Some(known) = fresh.peers.get_mut(id) {
                 known.overdue = std::mem::take(&mut peer.overdue);
-                known.overdue.extend(peer.asks.keys());
+                known
+                    .overdue
+                    .extend(peer.asks.keys().map(|&height| (height, now)));
                 known.range = peer.range;
                 known.rate = peer.rate;
             }
@@ -62,7 +64,7 @@ impl Schedule {
             Mode::Following | Mode::Consensus | Mode::Halted => return,
         }
         self.timers.stop(Timer::CaughtUp);
-        if self.is_verifying() || !self.own_commit_holds() {
+        if self.is_verifying() || self.is_other_genesis() || !self.own_commit_holds() {
             return;
         }
         let total = self.anchors.current.total_voting_power();
@@ -90,6 +92,11 @@ impl Schedule {
             || !self.runs.is_empty()
             || self.probe.is_some()
             || (self.linked_to > self.first() && closing.is_some_and(|held| !held.no_close))
+    }
+
+    /// Whether peers offered a first block, and none that fits our genesis.
+    fn is_other_genesis(&self) -> bool {
+        self.totals.other_genesis.is_some() && self.first() == self.initial_height
     }
 
     /// Whether the last applied block's own commit is at hand and verified; if not, it is verified

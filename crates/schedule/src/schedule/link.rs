@@ -95,34 +95,35 @@ impl Schedule {
     /// The block below is final and this one names another: forged, unless more than 2/3 stand
     /// behind it, and then the chain itself is broken.
     fn contradicts(&mut self, height: Height) -> bool {
+        if self.probe.is_some() {
+            // Decided once the workers are done with the commit before.
+            return false;
+        }
         let Some(held) = self.held(height).cloned() else {
             return false;
         };
         let set = if height.prev() == self.applied.0 {
             self.last_validators.clone()
         } else {
-            let header = &self
-                .held(height.prev())
-                .map(|held| held.block.block().header.clone());
-            header
-                .as_ref()
-                .and_then(|header| self.anchors.by_hash(header.validators_hash))
+            let below = self.held(height.prev());
+            let hash = below.map(|held| held.block.block().header.validators_hash);
+            hash.and_then(|hash| self.anchors.by_hash(hash))
         };
         self.drop_block(height);
         if let Some(slot) = self.slot_mut(height) {
             slot.exclude(held.from, Exclusion::SetAside);
         }
-        let initial = height <= self.initial_height;
-        match set {
-            Some(set) if self.probe.is_none() && !initial => {
-                let purpose = Purpose::Contradiction;
-                self.send_probe(height, held.block, held.from, held.content, set, purpose);
-            }
-            // At the initial height nothing is certain enough to convict.
-            _ if initial => {}
-            _ => self.convict(held.from, Fault::Forged { height }),
-        }
         self.refute(height, held.from);
+        // At the initial height nothing is certain enough to convict.
+        if height > self.initial_height {
+            match set {
+                Some(set) => {
+                    let purpose = Purpose::Contradiction;
+                    self.send_probe(height, held.block, held.from, held.content, set, purpose);
+                }
+                None => self.convict(held.from, Fault::Forged { height }),
+            }
+        }
         true
     }
 
@@ -216,10 +217,8 @@ impl Schedule {
             return;
         }
         self.drop_block(below);
-        let reception = self.accept(held.from, held.block, held.content);
-        if reception != Reception::Wanted {
-            self.note_need(below);
-        }
+        self.accept(held.from, held.block, held.content);
+        self.note_need(below);
     }
 
     /// The commit in `probe.height` does not hold: that block is set aside, and since the one

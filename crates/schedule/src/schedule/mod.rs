@@ -252,7 +252,7 @@ impl Schedule {
     #[must_use]
     pub fn expects(&self, peer: PeerId, height: Height) -> bool {
         self.peers.get(&peer).is_some_and(|known| {
-            known.asks.contains_key(&height) || known.overdue.contains(&height)
+            known.asks.contains_key(&height) || known.overdue.contains_key(&height)
         })
     }
 
@@ -295,8 +295,8 @@ impl Schedule {
         let Some(known) = self.peers.get_mut(&peer) else {
             return;
         };
-        known.overdue.remove(&height);
         let Some(ask) = known.take_ask(height) else {
+            known.overdue.remove(&height);
             return;
         };
         known.answered(now, ask, most);
@@ -422,8 +422,8 @@ impl Schedule {
             return Some(false);
         };
         let ask = known.take_ask(height);
-        let overdue = known.overdue.remove(&height);
-        if ask.is_none() && !overdue {
+        // Asked twice, it may answer twice.
+        if ask.is_none() && known.overdue.remove(&height).is_none() {
             self.punish(peer, Fault::Unsolicited { height }, false);
             return None;
         }

@@ -34,6 +34,12 @@ impl Schedule {
         self.applied.0
     }
 
+    /// The id of the last applied block; nil before the first.
+    #[must_use]
+    pub fn applied_id(&self) -> perihelion_types::BlockId {
+        self.applied.1
+    }
+
     /// Where the chain seems to end, and how that is known: the highest claim but one, so that a
     /// single peer cannot move it. Decides when runs stop waiting and what is shown, nothing more.
     pub(super) fn target(&self) -> (Height, TargetSource) {

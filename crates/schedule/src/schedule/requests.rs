@@ -202,26 +202,15 @@ impl Schedule {
             Some(_) => {}
             None => return,
         }
-        // Silent altogether, or withholding just the oldest?
-        let silent = now.saturating_duration_since(known.last_progress) >= deadline;
-        let late: Vec<Height> = known
-            .by_time
-            .iter()
-            .filter(|(at, _)| silent || *at + deadline * 3 <= now)
-            .map(|&(_, height)| height)
-            .collect();
+        let late = known.late(now, deadline);
         known.stalls += 1;
-        known.shrink(silent);
+        known.shrink(true);
         for height in late {
             let Some(known) = self.peers.get_mut(&peer) else {
                 return;
             };
-            if let Some(ask) = known.take_ask(height) {
+            if let Some(ask) = known.give_up(now, height, deadline * 30) {
                 self.expected_bytes -= ask.expected;
-            }
-            known.refuted.insert(height);
-            if known.overdue.len() < MAX_OVERDUE {
-                known.overdue.insert(height);
             }
             self.give_up(peer, height, Exclusion::Late);
         }
@@ -276,7 +265,7 @@ impl Schedule {
         for (place, (height, slot)) in self.near_missing().enumerate() {
             let latest = slot.asks.iter().filter_map(|id| {
                 let peer = self.peers.get(id)?;
-                let usual = crate::meter::seconds(2.0 * peer.latency.get().unwrap_or(0.5));
+                let usual = crate::meter::seconds(2.0 * peer.latency.get().unwrap_or(0.0));
                 let ask = peer.asks.get(&height)?;
                 Some(ask.at + usual.clamp(least, most))
             });

@@ -1,0 +1,16 @@
+//! A simulated network around the pure scheduler: an event heap, hand-advanced time, peers of
+//! every kind, virtual verification workers that call the real certification, and a virtual
+//! executor that knows the chain.
+//!
+//! The same seed gives the same log. After every step the invariants are checked: the schedule's
+//! books agree, no honest peer is punished, what is applied is the chain's block, and every bound
+//! holds.
+
+mod peer;
+mod random;
+mod workers;
+mod world;
+
+pub use peer::{Kind, PeerSpec};
+pub use random::Random;
+pub use world::{Outcome, Setup, World};

@@ -1,0 +1,221 @@
+use std::{sync::Arc, time::Duration};
+
+use bytes::{BufMut, Bytes, BytesMut};
+use perihelion_types::{BlockIdFlag, ExtendedCommit, FetchedBlock};
+
+use crate::chain::{Cast, Chain};
+
+/// How a peer behaves.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Kind {
+    /// Serves the chain.
+    Honest,
+    /// Tells its status and never answers a request.
+    Silent,
+    /// Says nothing at all.
+    Mute,
+    /// Sends bodies that do not belong to their headers.
+    CorruptBody,
+    /// Sends blocks whose last commit has forged signatures.
+    ForgedCommit,
+    /// Sends the blocks of a fork that outsiders signed.
+    StaleFork,
+    /// Sends blocks with a bad extended commit, where there should be one.
+    BadExtended,
+    /// Sends blocks without extended commits.
+    NoExtended,
+    /// Claims everything and withholds the block of one height.
+    Withhold(i64),
+    /// Claims a thousand blocks too many.
+    Inflated,
+    /// Claims the largest height, and says NoBlock.
+    MaxHeight,
+    /// Claims the largest height, and never answers.
+    MaxHeightSilent,
+    /// Claims less at each status.
+    Lowered,
+    /// Claims base above height.
+    Impossible,
+    /// Says NoBlock to everything, and a hundred times unasked.
+    NoBlockFlood,
+    /// Sends the right blocks in another encoding.
+    OtherEncoding,
+    /// Sends a byte now and then, and never a block.
+    Drip,
+    /// Sends blocks that nobody asked for.
+    Unsolicited,
+    /// Sends a conflicting block that two thirds of the validators signed: the chain is broken.
+    Equivocation,
+}
+
+/// A peer of a simulation.
+#[derive(Debug, Clone)]
+pub struct PeerSpec {
+    /// How it behaves.
+    pub kind: Kind,
+    /// One way.
+    pub latency: Duration,
+    /// Bytes a second that it sends.
+    pub bandwidth: u64,
+    /// The lowest height that it still has.
+    pub base: i64,
+    /// How far behind the chain's growing end it is.
+    pub lag: i64,
+    /// When it joins.
+    pub joins: Duration,
+    /// When it leaves, and for how long if it comes back.
+    pub leaves: Option<(Duration, Option<Duration>)>,
+    /// It is configured.
+    pub persistent: bool,
+}
+
+impl PeerSpec {
+    /// A peer that is there from the start, 20 ms away, with 5 MB/s.
+    #[must_use]
+    pub fn new(kind: Kind) -> Self {
+        Self {
+            kind,
+            latency: Duration::from_millis(20),
+            bandwidth: 5_000_000,
+            base: 0,
+            lag: 0,
+            joins: Duration::ZERO,
+            leaves: None,
+            persistent: false,
+        }
+    }
+
+    /// The same, this far away.
+    #[must_use]
+    pub fn latency_ms(mut self, ms: u64) -> Self {
+        self.latency = Duration::from_millis(ms);
+        self
+    }
+
+    /// The same, with this many bytes a second.
+    #[must_use]
+    pub fn bandwidth(mut self, bytes: u64) -> Self {
+        self.bandwidth = bytes;
+        self
+    }
+
+    /// The same, with this base.
+    #[must_use]
+    pub fn base(mut self, base: i64) -> Self {
+        self.base = base;
+        self
+    }
+
+    /// The same, joining then.
+    #[must_use]
+    pub fn joins_ms(mut self, ms: u64) -> Self {
+        self.joins = Duration::from_millis(ms);
+        self
+    }
+
+    /// The same, leaving then, and coming back after `back_ms`.
+    #[must_use]
+    pub fn leaves_ms(mut self, ms: u64, back_ms: Option<u64>) -> Self {
+        self.leaves = Some((
+            Duration::from_millis(ms),
+            back_ms.map(Duration::from_millis),
+        ));
+        self
+    }
+}
+
+impl Kind {
+    /// Whether a peer of this kind must never be punished.
+    #[must_use]
+    pub fn is_honest(self) -> bool {
+        matches!(self, Self::Honest)
+    }
+}
+
+/// A block in a peer's answer.
+#[derive(Debug, Clone)]
+pub(super) enum Answer {
+    Block(Arc<FetchedBlock>),
+    /// One that the decode stage refuses.
+    Corrupt,
+    NoBlock,
+    Nothing,
+}
+
+/// What a peer of `kind` answers to a request, on a chain that has grown to `tip`.
+pub(super) fn answer(kind: Kind, chain: &Chain, fork: &Chain, height: i64, tip: i64) -> Answer {
+    let honest = || match chain.block(height) {
+        Some(block) if height <= tip => Answer::Block(Arc::clone(block)),
+        _ => Answer::NoBlock,
+    };
+    let Some(block) = chain.block(height).filter(|_| height <= tip) else {
+        return match kind {
+            Kind::Silent | Kind::Mute | Kind::MaxHeightSilent | Kind::Drip => Answer::Nothing,
+            _ => Answer::NoBlock,
+        };
+    };
+    match kind {
+        Kind::Honest | Kind::Lowered | Kind::Impossible | Kind::Inflated | Kind::Unsolicited => {
+            honest()
+        }
+        Kind::MaxHeight | Kind::NoBlockFlood => Answer::NoBlock,
+        Kind::Silent | Kind::Mute | Kind::MaxHeightSilent | Kind::Drip => Answer::Nothing,
+        Kind::CorruptBody => Answer::Corrupt,
+        Kind::ForgedCommit => Answer::Block(forged_commit(chain, height)),
+        Kind::StaleFork | Kind::Equivocation => fork
+            .block(height)
+            .map_or(Answer::NoBlock, |block| Answer::Block(Arc::clone(block))),
+        Kind::NoExtended => Answer::Block(Arc::new(block.without_extended_commit())),
+        Kind::BadExtended => Answer::Block(bad_extended(block)),
+        Kind::Withhold(withheld) if withheld == height => Answer::Nothing,
+        Kind::Withhold(_) => honest(),
+        Kind::OtherEncoding => Answer::Block(Arc::new(other_encoding(block))),
+    }
+}
+
+/// The block of a height with a last commit that nobody signed.
+fn forged_commit(chain: &Chain, height: i64) -> Arc<FetchedBlock> {
+    if height <= chain.shape().initial_height {
+        return chain
+            .block(height)
+            .map(Arc::clone)
+            .expect("the chain has its first block");
+    }
+    let below = height - 1;
+    let commit = chain.commit(below, 0, chain.id(below), |_| Cast::Forged);
+    chain.fetched(chain.make(height, commit))
+}
+
+/// The same block with a signature of its extended commit bent, or with one that has no business
+/// there.
+fn bad_extended(block: &FetchedBlock) -> Arc<FetchedBlock> {
+    let mut extended = block
+        .extended_commit()
+        .cloned()
+        .unwrap_or_else(|| ExtendedCommit {
+            height: block.height(),
+            round: perihelion_types::Round::ZERO,
+            block_id: block.block_id(),
+            extended_signatures: Vec::new(),
+        });
+    for place in &mut extended.extended_signatures {
+        if place.commit_sig.block_id_flag == BlockIdFlag::Commit {
+            let mut signature = place.extension_signature.to_vec();
+            if let Some(byte) = signature.get_mut(7) {
+                *byte ^= 1;
+            }
+            place.extension_signature = signature.into();
+        }
+    }
+    let decoded = FetchedBlock::decode(block.raw().clone(), Some(extended.encode()));
+    Arc::new(decoded.unwrap_or_else(|_| block.without_extended_commit()))
+}
+
+/// The same block, its bytes followed by a field that no version knows.
+fn other_encoding(block: &FetchedBlock) -> FetchedBlock {
+    let mut raw = BytesMut::from(&block.raw()[..]);
+    raw.put_slice(&[0xF8, 0x7F, 0x01]);
+    let extended = block.extended_commit().map(ExtendedCommit::encode);
+    FetchedBlock::decode(raw.freeze(), extended.map(Bytes::from))
+        .expect("unknown fields are skipped")
+}
