@@ -54,7 +54,6 @@ impl Schedule {
         if let Some(known) = self.peers.get_mut(&peer) {
             known.set_aside += 1;
         }
-        self.refute(height, peer);
         self.note_need(height);
     }
 
@@ -73,9 +72,11 @@ impl Schedule {
         slot.seek = true;
         let fault = (!unconfirmed).then_some(fault);
         self.set_aside(height, from, content, fault);
+        self.refute(height, from);
     }
 
-    /// A peer counts as having failed a height.
+    /// A peer counts as having failed a height: what it sent cannot pin the one below, whatever else
+    /// comes.
     pub(super) fn refute(&mut self, height: Height, peer: PeerId) {
         if let Some(known) = self.peers.get_mut(&peer) {
             known.refuted.insert(height);

@@ -146,7 +146,7 @@ impl Schedule {
             .filter(|(_, peer)| peer.joined <= latest)
             .map(|(&id, _)| id)
             .collect();
-        let mut open = false;
+        let mut open = self.wanted.contains(&next) || self.wanted.contains(&next.next());
         for &id in &counted {
             open |= self.claim_is_open(now, id);
         }
@@ -168,14 +168,14 @@ impl Schedule {
         let Some(peer) = self.peers.get(&id) else {
             return false;
         };
+        if peer.asks.contains_key(&next) || peer.asks.contains_key(&closing) {
+            return true;
+        }
         let claims = peer
             .range
             .is_some_and(|range| range.base() <= next && range.height() >= closing);
         if !claims || peer.refuted.contains(&next) || peer.refuted.contains(&closing) {
             return false;
-        }
-        if peer.asks.contains_key(&next) || peer.asks.contains_key(&closing) {
-            return true;
         }
         let patience = self.applied_at.max(peer.joined) + self.config.hedge_after.1;
         if now < patience {

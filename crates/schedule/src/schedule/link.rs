@@ -234,6 +234,7 @@ impl Schedule {
         let unconfirmed = probe.height.prev() <= self.initial_height;
         let fault = (!unconfirmed).then_some(fault);
         self.set_aside(probe.height, probe.from, probe.content, fault);
+        self.refute(probe.height, probe.from);
         self.seek_other(probe.height.prev());
     }
 
@@ -276,6 +277,7 @@ impl Schedule {
             return Ok(Arc::new(canonical));
         }
         self.set_aside(height, peer, Content::of(&block), None);
+        self.refute(height, peer);
         Err(Reception::Refused)
     }
 }

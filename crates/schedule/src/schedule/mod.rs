@@ -476,6 +476,7 @@ impl Schedule {
         };
         if height > self.initial_height && !link::commit_fits(block.block()) {
             self.set_aside(height, peer, content, Some(crate::CommitFault::DoesNotFit));
+            self.refute(height, peer);
             return Reception::Refused;
         }
         let validators = block.block().header.validators_hash;
@@ -495,6 +496,7 @@ impl Schedule {
                 no_close: false,
             });
             slot.stage = Stage::Here;
+            slot.seek = false;
             slot.probed = false;
             slot.extended = Extended::Unknown;
         }
@@ -506,23 +508,19 @@ impl Schedule {
         }
     }
 
-    /// A second copy of a height whose first one is in doubt: the same content changes nothing,
-    /// another takes the first one's place.
+    /// A second copy of a height whose first one is in doubt: another content takes the first one's
+    /// place; the same one is no news, and the next peer is asked.
     fn replace(&mut self, peer: PeerId, block: Arc<FetchedBlock>, content: Content) -> Reception {
         let height = block.height();
-        let same = self
-            .held(height)
-            .is_some_and(|held| held.content == content);
-        if same {
-            if let Some(slot) = self.slot_mut(height) {
-                slot.seek = false;
+        let same = self.held(height).filter(|held| held.content == content);
+        if let Some(no_close) = same.map(|held| held.no_close) {
+            self.set_aside(height, peer, content, None);
+            if no_close {
+                self.refute(height, peer);
             }
             return Reception::Late;
         }
         self.drop_block(height);
-        if let Some(slot) = self.slot_mut(height) {
-            slot.seek = false;
-        }
         self.accept(peer, block, content)
     }
 

@@ -7,6 +7,7 @@ use perihelion_types::{Height, HeightRange, PeerId};
 use super::Schedule;
 use crate::{
     Effect, Mode,
+    meter::seconds,
     peer::MAX_OVERDUE,
     slot::{Exclusion, Slot, Stage},
     timer::Timer,
@@ -257,20 +258,22 @@ impl Schedule {
             })
     }
 
-    /// Asks a second peer for what is late near the apply height. At the two lowest missing
-    /// heights, where everything waits, one more peer is asked each time.
+    /// Asks a second peer for what is late near the apply height, and another when that one is late
+    /// too.
     pub(super) fn hedge(&mut self, now: Instant) {
         let (least, most) = self.config.hedge_after;
         let mut due = Vec::new();
         for (place, (height, slot)) in self.near_missing().enumerate() {
-            let latest = slot.asks.iter().filter_map(|id| {
-                let peer = self.peers.get(id)?;
-                let usual = crate::meter::seconds(2.0 * peer.latency.get().unwrap_or(0.0));
-                let ask = peer.asks.get(&height)?;
-                Some(ask.at + usual.clamp(least, most))
+            let timely = slot.asks.iter().any(|id| {
+                self.peers.get(id).is_some_and(|peer| {
+                    let usual = seconds(2.0 * peer.latency.get().unwrap_or(0.0));
+                    let ask = peer.asks.get(&height);
+                    ask.is_some_and(|ask| ask.at + usual.clamp(least, most) > now)
+                })
             });
-            let crowd = if place < 2 { usize::MAX } else { 2 };
-            if slot.asks.len() < crowd && latest.max().is_none_or(|at| at <= now) {
+            // At the two lowest, where everything waits, all may be asked in the end.
+            let crowd = if place < 2 { usize::MAX } else { 4 };
+            if !timely && slot.asks.len() < crowd {
                 due.push(height);
             }
         }

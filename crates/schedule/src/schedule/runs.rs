@@ -255,7 +255,7 @@ impl Schedule {
     fn run_length(&self, first: Height, available: usize, exact: bool) -> Option<usize> {
         let least = if exact { 1 } else { 2 };
         let most = available.min(self.config.longest_run);
-        let most = most.min(self.drift_limit.max(least));
+        let most = most.min(self.drift_limit);
         let mut best = None;
         for length in 1..=most {
             let inside = first.plus(length as i64 - 1);

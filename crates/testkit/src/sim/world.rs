@@ -594,7 +594,8 @@ impl World {
         assert_eq!(
             self.schedule.applied_id(),
             self.setup.chain.id(height.get()),
-            "what is applied at {height} is the chain's block"
+            "what is applied at {height} is the chain's block\n{}",
+            self.outcome.log.join("\n")
         );
         self.log(format!("applied {height}"));
         self.outcome.height = height.get();

@@ -25,7 +25,7 @@ fn the_fork_without_a_dishonest_validator() {
     let chain = Chain::new(shape, 60);
     let fork = chain.fork(change - 1, 10, |shape| {
         shape.casts = Arc::new(move |height, person| {
-            if height < change || person < 4 {
+            if height < change || (height == change && person < 4) {
                 Cast::Block
             } else {
                 Cast::Absent
@@ -38,6 +38,7 @@ fn the_fork_without_a_dishonest_validator() {
         setup.fork = Arc::new(fork.clone());
         // Nothing but the fork's own blocks is there when the height is certified.
         setup.peers[2] = setup.peers[2].clone().joins_ms(8_000);
+        setup.peers[2].persistent = true;
         let outcome = World::new(setup).run(2 * MINUTE);
         assert_synced(&outcome);
     }
@@ -62,13 +63,9 @@ fn a_final_block_with_a_bent_commit_convicts_nobody() {
 /// Rule: two certified blocks at one height halt the node and blame nobody.
 #[test]
 fn an_equivocating_validator_set_halts_the_node() {
-    let fork = Arc::new(CHAIN.fork(20, 30, |_| {}));
-    let mut setup = setup(vec![
-        PeerSpec::new(Kind::Honest),
-        PeerSpec::new(Kind::Equivocation).joins_ms(900),
-    ]);
-    setup.fork = fork;
-    setup.growth = Some((22, Duration::from_millis(500)));
+    let mut setup = setup(peers(Kind::Equivocation, 2));
+    setup.fork = Arc::new(CHAIN.fork(20, 30, |_| {}));
+    setup.applied = 25;
     let outcome = World::new(setup).run_for(MINUTE);
     assert!(
         matches!(outcome.halted, Some(StallReason::TwoCertified { ours, other, .. }) if ours != other),

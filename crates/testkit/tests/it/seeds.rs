@@ -38,7 +38,7 @@ static CHAINS: LazyLock<Vec<(Arc<Chain>, Arc<Chain>)>> = LazyLock::new(|| {
     let jump = Chain::new(jump, 40);
     let deceived = jump.fork(15, 10, |shape| {
         shape.casts = Arc::new(|height, person| {
-            if height < 16 || person < 4 {
+            if height < 16 || (height == 16 && person < 4) {
                 Cast::Block
             } else {
                 Cast::Absent
