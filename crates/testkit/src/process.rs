@@ -268,13 +268,16 @@ impl NodeProcess {
         self.call("/sync_status")
     }
 
-    /// The application hash in the header of a height, in upper-case hexadecimal.
+    /// The hash of the block at a height and the application hash in its header, in upper-case
+    /// hexadecimal.
     ///
     /// # Errors
     /// When the node does not answer or has no such block.
-    pub fn app_hash(&self, height: i64) -> anyhow::Result<String> {
+    pub fn hashes(&self, height: i64) -> anyhow::Result<(String, String)> {
         let commit = self.call(&format!("/commit?height={height}"))?;
-        text(&commit["signed_header"]["header"]["app_hash"], "app_hash")
+        let signed = &commit["signed_header"];
+        let block = text(&signed["commit"]["block_id"]["hash"], "block hash")?;
+        Ok((block, text(&signed["header"]["app_hash"], "app_hash")?))
     }
 
     /// How it ended, `None` while it runs.

@@ -2,6 +2,7 @@
 #![allow(clippy::print_stderr, clippy::print_stdout, reason = "a command")]
 
 use std::{
+    ops::ControlFlow,
     path::PathBuf,
     time::{Duration, Instant},
 };
@@ -85,7 +86,7 @@ fn main() -> anyhow::Result<()> {
     let mut told = start;
     let made = make_home_reporting(&options.home, &shape, |height| {
         if told.elapsed() < Duration::from_secs(1) {
-            return;
+            return ControlFlow::Continue(());
         }
         told = Instant::now();
         let done = height.get() - shape.initial_height + 1;
@@ -94,7 +95,9 @@ fn main() -> anyhow::Result<()> {
             shape.blocks,
             done as f64 / start.elapsed().as_secs_f64()
         );
+        ControlFlow::Continue(())
     })?;
+    let made = made.context("it was not broken off")?;
     println!(
         "{}: chain {:?}, heights {} to {}, {} bytes a block, last block {}, app hash {:X}, {:.1} s",
         made.home.display(),

@@ -3,11 +3,14 @@
 //! Every block is built from the state before it, signed by the validators' keys, certified and
 //! applied by the real executor. Equal shapes give equal blocks; only the node's own keys differ.
 
+mod copy;
 mod draw;
 mod shape;
 mod signing;
 
 use std::{
+    collections::VecDeque,
+    ops::ControlFlow,
     path::{Path, PathBuf},
     sync::Arc,
 };
@@ -32,6 +35,7 @@ use perihelion_types::{
     MedianTimeRule, Round, State, Time, evidence, median_time,
 };
 
+pub use self::copy::{CopyData, copy_home};
 pub use self::shape::{BadShape, ChainShape, MIN_TX_BYTES, validator_key};
 use self::{
     draw::{Purpose, drawer, make_transactions},
@@ -69,19 +73,21 @@ pub struct MadeChain {
 /// # Errors
 /// See there.
 pub fn make_home(home: &Path, shape: &ChainShape) -> anyhow::Result<MadeChain> {
-    make_home_reporting(home, shape, |_| ())
+    let made = make_home_reporting(home, shape, |_| ControlFlow::Continue(()))?;
+    made.context("it was not broken off")
 }
 
 /// Makes a home with a finished chain: configuration, genesis, keys of a node that is no
-/// validator, and the database. `report` is called with each height that is done.
+/// validator, and the database. `report` is called with each height that is done; when it breaks,
+/// what was made is left as it is, and the result is `None`.
 ///
 /// # Errors
 /// When the shape has contradictions, the folder holds a home already, or it cannot be written.
 pub fn make_home_reporting(
     home: &Path,
     shape: &ChainShape,
-    mut report: impl FnMut(Height),
-) -> anyhow::Result<MadeChain> {
+    mut report: impl FnMut(Height) -> ControlFlow<()>,
+) -> anyhow::Result<Option<MadeChain>> {
     shape.check()?;
     let config = make_files(home, shape)?;
     let mut maker = Maker::new(&config, shape)?;
@@ -89,9 +95,11 @@ pub fn make_home_reporting(
         let height = maker
             .make_next()
             .with_context(|| format!("making height {}", maker.executor.state().next_height()))?;
-        report(height);
+        if report(height).is_break() {
+            return Ok(None);
+        }
     }
-    maker.finish(home)
+    maker.finish(home).map(Some)
 }
 
 /// Configuration, genesis and keys.
@@ -153,7 +161,7 @@ struct Maker<'a> {
     /// The commit for the last block.
     last_commit: Commit,
     /// Validators that joined and have not left, oldest first.
-    joined: std::collections::VecDeque<PrivateKey>,
+    joined: VecDeque<PrivateKey>,
     next_key: u32,
     block_bytes: u64,
 }
@@ -186,7 +194,7 @@ impl<'a> Maker<'a> {
                 block_id: BlockId::NIL,
                 signatures: Vec::new(),
             },
-            joined: std::collections::VecDeque::new(),
+            joined: VecDeque::new(),
             next_key: shape.validators,
             block_bytes: 0,
         })

@@ -153,3 +153,35 @@ fn shapes_out_of_bounds_and_homes_that_are_there_are_refused() {
     }
     assert_eq!(ChainShape::preset("d"), None);
 }
+
+#[test]
+fn copies_have_keys_of_their_own_and_the_chain_as_asked() {
+    let folder = tempfile::tempdir().unwrap();
+    let shape = ChainShape::new("copied", 1, 3);
+    let made = make_home(&folder.path().join("made"), &shape).unwrap();
+    let mut ids = vec![crate::process::node_id(&made.home).unwrap()];
+    for (name, data) in [
+        ("none", CopyData::None),
+        ("copied", CopyData::Copied),
+        ("linked", CopyData::Linked),
+    ] {
+        let home = folder.path().join(name);
+        copy_home(&made.home, &home, data).unwrap();
+        ids.push(crate::process::node_id(&home).unwrap());
+        if data == CopyData::None {
+            let (config, _) = Config::load(&home, &Overrides::default()).unwrap();
+            let store = Store::open(&config.data_dir(), &StoreOptions::default()).unwrap();
+            assert_eq!(store.height(), Height::ZERO);
+        } else {
+            let copy = MadeChain {
+                home,
+                ..made.clone()
+            };
+            reopen(&copy, &shape);
+        }
+        assert!(copy_home(&made.home, &folder.path().join(name), data).is_err());
+    }
+    ids.sort();
+    ids.dedup();
+    assert_eq!(ids.len(), 4);
+}
