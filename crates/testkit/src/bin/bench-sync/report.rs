@@ -1,0 +1,155 @@
+//! Figures as tables.
+
+use std::fmt::Write as _;
+
+use crate::{
+    chains::BenchChain,
+    measure::{Contender, Sync},
+};
+
+/// One run.
+pub(crate) fn line(chain: &str, run: usize, contender: &Contender, sync: &Sync) -> String {
+    format!(
+        "{chain} run {}  {:<16} {:>8.0} blocks/s  others used {:.1} cores, the host took {:.1}",
+        run + 1,
+        contender.name,
+        sync.blocks_per_second,
+        sync.other_cores,
+        sync.stolen_cores
+    )
+}
+
+/// Medians of all runs, and how the first contender's relate to those of the others.
+pub(crate) fn table(chain: &BenchChain, contenders: &[Contender], syncs: &[Sync]) -> String {
+    let mut text = format!("\n{}\n", chain.title);
+    let heads = [
+        "",
+        "runs",
+        "blocks/s",
+        "MB/s",
+        "client CPU",
+        "server CPU",
+        "peak RSS",
+        "disk",
+        "first block",
+        "others",
+        "stolen",
+    ];
+    let units = [
+        "",
+        "",
+        "median (min-max)",
+        "",
+        "s/1000",
+        "s/1000",
+        "MiB",
+        "B/block",
+        "s",
+        "cores",
+        "cores",
+    ];
+    let mut rows: Vec<Vec<String>> = vec![
+        heads.map(str::to_owned).to_vec(),
+        units.map(str::to_owned).to_vec(),
+    ];
+    let medians: Vec<(f64, f64)> = contenders
+        .iter()
+        .enumerate()
+        .map(|(index, contender)| {
+            let of = |figure: fn(&Sync) -> f64| figures(syncs, index, figure);
+            let rates = of(|sync| sync.blocks_per_second);
+            let (rate, cpu) = (median(&rates), median(&of(|sync| sync.client_cpu)));
+            rows.push(vec![
+                contender.name.clone(),
+                rates.len().to_string(),
+                format!("{rate:.0} ({:.0}-{:.0})", rates[0], rates[rates.len() - 1]),
+                format!("{:.1}", rate * chain.block_bytes as f64 / 1e6),
+                format!("{cpu:.2}"),
+                format!("{:.2}", median(&of(|sync| sync.server_cpu))),
+                format!(
+                    "{:.0}",
+                    median(&of(|sync| sync.peak_rss_bytes as f64)) / f64::from(1 << 20)
+                ),
+                format!("{:.0}", median(&of(|sync| sync.disk_bytes_per_block))),
+                format!("{:.1}", median(&of(|sync| sync.until_first))),
+                format!("{:.1}", median(&of(|sync| sync.other_cores))),
+                format!("{:.1}", median(&of(|sync| sync.stolen_cores))),
+            ]);
+            (rate, cpu)
+        })
+        .collect();
+    text += &align(&rows);
+    for (contender, (rate, cpu)) in contenders.iter().zip(&medians).skip(1) {
+        // Writing into a String cannot fail.
+        let _ = writeln!(
+            text,
+            "chain {}: {} syncs {:.1} times as many blocks a second as {}, with {:.2} of its CPU a block",
+            chain.name,
+            contenders[0].name,
+            medians[0].0 / rate,
+            contender.name,
+            medians[0].1 / cpu
+        );
+    }
+    text
+}
+
+/// One figure of all runs of a contender, in order.
+fn figures(syncs: &[Sync], contender: usize, figure: fn(&Sync) -> f64) -> Vec<f64> {
+    let of = syncs.iter().filter(|sync| sync.contender == contender);
+    let mut figures: Vec<f64> = of.map(figure).collect();
+    figures.sort_by(f64::total_cmp);
+    figures
+}
+
+/// Of sorted figures, at least one.
+fn median(sorted: &[f64]) -> f64 {
+    let middle = sorted.len() / 2;
+    if sorted.len().is_multiple_of(2) {
+        f64::midpoint(sorted[middle - 1], sorted[middle])
+    } else {
+        sorted[middle]
+    }
+}
+
+fn align(rows: &[Vec<String>]) -> String {
+    let columns = rows.iter().map(Vec::len).max().unwrap_or(0);
+    let width = |column: usize| {
+        let cells = rows.iter().filter_map(|row| row.get(column));
+        cells.map(|cell| cell.chars().count()).max().unwrap_or(0)
+    };
+    let widths: Vec<usize> = (0..columns).map(width).collect();
+    let mut text = String::new();
+    for row in rows {
+        for (column, cell) in row.iter().enumerate() {
+            let width = widths[column];
+            // Writing into a String cannot fail.
+            let _ = if column == 0 {
+                write!(text, "{cell:<width$}")
+            } else {
+                write!(text, "  {cell:>width$}")
+            };
+        }
+        text.push('\n');
+    }
+    text
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_median_of_an_even_count_lies_between() {
+        let close = |left: f64, right: f64| (left - right).abs() < 1e-9;
+        assert!(close(median(&[1.0, 5.0, 9.0]), 5.0));
+        assert!(close(median(&[1.0, 5.0, 6.0, 9.0]), 5.5));
+    }
+
+    #[test]
+    fn columns_stand_below_each_other() {
+        let row = |cells: [&str; 2]| cells.map(str::to_owned).to_vec();
+        let rows = [row(["a", "1"]), row(["bbb", "1000"])];
+        assert_eq!(align(&rows), "a       1\nbbb  1000\n");
+    }
+}
