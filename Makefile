@@ -18,7 +18,7 @@ setup: ## install or name what the build needs; compile RocksDB once
 build: setup ## the perihelion binary, optimised: target/release/perihelion
 	$(CARGO) build --release --locked -p perihelion-node
 
-localnet: build ## a network on this machine, its progress live; Ctrl-C ends it
+localnet: build ## a network on this machine, live; Ctrl-C ends it. BLOCKS, VALIDATORS, BASE_PORT, LOCALNET_DIR, ONCE=1
 	$(CARGO) run --release --locked -q -p perihelion-testkit --bin localnet
 
 test: setup ## every test
@@ -31,9 +31,13 @@ lint: setup ## formatting, clippy without a warning, dependencies
 	  $(CARGO) deny --offline --log-level error check bans licenses sources; \
 	else echo "cargo-deny is not installed (cargo install cargo-deny): dependencies were NOT checked"; fi
 
-bench: setup ## stages and whole syncs; beside CometBFT when COMETBFT names a binary
-	$(CARGO) bench --locked -p perihelion-testkit
+bench: build ## stages and whole syncs; beside CometBFT when COMETBFT names a binary
+	$(CARGO) bench --locked -p perihelion-testkit --bench stages
 	$(CARGO) run --release --locked -q -p perihelion-testkit --bin bench-sync
+	$(CARGO) run --release --locked -q -p perihelion-testkit --bin bench-sync -- --memory
+
+bench-quick: build ## whole syncs of shorter chains, once
+	$(CARGO) run --release --locked -q -p perihelion-testkit --bin bench-sync -- --quick --runs 1
 
 interop: build ## against a real CometBFT: COMETBFT=/path/to/cometbft make interop
 	$(CARGO) test --release --locked -p perihelion-testkit --test interop -- --nocapture --test-threads=1

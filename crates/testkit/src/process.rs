@@ -5,6 +5,7 @@ use std::{
     fs::{self, File},
     io::{self, Read as _, Write as _},
     net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream},
+    os::unix::process::CommandExt as _,
     path::{Path, PathBuf},
     process::{Child, Command, ExitStatus, Stdio},
     thread,
@@ -34,6 +35,8 @@ pub struct NodeProcess {
     log: PathBuf,
     p2p: SocketAddr,
     rpc: SocketAddr,
+    /// Whether it was told to stop: the second time a node ends at once.
+    is_stopping: bool,
 }
 
 /// How a node is started.
@@ -159,6 +162,8 @@ impl Launch {
             .arg("--home")
             .arg(&self.home)
             .args(&self.arguments)
+            // Ctrl-C is for who started it, and who then stops it in order.
+            .process_group(0)
             .stdin(Stdio::null())
             .stdout(output.try_clone()?)
             .stderr(output)
@@ -171,6 +176,7 @@ impl Launch {
             log,
             p2p: loopback(self.p2p_port),
             rpc: loopback(self.rpc_port),
+            is_stopping: false,
         })
     }
 
@@ -344,7 +350,7 @@ impl NodeProcess {
         usage(self.pid())
     }
 
-    /// Sends SIGTERM and waits for the end; kills it after 20 seconds.
+    /// Sends SIGTERM, unless that was done, and waits for the end; kills it after 20 seconds.
     ///
     /// # Errors
     /// When it had to be killed, or could not be signalled.
@@ -359,9 +365,10 @@ impl NodeProcess {
     /// # Errors
     /// When it could not be signalled.
     pub fn signal_stop(&mut self) -> anyhow::Result<()> {
-        if self.ended()?.is_some() {
+        if self.is_stopping || self.ended()?.is_some() {
             return Ok(());
         }
+        self.is_stopping = true;
         let pid = i32::try_from(self.pid())
             .ok()
             .and_then(rustix::process::Pid::from_raw)

@@ -207,15 +207,7 @@ fn watch(
     let (start, mut drawn, mut caught_up) = (Instant::now(), 0, false);
     while !stop.is_cancelled() {
         for node in nodes.iter_mut() {
-            // Ctrl-C on a terminal reaches the nodes too, maybe before us.
-            if let Err(error) = node.check_alive() {
-                thread::sleep(REDRAW);
-                return if stop.is_cancelled() {
-                    Ok(())
-                } else {
-                    Err(error)
-                };
-            }
+            node.check_alive()?;
         }
         let rows: Vec<Row> = nodes.iter().map(Row::of).collect();
         drawn = show(&rows, is_terminal, drawn, start)?;

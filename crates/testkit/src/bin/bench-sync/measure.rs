@@ -81,6 +81,8 @@ pub(crate) struct Sync {
     pub(crate) contender: usize,
     /// From the first to the last block seen.
     pub(crate) blocks_per_second: f64,
+    /// Seconds from the first to the last block seen. When they are few, the figures are coarse.
+    pub(crate) seconds: f64,
     /// Seconds from the process's start to its first block.
     pub(crate) until_first: f64,
     /// CPU seconds a thousand blocks, of the client.
@@ -149,9 +151,11 @@ pub(crate) fn sync(
     let client_cpu = last.client.cpu_seconds - first.client.cpu_seconds;
     let server_cpu = last.server - first.server;
     let (other_cores, stolen_cores) = last.load.others_since(first.load, client_cpu + server_cpu);
+    let seconds = last.at.duration_since(first.at).as_secs_f64();
     let result = Sync {
         contender: index,
-        blocks_per_second: blocks / last.at.duration_since(first.at).as_secs_f64(),
+        blocks_per_second: blocks / seconds,
+        seconds,
         until_first: first.at.duration_since(start).as_secs_f64(),
         client_cpu: client_cpu / blocks * 1_000.0,
         server_cpu: server_cpu / blocks * 1_000.0,

@@ -7,6 +7,9 @@ use crate::{
     measure::{Contender, Sync},
 };
 
+/// Syncs that are measured for less are coarse.
+const COARSE_SECONDS: f64 = 1.0;
+
 /// One run.
 pub(crate) fn line(chain: &str, run: usize, contender: &Contender, sync: &Sync) -> String {
     format!(
@@ -25,6 +28,7 @@ pub(crate) fn table(chain: &BenchChain, contenders: &[Contender], syncs: &[Sync]
     let heads = [
         "",
         "runs",
+        "measured",
         "blocks/s",
         "MB/s",
         "client CPU",
@@ -38,6 +42,7 @@ pub(crate) fn table(chain: &BenchChain, contenders: &[Contender], syncs: &[Sync]
     let units = [
         "",
         "",
+        "s",
         "median (min-max)",
         "",
         "s/1000",
@@ -62,6 +67,7 @@ pub(crate) fn table(chain: &BenchChain, contenders: &[Contender], syncs: &[Sync]
             rows.push(vec![
                 contender.name.clone(),
                 rates.len().to_string(),
+                format!("{:.1}", median(&of(|sync| sync.seconds))),
                 format!("{rate:.0} ({:.0}-{:.0})", rates[0], rates[rates.len() - 1]),
                 format!("{:.1}", rate * chain.block_bytes as f64 / 1e6),
                 format!("{cpu:.2}"),
@@ -79,6 +85,9 @@ pub(crate) fn table(chain: &BenchChain, contenders: &[Contender], syncs: &[Sync]
         })
         .collect();
     text += &align(&rows);
+    if syncs.iter().any(|sync| sync.seconds < COARSE_SECONDS) {
+        text += "A sync was measured for less than a second: heights are looked at each 20 ms, so take its figures for coarse ones.\n";
+    }
     for (contender, (rate, cpu)) in contenders.iter().zip(&medians).skip(1) {
         // Writing into a String cannot fail.
         let _ = writeln!(

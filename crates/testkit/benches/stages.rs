@@ -1,0 +1,238 @@
+//! The stages of one block's way, each by itself, over blocks of the chain `c` (175 validators,
+//! 160 transactions, 59 KB).
+#![allow(missing_docs, reason = "the macros of criterion make functions")]
+
+use std::{hint::black_box, sync::Arc};
+
+use bytes::Bytes;
+use criterion::{BatchSize, Criterion, Throughput, criterion_group, criterion_main};
+use perihelion_abci::{AppConnections, KvStore, KvStoreOptions};
+use perihelion_blocksync_reactor::wire;
+use perihelion_certify::{Anchor, CertifiedBlock, Run, certify_run, verify_commit_light};
+use perihelion_p2p::frame::{FrameOpener, FrameSealer, SEALED_FRAME};
+use perihelion_proto::tendermint::state as pb;
+use perihelion_state::{Executor, ExecutorConfig};
+use perihelion_store::{BlockSave, Store, StoreOptions, Sync};
+use perihelion_testkit::home::{ChainShape, make_genesis, make_home};
+use perihelion_types::{BlockId, FetchedBlock, Genesis, Height, State, ValidatorSet, part_set};
+use prost::Message as _;
+
+/// Blocks of the chain; a run has all but the last.
+const BLOCKS: u64 = 33;
+
+/// A chain as it comes from a peer, and what our own state knows.
+struct Input {
+    shape: ChainShape,
+    genesis: Genesis,
+    set: Arc<ValidatorSet>,
+    blocks: Vec<Arc<FetchedBlock>>,
+    state: State,
+}
+
+impl Input {
+    fn make() -> Self {
+        let folder = tempfile::tempdir().expect("a temporary folder");
+        let shape = ChainShape {
+            blocks: BLOCKS,
+            ..ChainShape::preset("c").expect("a preset")
+        };
+        let made = make_home(&folder.path().join("home"), &shape).expect("a chain");
+        let data = made.home.join("data");
+        let store = Store::open(&data, &StoreOptions::default()).expect("the chain's store");
+        let blocks = (1..=made.height.get()).map(|height| {
+            let raw = store.load_block_bytes(Height::new(height));
+            let raw = raw.expect("the store reads").expect("the block is there");
+            Arc::new(FetchedBlock::decode(raw, None).expect("a block"))
+        });
+        let genesis = make_genesis(&shape);
+        Self {
+            blocks: blocks.collect(),
+            set: Arc::new(genesis.validator_set().expect("a set")),
+            state: store
+                .load_state()
+                .expect("the store reads")
+                .expect("a state"),
+            genesis,
+            shape,
+        }
+    }
+
+    /// The last block, and its bytes.
+    fn sample(&self) -> (&FetchedBlock, Bytes) {
+        let block = self.blocks.last().expect("there are blocks");
+        (block, block.raw().clone())
+    }
+
+    fn run(&self) -> Run {
+        let (closing, blocks) = self.blocks.split_last().expect("there are blocks");
+        Run {
+            chain_id: self.shape.chain_id.as_str().into(),
+            anchor: Anchor {
+                height: Height::new(1),
+                set: Arc::clone(&self.set),
+                next: None,
+                confirmed: true,
+            },
+            previous: BlockId::NIL,
+            blocks: blocks.to_vec(),
+            closing: Arc::clone(closing),
+        }
+    }
+
+    /// All blocks but the last, each with its commit.
+    fn certified(&self) -> Vec<CertifiedBlock> {
+        let certify = |pair: &[Arc<FetchedBlock>]| {
+            let commit = pair[1].block().last_commit.clone().expect("a last commit");
+            let block = Arc::clone(&pair[0]);
+            CertifiedBlock::decided(block, commit, &self.set, &self.shape.chain_id)
+                .expect("the commit holds")
+        };
+        self.blocks.windows(2).map(certify).collect()
+    }
+}
+
+fn pure(criterion: &mut Criterion, input: &Input) {
+    let (block, raw) = input.sample();
+    let mut group = criterion.benchmark_group("block");
+    group.throughput(Throughput::Bytes(raw.len() as u64));
+    group.bench_function("decode_and_hash", |bencher| {
+        bencher.iter(|| FetchedBlock::decode(black_box(raw.clone()), None));
+    });
+    group.bench_function("hash_header", |bencher| {
+        bencher.iter(|| black_box(block.block()).header.hash());
+    });
+    group.bench_function("hash_data", |bencher| {
+        bencher.iter(|| black_box(block.block()).data.hash());
+    });
+    group.bench_function("hash_part_set", |bencher| {
+        bencher.iter(|| part_set::header_of(black_box(&raw)));
+    });
+    group.bench_function("serve_prefix", |bencher| {
+        bencher.iter(|| wire::block_response(black_box(&raw), None));
+    });
+    group.finish();
+
+    criterion.bench_function("link_33", |bencher| {
+        let linked =
+            |pair: &[Arc<FetchedBlock>]| pair[1].block().header.last_block_id == pair[0].block_id();
+        bencher.iter(|| black_box(&input.blocks).windows(2).all(linked));
+    });
+    criterion.bench_function("encode_state", |bencher| {
+        bencher.iter(|| pb::State::from(black_box(&input.state)).encode_to_vec());
+    });
+}
+
+fn certify(criterion: &mut Criterion, input: &Input) {
+    let mut group = criterion.benchmark_group("certify");
+    group.sample_size(10);
+    let run = input.run();
+    group.bench_function("run_of_32", |bencher| {
+        bencher.iter(|| certify_run(black_box(&run)));
+    });
+    let (block, _) = input.sample();
+    let below = &input.blocks[input.blocks.len() - 2];
+    let commit = block.block().last_commit.as_ref().expect("a last commit");
+    group.bench_function("commit_light", |bencher| {
+        bencher.iter(|| {
+            let chain_id = &input.shape.chain_id;
+            verify_commit_light(
+                chain_id,
+                &input.set,
+                below.block_id(),
+                below.height(),
+                commit,
+            )
+        });
+    });
+    group.finish();
+}
+
+/// A store in a folder that lives as long.
+fn empty_store() -> (tempfile::TempDir, Arc<Store>) {
+    let folder = tempfile::tempdir().expect("a temporary folder");
+    let store = Store::open(folder.path(), &StoreOptions::default()).expect("a store");
+    (folder, Arc::new(store))
+}
+
+fn disk(criterion: &mut Criterion, input: &Input) {
+    let mut group = criterion.benchmark_group("disk");
+    group.sample_size(10);
+    let certified = input.certified();
+    group.bench_function("apply_32", |bencher| {
+        let start = || {
+            let (folder, store) = empty_store();
+            let app = KvStore::in_memory(KvStoreOptions::default());
+            let app = AppConnections::in_process(Arc::new(app));
+            let config = ExecutorConfig::default();
+            let executor =
+                Executor::start(store, &input.genesis, app.consensus, &app.query, config);
+            (folder, executor.expect("an executor"))
+        };
+        let apply = |(folder, mut executor): (tempfile::TempDir, Executor)| {
+            for block in &certified {
+                executor.apply(block).expect("the block follows");
+            }
+            (folder, executor)
+        };
+        bencher.iter_batched(start, apply, BatchSize::PerIteration);
+    });
+    group.bench_function("store_32", |bencher| {
+        let save = |(folder, store): (tempfile::TempDir, Arc<Store>)| {
+            for block in &certified {
+                let save = BlockSave {
+                    block: block.fetched(),
+                    commit: block.commit(),
+                    extended_commit: None,
+                    results: Some(&[]),
+                };
+                store.save_block(&save, Sync::No).expect("the store writes");
+            }
+            store.sync().expect("the store syncs");
+            (folder, store)
+        };
+        bencher.iter_batched(empty_store, save, BatchSize::PerIteration);
+    });
+    group.finish();
+}
+
+fn aead(criterion: &mut Criterion, input: &Input) {
+    let (_, raw) = input.sample();
+    let key = zeroize::Zeroizing::new([7; 32]);
+    let mut group = criterion.benchmark_group("aead");
+    group.throughput(Throughput::Bytes(raw.len() as u64));
+    group.bench_function("seal", |bencher| {
+        let (mut sealer, mut wire) = (FrameSealer::new(&key), Vec::new());
+        bencher.iter(|| {
+            wire.clear();
+            sealer
+                .seal_all(black_box(&raw), &mut wire)
+                .expect("nonces are left");
+        });
+    });
+    group.bench_function("seal_and_open", |bencher| {
+        let (mut sealer, mut opener) = (FrameSealer::new(&key), FrameOpener::new(&key));
+        let mut wire = Vec::new();
+        bencher.iter(|| {
+            wire.clear();
+            sealer
+                .seal_all(black_box(&raw), &mut wire)
+                .expect("nonces are left");
+            for frame in wire.chunks_exact_mut(SEALED_FRAME) {
+                let frame = frame.try_into().expect("a whole frame");
+                opener.open(frame).expect("the frame is ours");
+            }
+        });
+    });
+    group.finish();
+}
+
+fn stages(criterion: &mut Criterion) {
+    let input = Input::make();
+    pure(criterion, &input);
+    certify(criterion, &input);
+    disk(criterion, &input);
+    aead(criterion, &input);
+}
+
+criterion_group!(benches, stages);
+criterion_main!(benches);
