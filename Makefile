@@ -28,7 +28,7 @@ lint: setup ## formatting, clippy without a warning, dependencies
 	$(CARGO) fmt --all --check
 	$(CARGO) clippy --workspace --all-targets --locked -- -D warnings
 	@if command -v cargo-deny >/dev/null; then \
-	  $(CARGO) deny --offline --log-level error check bans licenses sources; \
+	  $(CARGO) deny --workspace --offline check bans licenses sources; \
 	else echo "cargo-deny is not installed (cargo install cargo-deny): dependencies were NOT checked"; fi
 
 bench: build ## stages and whole syncs; beside CometBFT when COMETBFT names a binary

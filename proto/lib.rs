@@ -7,6 +7,12 @@
 //!
 //! A sub-message that CometBFT marks as not nullable is always present on its wire, even when
 //! empty. The structs here hold it as an `Option`, so whoever encodes one must set it to `Some`.
-#![allow(missing_docs, clippy::doc_markdown, clippy::large_enum_variant)]
+#![allow(
+    missing_docs,
+    clippy::doc_markdown,
+    clippy::large_enum_variant,
+    clippy::allow_attributes_without_reason,
+    reason = "the code is generated"
+)]
 
 include!(concat!(env!("OUT_DIR"), "/protocol.rs"));

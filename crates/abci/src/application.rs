@@ -34,32 +34,43 @@ pub enum Persistence {
 /// # Errors
 /// Each call may refuse to answer. CometBFT's applications panic then; a panic is caught by the
 /// connection and has the same effect.
-#[allow(missing_docs, clippy::missing_errors_doc)]
+#[allow(
+    clippy::missing_errors_doc,
+    reason = "the errors are the same for every call: see above"
+)]
 pub trait Application: Send + Sync + 'static {
+    /// Answers with `message`.
     fn echo(&self, message: &str) -> Result<String, AppFault> {
         Ok(message.to_owned())
     }
 
+    /// Asks for everything that is still under way; nothing is, as each call waits for its answer.
     fn flush(&self) -> Result<(), AppFault> {
         Ok(())
     }
 
+    /// How far the application is: its last height and the hash of its state.
     fn info(&self, _request: &RequestInfo) -> Result<ResponseInfo, AppFault> {
         Ok(ResponseInfo::default())
     }
 
+    /// Answers a question about the application's state.
     fn query(&self, _request: &RequestQuery) -> Result<ResponseQuery, AppFault> {
         Ok(ResponseQuery::default())
     }
 
+    /// Whether a transaction may enter the mempool.
     fn check_tx(&self, _request: &RequestCheckTx) -> Result<ResponseCheckTx, AppFault> {
         Ok(ResponseCheckTx::default())
     }
 
+    /// Tells the genesis, before the first block; the answer may replace validators and parameters.
     fn init_chain(&self, _request: &RequestInitChain) -> Result<ResponseInitChain, AppFault> {
         Ok(ResponseInitChain::default())
     }
 
+    /// Arranges the transactions of a block that this node is to propose.
+    ///
     /// By default: the transactions as offered, up to `max_tx_bytes`.
     fn prepare_proposal(
         &self,
@@ -78,6 +89,8 @@ pub trait Application: Send + Sync + 'static {
         Ok(ResponsePrepareProposal { txs })
     }
 
+    /// Whether a proposed block is to be accepted.
+    ///
     /// By default: accepted.
     fn process_proposal(
         &self,
@@ -88,10 +101,13 @@ pub trait Application: Send + Sync + 'static {
         })
     }
 
+    /// The extension for this validator's precommit.
     fn extend_vote(&self, _request: &RequestExtendVote) -> Result<ResponseExtendVote, AppFault> {
         Ok(ResponseExtendVote::default())
     }
 
+    /// Whether another validator's extension is to be accepted.
+    ///
     /// By default: accepted.
     fn verify_vote_extension(
         &self,
@@ -102,6 +118,8 @@ pub trait Application: Send + Sync + 'static {
         })
     }
 
+    /// Executes a decided block.
+    ///
     /// By default: every transaction succeeds, without an app hash.
     fn finalize_block(
         &self,
@@ -113,10 +131,12 @@ pub trait Application: Send + Sync + 'static {
         })
     }
 
+    /// Makes the state after the last finalized block the application's own.
     fn commit(&self, _request: &RequestCommit) -> Result<ResponseCommit, AppFault> {
         Ok(ResponseCommit::default())
     }
 
+    /// The snapshots that the application can give to others.
     fn list_snapshots(
         &self,
         _request: &RequestListSnapshots,
@@ -124,6 +144,7 @@ pub trait Application: Send + Sync + 'static {
         Ok(ResponseListSnapshots::default())
     }
 
+    /// Offers a snapshot that a peer has.
     fn offer_snapshot(
         &self,
         _request: &RequestOfferSnapshot,
@@ -131,6 +152,7 @@ pub trait Application: Send + Sync + 'static {
         Ok(ResponseOfferSnapshot::default())
     }
 
+    /// A chunk of one of the application's own snapshots.
     fn load_snapshot_chunk(
         &self,
         _request: &RequestLoadSnapshotChunk,
@@ -138,6 +160,7 @@ pub trait Application: Send + Sync + 'static {
         Ok(ResponseLoadSnapshotChunk::default())
     }
 
+    /// Gives the next chunk of the snapshot that was accepted.
     fn apply_snapshot_chunk(
         &self,
         _request: &RequestApplySnapshotChunk,

@@ -62,7 +62,6 @@ pub struct QueryConnection(Line);
 #[derive(Clone)]
 pub struct SnapshotConnection(Line);
 
-#[allow(missing_docs)]
 impl ConsensusConnection {
     /// The call that is running, and for how long.
     #[must_use]
@@ -85,6 +84,8 @@ impl ConsensusConnection {
             .call(CallName::Commit, Some(height), |app| Ok(app.take_writes()))
     }
 
+    /// Tells the genesis, before the first block; the answer may replace validators and parameters.
+    ///
     /// # Errors
     /// When the application fails or panics.
     pub fn init_chain(&self, request: &RequestInitChain) -> Result<ResponseInitChain, AppError> {
@@ -94,6 +95,8 @@ impl ConsensusConnection {
         })
     }
 
+    /// Arranges the transactions of a block that this node is to propose.
+    ///
     /// # Errors
     /// When the application fails or panics, or returns more bytes than it was allowed.
     pub fn prepare_proposal(
@@ -114,6 +117,8 @@ impl ConsensusConnection {
         })
     }
 
+    /// Whether a proposed block is to be accepted.
+    ///
     /// # Errors
     /// When the application fails or panics, or neither accepts nor rejects.
     pub fn process_proposal(
@@ -130,6 +135,8 @@ impl ConsensusConnection {
         })
     }
 
+    /// The extension for this validator's precommit.
+    ///
     /// # Errors
     /// When the application fails or panics.
     pub fn extend_vote(&self, request: &RequestExtendVote) -> Result<ResponseExtendVote, AppError> {
@@ -138,6 +145,8 @@ impl ConsensusConnection {
             .call(CallName::ExtendVote, height, |app| app.extend_vote(request))
     }
 
+    /// Whether another validator's extension is to be accepted.
+    ///
     /// # Errors
     /// When the application fails or panics, or neither accepts nor rejects.
     pub fn verify_vote_extension(
@@ -154,6 +163,8 @@ impl ConsensusConnection {
         })
     }
 
+    /// Executes a decided block.
+    ///
     /// # Errors
     /// When the application fails or panics, or does not give one result a transaction.
     pub fn finalize_block(
@@ -191,7 +202,6 @@ impl ConsensusConnection {
     }
 }
 
-#[allow(missing_docs)]
 impl MempoolConnection {
     /// The call that is running, and for how long.
     #[must_use]
@@ -199,6 +209,8 @@ impl MempoolConnection {
         self.0.busy()
     }
 
+    /// Whether a transaction may enter the mempool.
+    ///
     /// # Errors
     /// When the application fails or panics.
     pub fn check_tx(&self, request: &RequestCheckTx) -> Result<ResponseCheckTx, AppError> {
@@ -206,6 +218,8 @@ impl MempoolConnection {
             .call(CallName::CheckTx, None, |app| app.check_tx(request))
     }
 
+    /// Asks for everything that is still under way; nothing is, as each call waits for its answer.
+    ///
     /// # Errors
     /// When the application fails or panics.
     pub fn flush(&self) -> Result<(), AppError> {
@@ -213,7 +227,6 @@ impl MempoolConnection {
     }
 }
 
-#[allow(missing_docs)]
 impl QueryConnection {
     /// The call that is running, and for how long.
     #[must_use]
@@ -221,12 +234,16 @@ impl QueryConnection {
         self.0.busy()
     }
 
+    /// Answers with `message`.
+    ///
     /// # Errors
     /// When the application fails or panics.
     pub fn echo(&self, message: &str) -> Result<String, AppError> {
         self.0.call(CallName::Echo, None, |app| app.echo(message))
     }
 
+    /// How far the application is: its last height and the hash of its state.
+    ///
     /// # Errors
     /// When the application fails or panics, or says that it has a negative height.
     pub fn info(&self, request: &RequestInfo) -> Result<ResponseInfo, AppError> {
@@ -242,6 +259,8 @@ impl QueryConnection {
         })
     }
 
+    /// Answers a question about the application's state.
+    ///
     /// # Errors
     /// When the application fails or panics.
     pub fn query(&self, request: &RequestQuery) -> Result<ResponseQuery, AppError> {
@@ -249,7 +268,6 @@ impl QueryConnection {
     }
 }
 
-#[allow(missing_docs)]
 impl SnapshotConnection {
     /// The call that is running, and for how long.
     #[must_use]
@@ -257,6 +275,8 @@ impl SnapshotConnection {
         self.0.busy()
     }
 
+    /// The snapshots that the application can give to others.
+    ///
     /// # Errors
     /// When the application fails or panics.
     pub fn list_snapshots(
@@ -268,6 +288,8 @@ impl SnapshotConnection {
         })
     }
 
+    /// Offers a snapshot that a peer has.
+    ///
     /// # Errors
     /// When the application fails or panics.
     pub fn offer_snapshot(
@@ -282,6 +304,8 @@ impl SnapshotConnection {
         )
     }
 
+    /// A chunk of one of the application's own snapshots.
+    ///
     /// # Errors
     /// When the application fails or panics.
     pub fn load_snapshot_chunk(
@@ -294,6 +318,8 @@ impl SnapshotConnection {
         })
     }
 
+    /// Gives the next chunk of the snapshot that was accepted.
+    ///
     /// # Errors
     /// When the application fails or panics.
     pub fn apply_snapshot_chunk(

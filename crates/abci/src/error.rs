@@ -7,23 +7,38 @@ use crate::AppStoreError;
 
 /// A call of ABCI 2.0.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-#[allow(missing_docs)]
 pub enum CallName {
+    /// [`Echo`](crate::Application::echo).
     Echo,
+    /// [`Flush`](crate::Application::flush).
     Flush,
+    /// [`Info`](crate::Application::info).
     Info,
+    /// [`Query`](crate::Application::query).
     Query,
+    /// [`CheckTx`](crate::Application::check_tx).
     CheckTx,
+    /// [`InitChain`](crate::Application::init_chain).
     InitChain,
+    /// [`PrepareProposal`](crate::Application::prepare_proposal).
     PrepareProposal,
+    /// [`ProcessProposal`](crate::Application::process_proposal).
     ProcessProposal,
+    /// [`ExtendVote`](crate::Application::extend_vote).
     ExtendVote,
+    /// [`VerifyVoteExtension`](crate::Application::verify_vote_extension).
     VerifyVoteExtension,
+    /// [`FinalizeBlock`](crate::Application::finalize_block).
     FinalizeBlock,
+    /// [`Commit`](crate::Application::commit).
     Commit,
+    /// [`ListSnapshots`](crate::Application::list_snapshots).
     ListSnapshots,
+    /// [`OfferSnapshot`](crate::Application::offer_snapshot).
     OfferSnapshot,
+    /// [`LoadSnapshotChunk`](crate::Application::load_snapshot_chunk).
     LoadSnapshotChunk,
+    /// [`ApplySnapshotChunk`](crate::Application::apply_snapshot_chunk).
     ApplySnapshotChunk,
 }
 

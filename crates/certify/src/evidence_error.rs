@@ -19,7 +19,10 @@ pub struct HistoryError {
 
 /// Why evidence does not prove what it claims, or no longer counts.
 #[derive(Debug, Clone, PartialEq, Eq, Error)]
-#[allow(missing_docs)]
+#[allow(
+    missing_docs,
+    reason = "the message of a variant tells what its fields are"
+)]
 pub enum EvidenceError {
     /// Our own history failed us.
     #[error(transparent)]

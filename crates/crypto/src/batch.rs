@@ -123,8 +123,6 @@ fn holds(items: &[(usize, Item)]) -> bool {
 
 #[cfg(test)]
 mod tests {
-    #![allow(clippy::unwrap_used)]
-
     use super::*;
     use crate::PrivateKey;
 

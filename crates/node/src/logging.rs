@@ -145,7 +145,6 @@ pub fn stdout() -> impl for<'w> MakeWriter<'w> + Send + Sync + 'static {
 
 #[cfg(test)]
 mod tests {
-    #![allow(clippy::unwrap_used)]
     use tracing::Level;
 
     use super::*;

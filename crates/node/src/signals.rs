@@ -47,7 +47,6 @@ async fn next(interrupt: &mut Signal, terminate: &mut Signal) -> &'static str {
 
 #[cfg(test)]
 mod tests {
-    #![allow(clippy::unwrap_used)]
     use rustix::process::{Signal, getpid, kill_process};
     use tokio::sync::oneshot;
 

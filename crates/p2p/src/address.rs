@@ -120,7 +120,6 @@ pub(crate) fn canonical_ip(ip: IpAddr) -> IpAddr {
 
 #[cfg(test)]
 mod tests {
-    #![allow(clippy::unwrap_used)]
     use super::*;
 
     const ID: &str = "9d526283c6cff319527a30666c72a857a72a5191";

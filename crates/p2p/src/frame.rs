@@ -166,7 +166,6 @@ pub(crate) fn frame_at(wire: &mut [u8], start: usize) -> &mut [u8; SEALED_FRAME]
 
 #[cfg(test)]
 mod tests {
-    #![allow(clippy::unwrap_used)]
     use super::*;
 
     fn key() -> DirectionKey {

@@ -57,7 +57,7 @@ pub enum PoolError {
     },
     /// The schedule found a contradiction that no peer can solve.
     #[error("blocksync has halted: {0}")]
-    Halted(StallReason),
+    Halted(Box<StallReason>),
     /// With every commit verified: a final block's commit does not hold. Nobody can be blamed: who
     /// serves the final block serves the chain.
     #[error("the chain's commit at final block {height} is invalid: {error}")]
@@ -65,7 +65,7 @@ pub enum PoolError {
         /// The block's height.
         height: Height,
         /// What is wrong with the commit.
-        error: perihelion_certify::CommitError,
+        error: Box<perihelion_certify::CommitError>,
     },
     /// A thread of the pool ended.
     #[error("the {0} thread has ended unexpectedly")]
@@ -330,7 +330,7 @@ impl Pool {
     }
 
     fn submit(&mut self, job: Job) {
-        if let Err(job) = self.workers.try_submit(job) {
+        if let Some(job) = self.workers.try_submit(job) {
             self.jobs.push_back(job);
         }
     }
@@ -341,7 +341,7 @@ impl Pool {
             let Some(job) = self.jobs.pop_front() else {
                 return;
             };
-            if let Err(job) = self.workers.try_submit(job) {
+            if let Some(job) = self.workers.try_submit(job) {
                 self.jobs.push_back(job);
             }
         }
@@ -455,7 +455,10 @@ impl Pool {
             }
             RunVerdict::LocalFault { fault } => translate::local_fault(&fault),
             RunVerdict::InvalidFinalCommit { height, error } => {
-                self.failed = Some(PoolError::InvalidFinalCommit { height, error });
+                self.failed = Some(PoolError::InvalidFinalCommit {
+                    height,
+                    error: Box::new(error),
+                });
                 return;
             }
         };
@@ -478,7 +481,10 @@ impl Pool {
             }
             Report::InvalidCommit { height, error } => {
                 self.schedule.handle_apply_failed(now, height, None);
-                self.failed = Some(PoolError::InvalidFinalCommit { height, error });
+                self.failed = Some(PoolError::InvalidFinalCommit {
+                    height,
+                    error: Box::new(error),
+                });
             }
             Report::Failed { height, error } => {
                 self.schedule.handle_apply_failed(now, height, None);
@@ -560,7 +566,7 @@ impl Pool {
             Effect::Stalled { reason } => warn!(%reason, "no progress"),
             Effect::Halt { reason } => {
                 if self.failed.is_none() {
-                    self.failed = Some(PoolError::Halted(reason));
+                    self.failed = Some(PoolError::Halted(Box::new(reason)));
                 }
             }
         }

@@ -139,17 +139,15 @@ impl Workers {
         ))
     }
 
-    /// Hands a job over.
-    ///
-    /// # Errors
-    /// Gives the job back when its queue is full; a result will follow once there is room.
-    pub(crate) fn try_submit(&self, job: Job) -> Result<(), Job> {
+    /// Hands a job over, or gives it back when its queue is full; a result will follow once there
+    /// is room.
+    pub(crate) fn try_submit(&self, job: Job) -> Option<Job> {
         let queue = if matches!(job, Job::Decode(_)) {
             &self.ordinary
         } else {
             &self.urgent
         };
-        queue.try_send(job).map_err(TrySendError::into_inner)
+        queue.try_send(job).err().map(TrySendError::into_inner)
     }
 }
 

@@ -79,7 +79,6 @@ impl RulesByHeight {
 
 #[cfg(test)]
 mod tests {
-    #![allow(clippy::unwrap_used)]
     use super::*;
 
     #[test]

@@ -27,58 +27,79 @@ pub enum LastCommit {
 /// A block does not follow from a state: the first rule that it breaks. `expected` is what follows
 /// from the state, `got` what the block says.
 #[derive(Debug, Clone, PartialEq, Eq, Error)]
-#[allow(missing_docs)]
+#[allow(
+    missing_docs,
+    reason = "the message of a variant tells what its fields are"
+)]
 pub enum ValidationError {
     /// A rule that needs no state.
     #[error(transparent)]
     Basic(#[from] InvalidError),
+    /// The block's or the application's version.
     #[error("versions are {}/{}, expected {}/{}", got.block, got.app, expected.block, expected.app)]
     Version { expected: Version, got: Version },
+    /// The chain.
     #[error("chain id is {got:?}, expected {expected:?}")]
     ChainId { expected: String, got: String },
+    /// Not the height that follows.
     #[error("height is {got}, expected {expected}")]
     Height { expected: Height, got: Height },
+    /// The block below it is not ours.
     #[error("last block id is {}:{}, expected {}:{}", got.hash, got.part_set_header.hash, expected.hash, expected.part_set_header.hash)]
     LastBlockId {
         expected: Box<BlockId>,
         got: Box<BlockId>,
     },
+    /// The application's state before this block.
     #[error(
         "app hash is {got:X}, ours is {expected:X}: the application yields another state than the chain's validators had"
     )]
     AppHash { expected: Bytes, got: Bytes },
+    /// The consensus parameters.
     #[error("consensus hash is {got}, ours is {expected}")]
     ConsensusHash { expected: Hash, got: Hash },
+    /// The results of the block below it.
     #[error(
         "last results hash is {got}, ours is {expected}: the application gives other results than the chain's validators had"
     )]
     LastResultsHash { expected: Hash, got: Hash },
+    /// The validators of its height.
     #[error("validators hash is {got}, ours is {expected}")]
     ValidatorsHash { expected: Hash, got: Hash },
+    /// The validators of the height after it.
     #[error("next validators hash is {got}, ours is {expected}")]
     NextValidatorsHash { expected: Hash, got: Hash },
     /// The chain's first block has nothing below it.
     #[error("the initial block's last commit has {0} signatures")]
     InitialLastCommit(usize),
+    /// Nothing says that the block below it is final.
     #[error("there is no last commit")]
     NoLastCommit,
+    /// What says that the block below it is final does not hold.
     #[error("last commit: {0}")]
     LastCommit(#[source] Box<CommitError>),
     /// Only seen where the last commit was not verified.
     #[error(transparent)]
     LastCommitSize(#[from] LastCommitSize),
+    /// An address has 20 bytes.
     #[error("proposer address of {0} bytes")]
     ProposerLength(usize),
+    /// Who proposed it may not.
     #[error("proposer {0} is no validator")]
     Proposer(Address),
+    /// Time grows from block to block.
     #[error("time is {got:?}, not after the last block's {last:?}")]
     TimeNotAfterLast { last: Time, got: Time },
+    /// The time cannot be told from the last commit.
     #[error("median time: {0}")]
     Median(#[from] MedianTimeError),
+    /// Not the median of the last commit's times; at the initial height, not the genesis time.
     #[error("time is {got:?}, expected {expected:?}")]
     Time { expected: Time, got: Time },
+    /// More evidence than the parameters allow.
     #[error("evidence of {got} bytes, at most {max} are allowed")]
     EvidenceBytes { max: i64, got: i64 },
+    /// Evidence that proves nothing, or no longer counts.
     #[error("evidence: {0}")]
     Evidence(#[source] Box<EvidenceError>),
 }

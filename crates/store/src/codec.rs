@@ -42,7 +42,6 @@ pub(crate) fn block_field(raw: &Bytes, field: BlockField) -> Result<Option<Bytes
 }
 
 #[cfg(test)]
-#[allow(clippy::unwrap_used)]
 mod tests {
     use super::*;
 

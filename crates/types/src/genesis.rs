@@ -16,16 +16,18 @@ pub const MAX_CHAIN_ID_BYTES: usize = 50;
 
 /// A chain's genesis document, complete: what may be left out has its default.
 #[derive(Debug, Clone, PartialEq, Eq)]
-#[allow(missing_docs)]
 pub struct Genesis {
+    /// When the chain starts; the time of its first block.
     pub genesis_time: Time,
     /// 1 to [`MAX_CHAIN_ID_BYTES`] bytes.
     pub chain_id: String,
     /// At least 1.
     pub initial_height: Height,
+    /// The parameters that the chain starts with.
     pub consensus_params: ConsensusParams,
     /// In the order of the document; empty when the application gives the validators.
     pub validators: Vec<GenesisValidator>,
+    /// What the application's state hashes to before the first block.
     pub app_hash: Bytes,
     /// Raw JSON for the application, byte for byte as in the document; empty for none.
     pub app_state: Bytes,
@@ -33,13 +35,14 @@ pub struct Genesis {
 
 /// A validator of the genesis.
 #[derive(Debug, Clone, PartialEq, Eq)]
-#[allow(missing_docs)]
 pub struct GenesisValidator {
     /// The key's address.
     pub address: Address,
+    /// The key that it signs with.
     pub pub_key: PublicKey,
     /// Not 0.
     pub power: i64,
+    /// For people; may be empty.
     pub name: String,
 }
 

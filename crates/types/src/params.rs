@@ -7,12 +7,16 @@ use crate::{DecodeError, Hash, Height, InvalidError, bounds::MAX_BLOCK_BYTES};
 
 /// Parameters of the chain that the application can change.
 #[derive(Debug, Clone, PartialEq, Eq)]
-#[allow(missing_docs)]
 pub struct ConsensusParams {
+    /// Bounds on blocks.
     pub block: BlockParams,
+    /// How long evidence counts.
     pub evidence: EvidenceParams,
+    /// Key types that validators may have.
     pub validator: ValidatorParams,
+    /// The application's version.
     pub version: VersionParams,
+    /// What the application interface may do.
     pub abci: AbciParams,
     /// Whom the application lets change parameters; opaque here, at most
     /// [`MAX_AUTHORITY_BYTES`]. v0.40 only, where it is always there; `None` makes all of this
@@ -25,7 +29,6 @@ pub const MAX_AUTHORITY_BYTES: usize = 256;
 
 /// Bounds on blocks.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-#[allow(missing_docs)]
 pub struct BlockParams {
     /// Bytes; -1 for the largest allowed.
     pub max_bytes: i64,
@@ -35,8 +38,8 @@ pub struct BlockParams {
 
 /// How long evidence counts.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-#[allow(missing_docs)]
 pub struct EvidenceParams {
+    /// Evidence counts for so many blocks, and longer while `max_age_duration` has not passed.
     pub max_age_num_blocks: i64,
     /// Nanoseconds.
     pub max_age_duration: i64,
@@ -46,34 +49,37 @@ pub struct EvidenceParams {
 
 /// Key types that validators may have.
 #[derive(Debug, Clone, PartialEq, Eq)]
-#[allow(missing_docs)]
 pub struct ValidatorParams {
+    /// CometBFT's names of the types, such as `ed25519`; at least one.
     pub pub_key_types: Vec<String>,
 }
 
 /// The application's version.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-#[allow(missing_docs)]
 pub struct VersionParams {
+    /// The version that block headers carry from the next height on.
     pub app: u64,
 }
 
 /// What the application interface may do.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-#[allow(missing_docs)]
 pub struct AbciParams {
-    /// 0 for never.
+    /// The first height at which precommits carry extensions; 0 for never.
     pub vote_extensions_enable_height: i64,
 }
 
 /// What an application asks to change; a group that is `None` stays as it is.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
-#[allow(missing_docs)]
 pub struct ParamsUpdate {
+    /// New bounds on blocks.
     pub block: Option<BlockParams>,
+    /// For how long evidence counts from now on.
     pub evidence: Option<EvidenceParams>,
+    /// The key types from now on.
     pub validator: Option<ValidatorParams>,
+    /// The application's new version.
     pub version: Option<VersionParams>,
+    /// What the application interface may do from now on.
     pub abci: Option<AbciParams>,
     /// Without effect on parameters that follow v0.38.
     pub authority: Option<String>,

@@ -243,7 +243,6 @@ fn take_offset(rest: &mut &str) -> Option<i64> {
 
 #[cfg(test)]
 mod tests {
-    #![allow(clippy::unwrap_used)]
     use super::*;
 
     #[test]

@@ -94,23 +94,28 @@ impl std::ops::Deref for Hex {
 /// A moment: Unix seconds, nanoseconds and RFC 3339.
 #[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
 #[serde(deny_unknown_fields)]
-#[allow(missing_docs)]
 pub struct Moment {
+    /// Whole seconds since 1970.
     pub seconds: i64,
+    /// Nanoseconds of the second.
     pub nanos: i32,
+    /// The same as RFC 3339.
     pub text: String,
 }
 
 /// What CometBFT said. Texts and `class` are for a reader; `ok` decides.
 #[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
 #[serde(deny_unknown_fields)]
-#[allow(missing_docs)]
 pub struct Verdict {
+    /// It was accepted.
     pub ok: bool,
+    /// The error's text.
     #[serde(default)]
     pub error: Option<String>,
+    /// The text of the panic, where it panicked.
     #[serde(default)]
     pub panic: Option<String>,
+    /// The kind of error.
     #[serde(default)]
     pub class: Option<String>,
 }

@@ -18,7 +18,7 @@ use serde::Deserialize;
 
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
-#[allow(dead_code)]
+#[allow(dead_code, reason = "some fields are for people")]
 struct File {
     about: String,
     made_by: String,
@@ -29,7 +29,7 @@ struct File {
 
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
-#[allow(dead_code)]
+#[allow(dead_code, reason = "some fields are for people")]
 struct StateCase {
     name: String,
     state: Hex,
@@ -49,7 +49,7 @@ struct StateCase {
 
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
-#[allow(dead_code)]
+#[allow(dead_code, reason = "some fields are for people")]
 struct LastBlockId {
     hash: Hex,
     parts_hash: Hex,
@@ -67,7 +67,7 @@ struct Past {
 
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
-#[allow(dead_code)]
+#[allow(dead_code, reason = "some fields are for people")]
 struct Case {
     name: String,
     state: String,

@@ -13,7 +13,7 @@ use serde::Deserialize;
 
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
-#[allow(dead_code)]
+#[allow(dead_code, reason = "some fields are for people")]
 struct File {
     about: String,
     made_by: String,
@@ -29,7 +29,7 @@ struct File {
 
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
-#[allow(dead_code)]
+#[allow(dead_code, reason = "some fields are for people")]
 struct Set {
     name: String,
     proto: Hex,

@@ -6,7 +6,7 @@ use serde::Deserialize;
 
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
-#[allow(dead_code)]
+#[allow(dead_code, reason = "some fields are for people")]
 struct Keys {
     about: String,
     made_by: String,
@@ -22,7 +22,7 @@ struct Keys {
 /// The cases of v0.40 that differ.
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
-#[allow(dead_code)]
+#[allow(dead_code, reason = "some fields are for people")]
 struct NewKeys {
     about: String,
     made_by: String,

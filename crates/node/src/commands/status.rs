@@ -199,7 +199,6 @@ fn from_status(status: &Value, net_info: Option<&Value>) -> ProgressLine {
 
 #[cfg(test)]
 mod tests {
-    #![allow(clippy::unwrap_used)]
     use std::path::Path;
 
     use serde_json::json;

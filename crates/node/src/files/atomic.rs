@@ -65,7 +65,6 @@ pub fn create_folder(path: &Path) -> Result<(), FileError> {
 
 #[cfg(test)]
 mod tests {
-    #![allow(clippy::unwrap_used)]
     use std::os::unix::fs::PermissionsExt as _;
 
     use super::*;

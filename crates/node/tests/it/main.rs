@@ -1,5 +1,5 @@
 //! The configuration and the binary, against what CometBFT makes and prints.
-#![allow(clippy::unwrap_used, missing_docs)]
+#![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 mod bad_input;
 mod beside_cometbft;

@@ -191,7 +191,6 @@ pub(super) fn read_varint(bytes: &[u8]) -> Result<Option<(u64, usize)>, MConnect
 
 #[cfg(test)]
 mod tests {
-    #![allow(clippy::unwrap_used)]
     use proptest::prelude::*;
 
     use super::*;

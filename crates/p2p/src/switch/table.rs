@@ -218,7 +218,6 @@ impl<K: Copy + Eq + std::hash::Hash> Bans<K> {
 
 #[cfg(test)]
 mod tests {
-    #![allow(clippy::unwrap_used)]
     use super::*;
     use crate::PeerAddress;
 

@@ -1,4 +1,3 @@
-#![allow(clippy::unwrap_used)]
 use perihelion_certify::{verify_commit, verify_extended_commit};
 use perihelion_types::BlockIdFlag;
 

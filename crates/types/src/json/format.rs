@@ -147,7 +147,6 @@ fn new_line(out: &mut String, depth: usize) {
 
 #[cfg(test)]
 mod tests {
-    #![allow(clippy::unwrap_used)]
     use serde_json::{json, value::RawValue};
 
     use super::*;

@@ -8,7 +8,7 @@ use serde::{Deserialize, de::IgnoredAny};
 /// Blocks alone; the verdicts against a state are for whoever holds one.
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
-#[allow(dead_code)]
+#[allow(dead_code, reason = "some fields are for people")]
 struct File {
     about: String,
     made_by: String,
@@ -19,7 +19,7 @@ struct File {
 
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
-#[allow(dead_code)]
+#[allow(dead_code, reason = "some fields are for people")]
 struct Case {
     name: String,
     state: String,

@@ -12,7 +12,7 @@ use crate::sign_bytes::{IdForm, timestamp};
 
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
-#[allow(dead_code)]
+#[allow(dead_code, reason = "some fields are for people")]
 struct File {
     about: String,
     made_by: String,
@@ -31,7 +31,7 @@ struct File {
 /// The cases of v0.40 that differ.
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
-#[allow(dead_code)]
+#[allow(dead_code, reason = "some fields are for people")]
 struct NewFile {
     about: String,
     made_by: String,

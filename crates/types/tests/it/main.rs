@@ -1,5 +1,5 @@
 //! Golden vectors and properties of the types.
-#![allow(clippy::unwrap_used)]
+#![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 #![allow(clippy::disallowed_methods, reason = "the vectors are files")]
 
 mod block_rules;

@@ -10,7 +10,7 @@ use crate::merkle::ProofForm;
 
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
-#[allow(dead_code)]
+#[allow(dead_code, reason = "some fields are for people")]
 struct File {
     about: String,
     made_by: String,
