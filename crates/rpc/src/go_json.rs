@@ -289,7 +289,6 @@ fn push_quoted(text: &mut String, c: char) {
 
 #[cfg(test)]
 mod tests {
-    #![allow(clippy::unwrap_used)]
     use proptest::prelude::*;
 
     use super::*;

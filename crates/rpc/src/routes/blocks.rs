@@ -182,7 +182,6 @@ fn window(base: i64, height: i64, min: i64, max: i64) -> Result<(i64, i64), Call
 
 #[cfg(test)]
 mod tests {
-    #![allow(clippy::unwrap_used)]
     use proptest::prelude::*;
 
     use super::*;

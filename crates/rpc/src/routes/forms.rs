@@ -397,7 +397,6 @@ pub(super) fn results(height: Height, response: &ResponseFinalizeBlock) -> Resul
 
 #[cfg(test)]
 mod tests {
-    #![allow(clippy::unwrap_used)]
     use proptest::prelude::*;
 
     use super::*;

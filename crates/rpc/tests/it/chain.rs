@@ -31,9 +31,9 @@ struct Line {
 }
 
 /// Answers of p2p that do not change.
-pub struct FixedNetwork {
-    pub node_info: NodeInfo,
-    pub peers: Vec<NodeInfo>,
+pub(crate) struct FixedNetwork {
+    pub(crate) node_info: NodeInfo,
+    pub(crate) peers: Vec<NodeInfo>,
 }
 
 impl NetworkView for FixedNetwork {
@@ -84,7 +84,7 @@ impl NetworkView for FixedNetwork {
 }
 
 /// A node's information out of an answer.
-pub fn node_info(json: &Value) -> NodeInfo {
+pub(crate) fn node_info(json: &Value) -> NodeInfo {
     let text = |value: &Value| value.as_str().unwrap().to_owned();
     let number = |value: &Value| value.as_str().unwrap().parse().unwrap();
     let version = &json["protocol_version"];
@@ -105,7 +105,7 @@ pub fn node_info(json: &Value) -> NodeInfo {
     }
 }
 
-pub fn progress(mode: Mode, height: Height) -> Progress {
+pub(crate) fn progress(mode: Mode, height: Height) -> Progress {
     Progress {
         mode,
         start: Height::ZERO,
@@ -131,11 +131,11 @@ pub fn progress(mode: Mode, height: Height) -> Progress {
 }
 
 /// A server, with what must outlive it.
-pub struct Node {
-    pub server: Option<RpcServer>,
-    pub progress: watch::Sender<Progress>,
-    pub stop: CancellationToken,
-    pub store: Arc<Store>,
+pub(crate) struct Node {
+    pub(crate) server: Option<RpcServer>,
+    pub(crate) progress: watch::Sender<Progress>,
+    pub(crate) stop: CancellationToken,
+    pub(crate) store: Arc<Store>,
     _home: tempfile::TempDir,
 }
 
@@ -149,12 +149,17 @@ impl Drop for Node {
 }
 
 impl Node {
-    pub fn address(&self) -> std::net::SocketAddr {
+    pub(crate) fn address(&self) -> std::net::SocketAddr {
         self.server.as_ref().unwrap().address()
     }
 
     /// A node that holds the first `blocks` of the chain and stands in consensus.
-    pub fn start(blocks: usize, config: &RpcConfig, network: FixedNetwork, key: PublicKey) -> Self {
+    pub(crate) fn start(
+        blocks: usize,
+        config: &RpcConfig,
+        network: FixedNetwork,
+        key: PublicKey,
+    ) -> Self {
         let defaults = GenesisDefaults {
             time: Time::ZERO,
             consensus_params: ConsensusParams::default_v038(),
@@ -216,7 +221,7 @@ fn replay(store: &Arc<Store>, genesis: &Genesis, blocks: usize) -> QueryConnecti
 }
 
 /// A node with a few blocks and a network that only names itself.
-pub fn small_node(config: &RpcConfig) -> Node {
+pub(crate) fn small_node(config: &RpcConfig) -> Node {
     let status: Value = perihelion_test_support::load("rpc/status.json");
     let recorded: Value = recorded_result(&status, "status");
     let network = FixedNetwork {
@@ -228,7 +233,7 @@ pub fn small_node(config: &RpcConfig) -> Node {
 }
 
 /// The result of the first exchange of a file.
-pub fn recorded_result(file: &Value, what: &str) -> Value {
+pub(crate) fn recorded_result(file: &Value, what: &str) -> Value {
     let answer = file["exchanges"][0]["answer"].as_str();
     let answer = answer.unwrap_or_else(|| panic!("{what} has no exchange"));
     serde_json::from_str::<Value>(answer).unwrap()["result"].take()

@@ -15,17 +15,17 @@ use perihelion_abci::{
 
 /// What an application was asked, in order.
 #[derive(Debug, Default)]
-pub struct Log {
-    pub infos: Vec<RequestInfo>,
-    pub init_chains: Vec<RequestInitChain>,
-    pub finalized: Vec<(RequestFinalizeBlock, ResponseFinalizeBlock)>,
+pub(crate) struct Log {
+    pub(crate) infos: Vec<RequestInfo>,
+    pub(crate) init_chains: Vec<RequestInitChain>,
+    pub(crate) finalized: Vec<(RequestFinalizeBlock, ResponseFinalizeBlock)>,
     /// How often each height was committed.
-    pub commits: BTreeMap<i64, usize>,
+    pub(crate) commits: BTreeMap<i64, usize>,
 }
 
 /// Where the application is to fail.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Trouble {
+pub(crate) enum Trouble {
     None,
     /// Panics in FinalizeBlock at this height, before it does anything.
     PanicsFinalizing(i64),
@@ -42,14 +42,14 @@ pub enum Trouble {
 }
 
 /// Passes calls on, keeps them, and fails where it is told to.
-pub struct Recorded {
+pub(crate) struct Recorded {
     app: Arc<dyn Application>,
-    pub log: Arc<Mutex<Log>>,
+    pub(crate) log: Arc<Mutex<Log>>,
     trouble: Trouble,
 }
 
 impl Recorded {
-    pub fn new(app: Arc<dyn Application>, trouble: Trouble) -> (Arc<Self>, Arc<Mutex<Log>>) {
+    pub(crate) fn new(app: Arc<dyn Application>, trouble: Trouble) -> (Arc<Self>, Arc<Mutex<Log>>) {
         let log = Arc::<Mutex<Log>>::default();
         let recorded = Self {
             app,
@@ -131,13 +131,13 @@ impl Application for Recorded {
 
 /// The key-value application with a state of its own that is durable at once when it commits, as
 /// an application in another process has it. Made anew, it is where it committed last.
-pub struct External {
+pub(crate) struct External {
     disk: Arc<perihelion_abci::MemoryAppStore>,
     app: perihelion_abci::KvStore,
 }
 
 impl External {
-    pub fn open(
+    pub(crate) fn open(
         disk: &Arc<perihelion_abci::MemoryAppStore>,
         options: perihelion_abci::KvStoreOptions,
     ) -> Arc<Self> {

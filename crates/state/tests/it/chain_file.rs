@@ -13,45 +13,45 @@ use serde::Deserialize;
 
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
-pub struct Start {
-    pub genesis_validators_hash: Hex,
-    pub info_request: Hex,
-    pub info_response: Hex,
-    pub init_chain_request: Hex,
-    pub init_chain_response: Hex,
+pub(crate) struct Start {
+    pub(crate) genesis_validators_hash: Hex,
+    pub(crate) info_request: Hex,
+    pub(crate) info_response: Hex,
+    pub(crate) init_chain_request: Hex,
+    pub(crate) init_chain_response: Hex,
     #[serde(rename = "keys")]
     _keys: serde_json::Value,
-    pub state_from_genesis: Hex,
-    pub state_after_init_chain: Hex,
+    pub(crate) state_from_genesis: Hex,
+    pub(crate) state_after_init_chain: Hex,
 }
 
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
-pub struct Line {
-    pub height: i64,
-    pub block: Hex,
-    pub block_id: Hex,
-    pub app_hash_after: Hex,
-    pub results_hash_after: Hex,
-    pub consensus_hash: Hex,
-    pub consensus_params: Hex,
-    pub consensus_param_updates: Option<Hex>,
+pub(crate) struct Line {
+    pub(crate) height: i64,
+    pub(crate) block: Hex,
+    pub(crate) block_id: Hex,
+    pub(crate) app_hash_after: Hex,
+    pub(crate) results_hash_after: Hex,
+    pub(crate) consensus_hash: Hex,
+    pub(crate) consensus_params: Hex,
+    pub(crate) consensus_param_updates: Option<Hex>,
     #[serde(rename = "data_hash")]
     _data_hash: Hex,
-    pub evidence_count: Option<usize>,
+    pub(crate) evidence_count: Option<usize>,
     #[serde(rename = "evidence_hash")]
     _evidence_hash: Hex,
-    pub finalize_request: Hex,
-    pub finalize_response: Hex,
+    pub(crate) finalize_request: Hex,
+    pub(crate) finalize_response: Hex,
     #[serde(rename = "flags")]
     _flags: String,
-    pub header_hash: Hex,
+    pub(crate) header_hash: Hex,
     #[serde(rename = "last_commit_hash")]
     _last_commit_hash: Hex,
     #[serde(rename = "median_time_of_seen_commit")]
     _median_time: Moment,
-    pub validators_hash: Hex,
-    pub next_validators_hash: Hex,
+    pub(crate) validators_hash: Hex,
+    pub(crate) next_validators_hash: Hex,
     #[serde(rename = "parts_hash")]
     _parts_hash: Hex,
     #[serde(rename = "parts_total")]
@@ -68,28 +68,28 @@ pub struct Line {
     _round: i32,
     #[serde(rename = "round_0_proposer")]
     _round_0_proposer: Hex,
-    pub seen_commit: Hex,
+    pub(crate) seen_commit: Hex,
     #[serde(rename = "seen_commit_hash")]
     _seen_commit_hash: Hex,
-    pub state_after: Option<Hex>,
+    pub(crate) state_after: Option<Hex>,
     #[serde(rename = "time")]
     _time: Moment,
     #[serde(rename = "tx_hashes")]
-    pub tx_hashes: Vec<Hex>,
+    pub(crate) tx_hashes: Vec<Hex>,
     /// Address, public key, power, priority.
-    pub validators: Vec<(Hex, Hex, i64, i64)>,
-    pub extended_commit: Option<Hex>,
+    pub(crate) validators: Vec<(Hex, Hex, i64, i64)>,
+    pub(crate) extended_commit: Option<Hex>,
 }
 
-pub struct Chain {
-    pub name: &'static str,
-    pub genesis: Genesis,
-    pub start: Start,
-    pub blocks: Vec<Line>,
+pub(crate) struct Chain {
+    pub(crate) name: &'static str,
+    pub(crate) genesis: Genesis,
+    pub(crate) start: Start,
+    pub(crate) blocks: Vec<Line>,
 }
 
 impl Chain {
-    pub fn load(name: &'static str) -> Self {
+    pub(crate) fn load(name: &'static str) -> Self {
         let genesis = read(&format!("{name}/genesis.json"));
         let defaults = GenesisDefaults {
             time: perihelion_types::Time::ZERO,
@@ -108,7 +108,7 @@ impl Chain {
 
 impl Line {
     /// The block as it would come out of certification by `state`.
-    pub fn certified(&self, state: &State) -> CertifiedBlock {
+    pub(crate) fn certified(&self, state: &State) -> CertifiedBlock {
         let extended = self
             .extended_commit
             .as_ref()

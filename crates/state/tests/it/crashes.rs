@@ -24,7 +24,7 @@ use crate::{
 
 /// Where the application's state is.
 #[derive(Clone)]
-pub enum Home {
+pub(crate) enum Home {
     /// With the application, durable at each Commit.
     External(Arc<MemoryAppStore>),
     /// With the block.
@@ -34,17 +34,17 @@ pub enum Home {
 }
 
 /// A running node without a network.
-pub struct Node {
-    pub store: Arc<Store>,
-    pub executor: Executor,
-    pub log: Arc<Mutex<Log>>,
+pub(crate) struct Node {
+    pub(crate) store: Arc<Store>,
+    pub(crate) executor: Executor,
+    pub(crate) log: Arc<Mutex<Log>>,
 }
 
-pub fn open_store(folder: &Path) -> Arc<Store> {
+pub(crate) fn open_store(folder: &Path) -> Arc<Store> {
     Arc::new(Store::open(folder, &StoreOptions::default()).unwrap())
 }
 
-pub fn start(
+pub(crate) fn start(
     folder: &Path,
     chain: &Chain,
     home: &Home,
@@ -79,7 +79,7 @@ pub fn start(
 
 impl Node {
     /// Applies blocks up to `height`.
-    pub fn apply_to(&mut self, chain: &Chain, height: i64) -> Result<(), ApplyError> {
+    pub(crate) fn apply_to(&mut self, chain: &Chain, height: i64) -> Result<(), ApplyError> {
         let from = self.executor.state().next_height().get();
         for line in chain.blocks.iter().filter(|line| line.height >= from) {
             if line.height > height {

@@ -13,7 +13,7 @@ use perihelion_types::{
 use prost::Message;
 use serde::Deserialize;
 
-pub const CHAINS: [&str; 5] = [
+pub(crate) const CHAINS: [&str; 5] = [
     "chain_basic",
     "chain_initial_height",
     "chain_extensions",
@@ -52,24 +52,24 @@ const OTHER_FIELDS: [&str; 25] = [
 
 /// The fields that these tests read, and the names of the others.
 #[derive(Debug, Clone, Deserialize)]
-pub struct Row {
-    pub height: i64,
-    pub block: Hex,
-    pub block_id: Hex,
-    pub finalize_response: Hex,
-    pub seen_commit: Hex,
-    pub tx_hashes: Vec<Hex>,
+pub(crate) struct Row {
+    pub(crate) height: i64,
+    pub(crate) block: Hex,
+    pub(crate) block_id: Hex,
+    pub(crate) finalize_response: Hex,
+    pub(crate) seen_commit: Hex,
+    pub(crate) tx_hashes: Vec<Hex>,
     #[serde(default)]
-    pub extended_commit: Option<Hex>,
+    pub(crate) extended_commit: Option<Hex>,
     #[serde(default)]
-    pub state_after: Option<Hex>,
-    pub consensus_params: Hex,
+    pub(crate) state_after: Option<Hex>,
+    pub(crate) consensus_params: Hex,
     #[serde(flatten)]
-    pub rest: BTreeMap<String, serde_json::Value>,
+    pub(crate) rest: BTreeMap<String, serde_json::Value>,
 }
 
 impl Row {
-    pub fn block(&self) -> FetchedBlock {
+    pub(crate) fn block(&self) -> FetchedBlock {
         let raw = Bytes::copy_from_slice(&self.block);
         let extended = self
             .extended_commit
@@ -78,27 +78,27 @@ impl Row {
         FetchedBlock::decode(raw, extended).unwrap()
     }
 
-    pub fn id(&self) -> BlockId {
+    pub(crate) fn id(&self) -> BlockId {
         pb::BlockId::decode(&self.block_id[..])
             .unwrap()
             .try_into()
             .unwrap()
     }
 
-    pub fn commit(&self) -> Commit {
+    pub(crate) fn commit(&self) -> Commit {
         pb::Commit::decode(&self.seen_commit[..])
             .unwrap()
             .try_into()
             .unwrap()
     }
 
-    pub fn extended_commit(&self) -> Option<ExtendedCommit> {
+    pub(crate) fn extended_commit(&self) -> Option<ExtendedCommit> {
         let raw = self.extended_commit.as_ref()?;
         Some(ExtendedCommit::decode(Bytes::copy_from_slice(raw)).unwrap())
     }
 }
 
-pub fn rows(chain: &str) -> Vec<Row> {
+pub(crate) fn rows(chain: &str) -> Vec<Row> {
     let rows: Vec<Row> = vectors::load_lines(&format!("{chain}/blocks.jsonl"));
     assert!(!rows.is_empty(), "{chain} has no blocks");
     for name in rows.iter().flat_map(|row| row.rest.keys()) {
@@ -110,21 +110,21 @@ pub fn rows(chain: &str) -> Vec<Row> {
     rows
 }
 
-pub fn state(raw: &[u8]) -> State {
+pub(crate) fn state(raw: &[u8]) -> State {
     pb_state::State::decode(raw).unwrap().try_into().unwrap()
 }
 
-pub fn encoded(state: &State) -> Vec<u8> {
+pub(crate) fn encoded(state: &State) -> Vec<u8> {
     pb_state::State::from(state).encode_to_vec()
 }
 
 /// The state after InitChain.
-pub fn start(chain: &str) -> State {
+pub(crate) fn start(chain: &str) -> State {
     let start: serde_json::Value = vectors::load(&format!("{chain}/start.json"));
     state(&hex::decode(start["state_after_init_chain"].as_str().unwrap()).unwrap())
 }
 
-pub fn options() -> StoreOptions {
+pub(crate) fn options() -> StoreOptions {
     StoreOptions {
         cache_bytes: 1 << 20,
         memtable_bytes: 4 << 20,
@@ -134,7 +134,11 @@ pub fn options() -> StoreOptions {
 }
 
 /// A block that follows from `state`: what the store looks at is right, signatures are not there.
-pub fn next_block(state: &State, last: Option<&FetchedBlock>, txs: &[Bytes]) -> FetchedBlock {
+pub(crate) fn next_block(
+    state: &State,
+    last: Option<&FetchedBlock>,
+    txs: &[Bytes],
+) -> FetchedBlock {
     let height = state.next_height();
     let commit = last.map_or(
         pb::Commit {
@@ -186,13 +190,13 @@ fn signature(block: &FetchedBlock) -> pb::CommitSig {
 
 /// What a block changes in the state.
 #[derive(Debug, Clone, Default)]
-pub struct Changes {
-    pub validators: Vec<perihelion_types::Validator>,
-    pub params: Option<ConsensusParams>,
+pub(crate) struct Changes {
+    pub(crate) validators: Vec<perihelion_types::Validator>,
+    pub(crate) params: Option<ConsensusParams>,
 }
 
 /// The state after `block`, by the rules of the protocol.
-pub fn next_state(state: &State, block: &FetchedBlock, changes: &Changes) -> State {
+pub(crate) fn next_state(state: &State, block: &FetchedBlock, changes: &Changes) -> State {
     let height = block.height();
     let mut next = state.next_validators.as_ref().clone();
     let mut validators_changed = state.last_height_validators_changed;
@@ -220,13 +224,13 @@ pub fn next_state(state: &State, block: &FetchedBlock, changes: &Changes) -> Sta
 }
 
 /// A chain as it grows.
-pub struct Growing {
-    pub state: State,
-    pub last: Option<FetchedBlock>,
+pub(crate) struct Growing {
+    pub(crate) state: State,
+    pub(crate) last: Option<FetchedBlock>,
 }
 
 impl Growing {
-    pub fn new(store: &Store) -> Self {
+    pub(crate) fn new(store: &Store) -> Self {
         let state = start("chain_basic");
         let save = StateSave {
             state: &state,
@@ -238,7 +242,7 @@ impl Growing {
     }
 
     /// Makes and saves one block with its state.
-    pub fn grow(
+    pub(crate) fn grow(
         &mut self,
         store: &Store,
         txs: &[Bytes],
@@ -267,6 +271,6 @@ impl Growing {
     }
 }
 
-pub fn height(height: i64) -> Height {
+pub(crate) fn height(height: i64) -> Height {
     Height::new(height)
 }

@@ -1,6 +1,6 @@
 use std::{sync::Arc, time::Duration};
 
-use bytes::{BufMut, Bytes, BytesMut};
+use bytes::{BufMut, BytesMut};
 use perihelion_types::{BlockIdFlag, ExtendedCommit, FetchedBlock};
 
 use crate::chain::{Cast, Chain};
@@ -216,6 +216,5 @@ fn other_encoding(block: &FetchedBlock) -> FetchedBlock {
     let mut raw = BytesMut::from(&block.raw()[..]);
     raw.put_slice(&[0xF8, 0x7F, 0x01]);
     let extended = block.extended_commit().map(ExtendedCommit::encode);
-    FetchedBlock::decode(raw.freeze(), extended.map(Bytes::from))
-        .expect("unknown fields are skipped")
+    FetchedBlock::decode(raw.freeze(), extended).expect("unknown fields are skipped")
 }

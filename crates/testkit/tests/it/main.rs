@@ -1,5 +1,5 @@
 //! Tests of the simulated network and of the scheduler within it.
-#![allow(clippy::unwrap_used, missing_docs)]
+#![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 mod rules;
 mod scenarios;
