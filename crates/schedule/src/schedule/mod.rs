@@ -1,5 +1,6 @@
 //! The schedule itself, by concern: inputs from peers here, then who is asked for what
-//! (`requests`), what links (`link`), what is verified together (`runs`), who is to blame
+//! (`requests`), what becomes of a copy
+//! (`receive`), what links (`link`), what is verified together (`runs`), who is to blame
 //! (`blame`), what is applied (`apply`), when the chain has been caught up with (`caught_up`), and
 //! what is told (`report`).
 
@@ -7,6 +8,7 @@ mod apply;
 mod blame;
 mod caught_up;
 mod link;
+mod receive;
 mod report;
 mod requests;
 mod runs;
@@ -27,7 +29,7 @@ use crate::{
     anchors::Anchors,
     meter::{Mean, Meter},
     peer::Peer,
-    slot::{Content, Exclusion, Extended, Held, Slot, Stage},
+    slot::{Exclusion, Held, Slot},
     timer::{Timer, Timers},
 };
 
@@ -406,140 +408,5 @@ impl Schedule {
             self.wanted.remove(&height);
             self.parked.remove(&height);
         }
-    }
-
-    /// A block came from a peer: the books of the request are closed. `None` when it was never
-    /// asked for, `false` when the height is not in the window any more.
-    fn take_delivery(
-        &mut self,
-        now: Instant,
-        peer: PeerId,
-        height: Height,
-        bytes: usize,
-    ) -> Option<bool> {
-        let most = self.config.peer_allowance;
-        let Some(known) = self.peers.get_mut(&peer) else {
-            return Some(false);
-        };
-        let ask = known.take_ask(height);
-        // Asked twice, it may answer twice.
-        if ask.is_none() && known.overdue.remove(&height).is_none() {
-            self.punish(peer, Fault::Unsolicited { height }, false);
-            return None;
-        }
-        if let Some(ask) = ask {
-            known.answered(now, ask, most);
-            self.expected_bytes -= ask.expected;
-        }
-        known.delivered(now, bytes);
-        known.delivered_to = known.delivered_to.max(height);
-        known.refuted.remove(&height);
-        self.block_size.add(bytes as f64);
-        self.bytes_received.add(now, bytes as u64);
-        self.totals.blocks_received += 1;
-        self.totals.bytes_received += bytes as u64;
-        self.after_answer(peer);
-        let Some(slot) = self.slot_mut(height) else {
-            return Some(false);
-        };
-        slot.unask(peer);
-        Some(true)
-    }
-
-    /// Takes a copy of a height in the window, or leaves it.
-    fn place(&mut self, peer: PeerId, block: Arc<FetchedBlock>) -> Reception {
-        let height = block.height();
-        let content = Content::of(&block);
-        let Some(slot) = self.slot_mut(height) else {
-            return Reception::Late;
-        };
-        slot.remember(peer, content);
-        let reception = match slot.stage {
-            Stage::Wanted | Stage::Asked => self.accept(peer, block, content),
-            Stage::Here | Stage::Linked if slot.seek => self.replace(peer, block, content),
-            Stage::Here | Stage::Linked | Stage::Certifying(_) => Reception::Late,
-            Stage::Certified(_) | Stage::Applying(_) => {
-                self.judge(height);
-                self.offer_extended(peer, block)
-            }
-        };
-        self.note_need(height);
-        reception
-    }
-
-    /// Holds a block at a height that has none.
-    fn accept(&mut self, peer: PeerId, block: Arc<FetchedBlock>, content: Content) -> Reception {
-        let height = block.height();
-        let block = match self.fit(peer, block) {
-            Ok(block) => block,
-            Err(reception) => return reception,
-        };
-        if height > self.initial_height && !link::commit_fits(block.block()) {
-            self.set_aside(height, peer, content, Some(crate::CommitFault::DoesNotFit));
-            self.refute(height, peer);
-            return Reception::Refused;
-        }
-        let validators = block.block().header.validators_hash;
-        if height == self.initial_height && validators != self.anchors.anchor.1 {
-            self.totals.other_genesis = Some(validators);
-            self.set_aside(height, peer, content, None);
-            return Reception::Refused;
-        }
-        let bytes = block.memory();
-        self.held_bytes += bytes;
-        if let Some(slot) = self.slot_mut(height) {
-            slot.held = Some(Held {
-                block,
-                from: peer,
-                bytes,
-                content,
-                no_close: false,
-            });
-            slot.stage = Stage::Here;
-            slot.seek = false;
-            slot.probed = false;
-            slot.extended = Extended::Unknown;
-        }
-        self.shed(height);
-        if self.held(height).is_some() {
-            Reception::Wanted
-        } else {
-            Reception::Late
-        }
-    }
-
-    /// A second copy of a height whose first one is in doubt: another content takes the first one's
-    /// place; the same one is no news, and the next peer is asked.
-    fn replace(&mut self, peer: PeerId, block: Arc<FetchedBlock>, content: Content) -> Reception {
-        let height = block.height();
-        let same = self.held(height).filter(|held| held.content == content);
-        if let Some(no_close) = same.map(|held| held.no_close) {
-            self.set_aside(height, peer, content, None);
-            if no_close {
-                self.refute(height, peer);
-            }
-            return Reception::Late;
-        }
-        self.drop_block(height);
-        self.accept(peer, block, content)
-    }
-
-    /// Lets go of a block that is not final; its height is wanted again.
-    fn drop_block(&mut self, height: Height) {
-        let Some(slot) = self.slot_mut(height) else {
-            return;
-        };
-        let Some(held) = slot.held.take() else {
-            return;
-        };
-        slot.stage = if slot.asks.is_empty() {
-            Stage::Wanted
-        } else {
-            Stage::Asked
-        };
-        slot.probed = false;
-        self.held_bytes -= held.bytes;
-        self.unlink(height);
-        self.note_need(height);
     }
 }

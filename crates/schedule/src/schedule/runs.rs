@@ -124,7 +124,7 @@ impl Schedule {
     }
 
     /// Takes all runs in flight back.
-    fn cancel_runs(&mut self) {
+    pub(super) fn cancel_runs(&mut self) {
         for run in std::mem::take(&mut self.runs) {
             self.release(run.first, run.last);
             self.effects.push_back(Effect::Cancel { run: run.id });
