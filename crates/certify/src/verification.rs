@@ -48,26 +48,26 @@ impl<'a> CommitVerification<'a> {
         self
     }
 
-    /// See [`verify_commit`].
+    /// See [`verify_commit`](crate::verify_commit).
     ///
     /// # Errors
-    /// See [`verify_commit`].
+    /// See [`verify_commit`](crate::verify_commit).
     pub fn full(&self, block_id: BlockId, height: Height) -> Result<SignatureCount, CommitError> {
         self.own(block_id, height, Scope::Full)
     }
 
-    /// See [`verify_commit_light`].
+    /// See [`verify_commit_light`](crate::verify_commit_light).
     ///
     /// # Errors
-    /// See [`verify_commit`].
+    /// See [`verify_commit`](crate::verify_commit).
     pub fn light(&self, block_id: BlockId, height: Height) -> Result<SignatureCount, CommitError> {
         self.own(block_id, height, Scope::Light)
     }
 
-    /// See [`verify_commit_light_all`].
+    /// See [`verify_commit_light_all`](crate::verify_commit_light_all).
     ///
     /// # Errors
-    /// See [`verify_commit`].
+    /// See [`verify_commit`](crate::verify_commit).
     pub fn light_all(
         &self,
         block_id: BlockId,
@@ -76,18 +76,18 @@ impl<'a> CommitVerification<'a> {
         self.own(block_id, height, Scope::LightAll)
     }
 
-    /// See [`verify_commit_light_trusting`].
+    /// See [`verify_commit_light_trusting`](crate::verify_commit_light_trusting).
     ///
     /// # Errors
-    /// See [`verify_commit_light_trusting`].
+    /// See [`verify_commit_light_trusting`](crate::verify_commit_light_trusting).
     pub fn trusting(&self, trust: TrustLevel) -> Result<SignatureCount, CommitError> {
         self.other(trust, Scope::Light)
     }
 
-    /// See [`verify_commit_light_trusting_all`].
+    /// See [`verify_commit_light_trusting_all`](crate::verify_commit_light_trusting_all).
     ///
     /// # Errors
-    /// See [`verify_commit_light_trusting`].
+    /// See [`verify_commit_light_trusting`](crate::verify_commit_light_trusting).
     pub fn trusting_all(&self, trust: TrustLevel) -> Result<SignatureCount, CommitError> {
         self.other(trust, Scope::LightAll)
     }
