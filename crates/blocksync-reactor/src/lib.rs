@@ -5,6 +5,8 @@
 //! carries out what the pool asks for. Neither waits for the other, so a busy pool holds back
 //! reading from peers and never the requests that it makes.
 
+mod allowance;
+mod ask;
 mod reactor;
 mod serve;
 pub mod wire;

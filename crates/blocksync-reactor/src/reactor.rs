@@ -9,13 +9,15 @@ use perihelion_store::Store;
 use perihelion_types::{Height, Hold, PeerId};
 use tokio::{
     sync::mpsc,
-    time::{Instant, MissedTickBehavior, interval},
+    time::{MissedTickBehavior, interval},
 };
 use tokio_stream::{StreamExt as _, wrappers::ReceiverStream};
 use tokio_util::sync::CancellationToken;
 use tracing::{debug, info};
 
 use crate::{
+    allowance::Allowance,
+    ask::{self, Ask},
     serve::{self, ServeLimits},
     wire::{self, EncodedBlock, Message, WireError},
 };
@@ -30,10 +32,16 @@ const BAN: Duration = Duration::from_secs(600);
 /// How often the bytes that peers sent are looked at, and whether anyone waits for the byte budget.
 const LOOK_INTERVAL: Duration = Duration::from_millis(100);
 
-/// Statuses that a peer may ask for at once, and how often after that. Our own nodes ask four times
-/// a second; who asks more often is not answered more often.
+/// Statuses that a peer may ask for or tell at once, and how often after that. Our own nodes ask
+/// four times a second; who asks more often is not answered more often, nor listened to.
 const STATUS_BURST: u32 = 16;
 const STATUS_INTERVAL: Duration = Duration::from_millis(100);
+
+/// Messages of no use that a peer may send at once, and how often after that: statuses, and what was
+/// never asked for. An honest peer sends a few a second, and at once those of minutes in which its
+/// connection was held back; beyond it the peer is disconnected.
+const IDLE_BURST: u32 = 4096;
+const IDLE_INTERVAL: Duration = Duration::from_millis(20);
 
 /// Messages that may wait to be sent to one peer. Their bytes are bounded by [`ServeLimits`].
 const SEND_QUEUE: usize = 64;
@@ -42,11 +50,12 @@ const SEND_QUEUE: usize = 64;
 const PRIORITY: u8 = 5;
 
 /// The channel as the switch needs to know it. Blocks take room of `budget` before they are
-/// received.
+/// received, and only those that were asked for.
 #[must_use]
 pub fn channel(budget: ByteBudget) -> ChannelDescriptor {
     ChannelDescriptor::new(wire::CHANNEL, PRIORITY, SEND_QUEUE, wire::MAX_MESSAGE_BYTES)
         .with_budget(budget)
+        .only_asked()
 }
 
 /// The connected peers, shared by the two tasks. No guard is kept across an await.
@@ -56,8 +65,10 @@ pub type Peers = DashMap<PeerId, Peer>;
 pub struct Peer {
     handle: PeerHandle,
     requests: mpsc::Sender<Height>,
-    /// When the allowance of status answers will have been filled again.
-    status_full_at: Instant,
+    asks: mpsc::Sender<Ask>,
+    status_requests: Allowance,
+    statuses: Allowance,
+    idle: Allowance,
     /// Bytes received from it when last looked at.
     received: u64,
 }
@@ -149,9 +160,12 @@ impl BlocksyncReactor {
         self.send_status(&handle);
         let requests = serve::start(handle.clone(), Arc::clone(&self.store), self.limits.clone());
         let entry = Peer {
+            asks: ask::start(handle.clone()),
             handle,
             requests,
-            status_full_at: Instant::now(),
+            status_requests: Allowance::new(STATUS_BURST, STATUS_INTERVAL),
+            statuses: Allowance::new(STATUS_BURST, STATUS_INTERVAL),
+            idle: Allowance::new(IDLE_BURST, IDLE_INTERVAL),
             received: 0,
         };
         self.peers.insert(peer, entry);
@@ -165,32 +179,48 @@ impl BlocksyncReactor {
         permit: Option<Permit>,
     ) -> Result<(), PoolGone> {
         let peer = from.id();
-        match message {
+        let useful = match message {
             Message::BlockRequest(height) => self.respond_to_peer(peer, height),
+            // With a permit, the connection has taken the answer off what is owed.
+            Message::BlockResponse(_) if permit.is_none() && !from.take_answer() => {
+                from.disconnect(misbehaviour("a block that was not asked for"));
+                return Ok(());
+            }
             Message::BlockResponse(block) => return self.add_block(peer, block, permit).await,
-            Message::NoBlockResponse(height) => {
+            Message::NoBlockResponse(height) if from.take_answer() => {
                 return self.tell(PoolInput::NoBlock { peer, height }).await;
             }
             Message::StatusRequest => {
-                if self.may_ask_status(peer) {
+                if self.take(peer, |entry| &mut entry.status_requests) {
                     self.send_status(from);
                 }
+                false
             }
             Message::StatusResponse(range) => {
-                return self.tell(PoolInput::Status { peer, range }).await;
+                if self.take(peer, |entry| &mut entry.statuses) {
+                    self.tell(PoolInput::Status { peer, range }).await?;
+                }
+                false
             }
-            Message::Unknown => debug!(%peer, "message of an unknown kind ignored"),
+            Message::NoBlockResponse(_) | Message::Unknown => false,
+        };
+        if !useful && !self.take(peer, |entry| &mut entry.idle) {
+            from.disconnect(misbehaviour("a flood of messages"));
         }
         Ok(())
     }
 
-    /// A peer wants a block: its server answers. Requests beyond its queue are dropped.
-    fn respond_to_peer(&self, peer: PeerId, height: Height) {
-        if let Some(entry) = self.peers.get(&peer)
-            && entry.requests.try_send(height).is_err()
-        {
+    /// A peer wants a block: its server answers. Requests beyond its queue are dropped; tells
+    /// whether this one was taken.
+    fn respond_to_peer(&self, peer: PeerId, height: Height) -> bool {
+        let taken = self
+            .peers
+            .get(&peer)
+            .is_some_and(|entry| entry.requests.try_send(height).is_ok());
+        if !taken {
             debug!(%peer, %height, "request dropped: too many wait");
         }
+        taken
     }
 
     /// A peer sent a block: the pool decides what it is. Its share of the byte budget is kept with
@@ -224,11 +254,7 @@ impl BlocksyncReactor {
                 .tell(PoolInput::ImpossibleStatus { peer, base, height })
                 .await;
         }
-        let reason = DisconnectReason::Misbehaviour {
-            reactor: NAME,
-            fault: fault.to_string(),
-        };
-        from.disconnect(reason);
+        from.disconnect(misbehaviour(fault.to_string()));
         Ok(())
     }
 
@@ -239,17 +265,11 @@ impl BlocksyncReactor {
         }
     }
 
-    /// Whether the peer has an answer to a StatusRequest left; takes it.
-    fn may_ask_status(&self, peer: PeerId) -> bool {
-        let now = Instant::now();
-        self.peers.get_mut(&peer).is_some_and(|mut entry| {
-            let full_at = entry.status_full_at.max(now) + STATUS_INTERVAL;
-            let allowed = full_at <= now + STATUS_INTERVAL * STATUS_BURST;
-            if allowed {
-                entry.status_full_at = full_at;
-            }
-            allowed
-        })
+    /// Takes one of an allowance of a peer, if the peer is connected and one is left.
+    fn take(&self, peer: PeerId, which: impl Fn(&mut Peer) -> &mut Allowance) -> bool {
+        self.peers
+            .get_mut(&peer)
+            .is_some_and(|mut entry| which(&mut entry).take())
     }
 
     /// Tells the pool who is alive, and whether the byte budget holds peers back.
@@ -285,35 +305,34 @@ async fn carry_out(peers: Arc<Peers>, switch: SwitchHandle, commands: mpsc::Rece
     let mut commands = ReceiverStream::new(commands);
     while let Some(command) = commands.next().await {
         match command {
-            Command::Request { peer, height } => {
-                send(&peers, peer, wire::block_request(height)).await;
-            }
-            Command::AskStatus { peer } => send(&peers, peer, wire::status_request()).await,
+            Command::Request { peer, height } => ask(&peers, peer, Ask::Block(height)),
+            Command::AskStatus { peer } => ask(&peers, peer, Ask::Status),
             Command::Punish { peer, fault, ban } => {
                 info!(%peer, %fault, ban, "peer punished");
                 let fault = fault.to_string();
                 if ban {
                     switch.ban(peer, BAN, fault);
                 } else {
-                    switch.disconnect(
-                        &peer,
-                        DisconnectReason::Misbehaviour {
-                            reactor: NAME,
-                            fault,
-                        },
-                    );
+                    switch.disconnect(&peer, misbehaviour(fault));
                 }
             }
         }
     }
 }
 
-/// Sends a few bytes. A peer whose queue is full of blocks is served before it is asked.
-async fn send(peers: &Peers, peer: PeerId, message: bytes::Bytes) {
-    let Some(handle) = peers.get(&peer).map(|entry| entry.handle.clone()) else {
+/// Hands a request to the task that asks the peer; never waits.
+fn ask(peers: &Peers, peer: PeerId, ask: Ask) {
+    let Some(entry) = peers.get(&peer) else {
         return;
     };
-    if let Err(error) = handle.send(wire::CHANNEL, message).await {
-        debug!(%peer, %error, "request not sent");
+    if entry.asks.try_send(ask).is_err() {
+        debug!(%peer, ?ask, "request dropped: the peer reads nothing");
+    }
+}
+
+fn misbehaviour(fault: impl Into<String>) -> DisconnectReason {
+    DisconnectReason::Misbehaviour {
+        reactor: NAME,
+        fault: fault.into(),
     }
 }

@@ -63,10 +63,11 @@ impl Default for ServeLimits {
     }
 }
 
-/// A response that gives its room back when it is sent.
+/// A response that gives its room back when it is sent, and its batch's place with the last of it.
 struct Response {
     bytes: Bytes,
     _room: OwnedSemaphorePermit,
+    _batch: Arc<OwnedSemaphorePermit>,
 }
 
 impl AsRef<[u8]> for Response {
@@ -96,25 +97,22 @@ async fn serve(
     mut requests: mpsc::Receiver<Height>,
 ) {
     let mut no_blocks = NoBlockLimit::new();
+    let unsent = Arc::new(Semaphore::new(UNSENT_BATCHES));
     let mut batch = Vec::with_capacity(READ_BATCH);
     while requests.recv_many(&mut batch, READ_BATCH).await > 0 {
         let mut heights = std::mem::take(&mut batch);
         while !heights.is_empty() {
-            let Ok(reading) = Arc::clone(&limits.reading).acquire_owned().await else {
+            // A peer that takes nothing gets nothing read, and waits without what others need.
+            let Ok(place) = Arc::clone(&unsent).acquire_owned().await else {
                 return;
             };
-            let store = Arc::clone(&store);
-            let read = tokio::task::spawn_blocking(move || read(&store, heights)).await;
-            let Ok((answers, rest)) = read else { return };
+            let Some((messages, rest)) = responses(&store, &limits, place, heights).await else {
+                return;
+            };
             heights = rest;
-            for (height, response) in answers {
+            for (height, response) in messages {
                 let message = match response {
-                    Some(bytes) => {
-                        let kib = limits.kib(bytes.len());
-                        let room = Arc::clone(&limits.sending).acquire_many_owned(kib).await;
-                        let Ok(room) = room else { return };
-                        Bytes::from_owner(Response { bytes, _room: room })
-                    }
+                    Some(response) => response,
                     None => {
                         no_blocks.wait().await;
                         wire::no_block_response(height)
@@ -124,13 +122,43 @@ async fn serve(
                     return;
                 }
             }
-            drop(reading);
         }
     }
 }
 
-/// Bytes that one reading returns at the most before the rest waits for the next.
-const READ_BYTES: usize = 4 << 20;
+/// Reads one batch and finds room for it; `None` when the node stops. Whoever reads waits for
+/// nothing but room, of which each peer can take only a small part.
+async fn responses(
+    store: &Arc<Store>,
+    limits: &ServeLimits,
+    place: OwnedSemaphorePermit,
+    heights: Vec<Height>,
+) -> Option<(Answers, Vec<Height>)> {
+    let place = Arc::new(place);
+    let _reading = Arc::clone(&limits.reading).acquire_owned().await.ok()?;
+    let store = Arc::clone(store);
+    let read = tokio::task::spawn_blocking(move || read(&store, heights)).await;
+    let (mut answers, rest) = read.ok()?;
+    for (_, response) in &mut answers {
+        if let Some(bytes) = response.take() {
+            let kib = limits.kib(bytes.len());
+            let room = Arc::clone(&limits.sending).acquire_many_owned(kib).await;
+            *response = Some(Bytes::from_owner(Response {
+                bytes,
+                _room: room.ok()?,
+                _batch: Arc::clone(&place),
+            }));
+        }
+    }
+    Some((answers, rest))
+}
+
+/// Bytes after which one reading leaves the rest to the next. With [`UNSENT_BATCHES`] it bounds what
+/// one peer can take of the room of all: more would let a few that read nothing starve the others,
+/// less would read in pieces that are too small.
+const READ_BYTES: usize = 512 << 10;
+/// Batches of one peer that were read and are not sent: one on its way, and the next.
+const UNSENT_BATCHES: usize = 2;
 
 /// Reads blocks until enough bytes are at hand; gives back the heights that are left.
 fn read(store: &Store, heights: Vec<Height>) -> (Answers, Vec<Height>) {
@@ -209,14 +237,19 @@ mod tests {
             .acquire_many_owned(4)
             .await
             .expect("open");
+        let places = Arc::new(Semaphore::new(1));
+        let place = Arc::clone(&places).acquire_owned().await.expect("open");
         let message = Bytes::from_owner(Response {
             bytes: Bytes::from_static(b"block"),
             _room: room,
+            _batch: Arc::new(place),
         });
         let part = message.slice(1..3);
         drop(message);
         assert_eq!(limits.sending.available_permits(), 6);
+        assert_eq!(places.available_permits(), 0);
         drop(part);
         assert_eq!(limits.sending.available_permits(), 10);
+        assert_eq!(places.available_permits(), 1);
     }
 }

@@ -26,6 +26,10 @@ pub const MAX_MESSAGE_BYTES: usize = 104_857_605;
 /// their tags come to 24. Smaller, and an honest message would be refused.
 const MAX_SMALL_MESSAGE_BYTES: usize = 64;
 
+/// Fields of a message, or of a block response, at most. An honest one has one or two; joining the
+/// pieces of a block that is split over very many would take for ever.
+const MAX_FIELDS: usize = 8;
+
 /// Field of a block response in `Message`, of the block and of the extended commit in it.
 const BLOCK_RESPONSE: u32 = 3;
 const BLOCK: u32 = 1;
@@ -135,8 +139,12 @@ fn merge(field: &mut Option<Bytes>, value: Bytes) {
 
 /// Calls `each` with every length-delimited field, as a slice of `bytes`.
 fn for_each_field(bytes: &Bytes, mut each: impl FnMut(u32, Bytes)) -> Result<(), WireError> {
-    let mut rest = bytes.clone();
+    let (mut rest, mut fields) = (bytes.clone(), 0);
     while rest.has_remaining() {
+        fields += 1;
+        if fields > MAX_FIELDS {
+            return Err(WireError::Malformed("too many fields".into()));
+        }
         let (field, wire_type) = decode_key(&mut rest).map_err(malformed)?;
         if wire_type == WireType::LengthDelimited {
             let length = decode_varint(&mut rest).map_err(malformed)?;
@@ -307,6 +315,19 @@ mod tests {
             panic!()
         };
         assert_eq!(&block.block[..], b"\x01\x02");
+    }
+
+    #[test]
+    fn a_block_split_over_many_fields_is_refused() {
+        let pieces = b"\x0a\x01\x01".repeat(MAX_FIELDS + 1);
+        let length = u8::try_from(pieces.len()).unwrap();
+        let bytes = Bytes::from([vec![0x1a, length], pieces].concat());
+        assert_eq!(
+            Message::decode(&bytes),
+            Err(WireError::Malformed("too many fields".into()))
+        );
+        let many = b"\x1a\x02\x0a\x00".repeat(MAX_FIELDS + 1);
+        assert!(Message::decode(&Bytes::from(many)).is_err());
     }
 
     #[test]

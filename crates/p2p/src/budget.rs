@@ -9,11 +9,20 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 /// one semaphore acquisition can express.
 const UNIT: usize = 64;
 
+/// A message above one part in this many of the budget counts as large. Each connection has one
+/// message on its way at a time, so that with fewer connections than half of this, those that are
+/// not large cannot take the half that the large ones leave. A larger figure would call ordinary
+/// blocks large.
+const LARGE: usize = 128;
+
 /// A number of bytes that the messages of all peers share. Clones share the same bytes.
 ///
 /// A connection takes a [`Permit`] for a whole message before it buffers more than the message's
 /// first packet. When nothing is left it stops reading from its peer, without blaming it. Waiters
 /// are served in the order in which they came.
+///
+/// Large messages that are still on their way take half of the bytes at the most, or one of them
+/// stands alone: a few peers that announce much and send slowly do not keep all others waiting.
 #[derive(Debug, Clone)]
 pub struct ByteBudget {
     shared: Arc<Shared>,
@@ -23,6 +32,9 @@ pub struct ByteBudget {
 struct Shared {
     units: Arc<Semaphore>,
     total_units: usize,
+    /// What large messages on their way may take.
+    arriving: Arc<Semaphore>,
+    arriving_units: usize,
     waiting: AtomicUsize,
 }
 
@@ -37,6 +49,8 @@ impl ByteBudget {
             shared: Arc::new(Shared {
                 units: Arc::new(Semaphore::new(total_units)),
                 total_units,
+                arriving: Arc::new(Semaphore::new(total_units.div_ceil(2))),
+                arriving_units: total_units.div_ceil(2),
                 waiting: AtomicUsize::new(0),
             }),
         }
@@ -64,6 +78,15 @@ impl ByteBudget {
     /// whole budget, so that one message of any size gets through alone.
     pub async fn acquire(&self, bytes: usize) -> Permit {
         let waiting = Waiting::enter(Arc::clone(&self.shared));
+        let arriving = match self.large_units(bytes) {
+            Some(units) => Some(
+                Arc::clone(&self.shared.arriving)
+                    .acquire_many_owned(units)
+                    .await
+                    .expect("the semaphore is never closed"),
+            ),
+            None => None,
+        };
         let units = Arc::clone(&self.shared.units)
             .acquire_many_owned(self.units(bytes))
             .await
@@ -72,19 +95,36 @@ impl ByteBudget {
         Permit {
             bytes,
             _units: Some(units),
+            arriving,
         }
     }
 
     /// Takes `bytes` bytes if they are free now and nobody waits for them.
     #[must_use]
     pub fn try_acquire(&self, bytes: usize) -> Option<Permit> {
+        let arriving = match self.large_units(bytes) {
+            Some(units) => Some(
+                Arc::clone(&self.shared.arriving)
+                    .try_acquire_many_owned(units)
+                    .ok()?,
+            ),
+            None => None,
+        };
         let units = Arc::clone(&self.shared.units)
             .try_acquire_many_owned(self.units(bytes))
             .ok()?;
         Some(Permit {
             bytes,
             _units: Some(units),
+            arriving,
         })
+    }
+
+    /// What a large message takes while it is on its way.
+    fn large_units(&self, bytes: usize) -> Option<u32> {
+        let units = self.units(bytes);
+        let most = u32::try_from(self.shared.arriving_units).unwrap_or(u32::MAX);
+        (units as usize > self.shared.total_units / LARGE).then(|| units.min(most))
     }
 
     fn units(&self, bytes: usize) -> u32 {
@@ -115,6 +155,7 @@ impl Drop for Waiting {
 pub struct Permit {
     bytes: usize,
     _units: Option<OwnedSemaphorePermit>,
+    arriving: Option<OwnedSemaphorePermit>,
 }
 
 impl Permit {
@@ -123,7 +164,14 @@ impl Permit {
         Self {
             bytes,
             _units: None,
+            arriving: None,
         }
+    }
+
+    /// The message is whole.
+    pub(crate) fn arrived(mut self) -> Self {
+        self.arriving = None;
+        self
     }
 
     /// The size of the message that it was taken for.
@@ -153,6 +201,18 @@ mod tests {
         let budget = ByteBudget::new(1000);
         let all = budget.acquire(1_000_000).await;
         assert_eq!((all.bytes(), budget.available()), (1_000_000, 0));
+    }
+
+    #[tokio::test]
+    async fn large_messages_on_their_way_leave_half_to_small_ones() {
+        let budget = ByteBudget::new(1 << 20);
+        let slow = budget.try_acquire(500 << 10).expect("all is free");
+        assert!(budget.try_acquire(500 << 10).is_none());
+        let small: Vec<_> = (0..50).map(|_| budget.try_acquire(8 << 10)).collect();
+        assert!(small.iter().all(Option::is_some));
+        drop(small);
+        let _whole = slow.arrived();
+        assert!(budget.try_acquire(500 << 10).is_some());
     }
 
     #[tokio::test]

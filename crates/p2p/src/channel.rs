@@ -16,6 +16,10 @@ pub struct ChannelDescriptor {
     /// the whole of it. The message must begin, as every message of the blocksync channel does,
     /// with one length-delimited field, which is what tells its size.
     pub budget: Option<ByteBudget>,
+    /// Whether a message that needs room of the budget must have been announced by
+    /// [`PeerHandle::expect_answer`](crate::PeerHandle::expect_answer); a peer that sends another
+    /// is disconnected before any room is taken.
+    pub only_asked: bool,
 }
 
 impl ChannelDescriptor {
@@ -28,6 +32,7 @@ impl ChannelDescriptor {
             send_queue,
             max_message_bytes,
             budget: None,
+            only_asked: false,
         }
     }
 
@@ -36,6 +41,13 @@ impl ChannelDescriptor {
     #[must_use]
     pub fn with_budget(mut self, budget: ByteBudget) -> Self {
         self.budget = Some(budget);
+        self
+    }
+
+    /// The same channel, on which large messages are answers and nothing else.
+    #[must_use]
+    pub const fn only_asked(mut self) -> Self {
+        self.only_asked = true;
         self
     }
 }

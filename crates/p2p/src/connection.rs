@@ -242,7 +242,7 @@ impl Connection {
             match event {
                 None => return Ok(()),
                 Some(Event::Message { channel, bytes }) => self.handle_message(channel, bytes)?,
-                Some(Event::NeedsRoom { channel, bytes }) => self.find_room(channel, bytes),
+                Some(Event::NeedsRoom { channel, bytes }) => self.find_room(channel, bytes)?,
             }
         }
         Ok(())
@@ -253,7 +253,7 @@ impl Connection {
             .permits
             .iter()
             .position(|(id, _)| *id == channel)
-            .map(|index| self.permits.swap_remove(index).1);
+            .map(|index| self.permits.swap_remove(index).1.arrived());
         let reactor = self.routes.route(channel).map(|(_, reactor)| *reactor);
         let reactor = reactor.expect("the connection knows the routed channels only");
         let from = PeerHandle {
@@ -289,14 +289,19 @@ impl Connection {
         }
     }
 
-    fn find_room(&mut self, channel: u8, bytes: usize) {
-        let budget: Option<ByteBudget> = self
-            .routes
-            .route(channel)
-            .and_then(|(descriptor, _)| descriptor.budget.clone());
+    fn find_room(&mut self, channel: u8, bytes: usize) -> Result<(), DisconnectReason> {
+        let descriptor = self.routes.route(channel).map(|(descriptor, _)| descriptor);
+        let only_asked = descriptor.is_some_and(|descriptor| descriptor.only_asked);
+        let budget: Option<ByteBudget> = descriptor.and_then(|known| known.budget.clone());
+        let handle = PeerHandle {
+            shared: Arc::clone(&self.shared),
+        };
+        if only_asked && !handle.take_answer() {
+            return Err(DisconnectReason::Unasked(channel));
+        }
         let Some(budget) = budget else {
             self.core.handle_room(Instant::now().into_std());
-            return;
+            return Ok(());
         };
         let wait = budget.clone();
         self.room = Some((
@@ -309,6 +314,7 @@ impl Connection {
         } else {
             self.use_pass();
         }
+        Ok(())
     }
 
     fn found_room(&mut self, permit: Permit) {

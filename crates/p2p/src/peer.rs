@@ -87,6 +87,8 @@ pub(crate) struct PeerShared {
     pass: AtomicBool,
     pub(crate) pass_granted: Notify,
     pub(crate) held: AtomicBool,
+    /// Answers that the peer has yet to give.
+    owed: AtomicU64,
 }
 
 struct Outbox {
@@ -178,6 +180,7 @@ impl PeerShared {
             pass: AtomicBool::new(false),
             pass_granted: Notify::new(),
             held: AtomicBool::new(false),
+            owed: AtomicU64::new(0),
         };
         (Arc::new(shared), outgoing)
     }
@@ -300,6 +303,23 @@ impl PeerHandle {
     pub fn admit_one(&self) {
         self.shared.pass.store(true, Ordering::Release);
         self.shared.pass_granted.notify_one();
+    }
+
+    /// The peer is about to be asked for something: it may answer once, however late.
+    pub fn expect_answer(&self) {
+        self.shared.owed.fetch_add(1, Ordering::AcqRel);
+    }
+
+    /// Takes an answer off what the peer owes; `false` when it owes none. On a channel that takes
+    /// answers only, the connection does so itself for each message that needs room of the budget.
+    #[must_use]
+    pub fn take_answer(&self) -> bool {
+        self.shared
+            .owed
+            .try_update(Ordering::AcqRel, Ordering::Acquire, |owed| {
+                owed.checked_sub(1)
+            })
+            .is_ok()
     }
 
     /// Ends the connection; the first reason given counts.

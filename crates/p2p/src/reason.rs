@@ -24,6 +24,9 @@ pub enum DisconnectReason {
     /// Packets or messages that break the protocol, or a peer that answers no ping.
     #[error(transparent)]
     MConnection(#[from] MConnectionError),
+    /// A large message on a channel of answers, and nothing was asked.
+    #[error("a large message on channel {0:#04x} that was not asked for")]
+    Unasked(u8),
     /// A reactor found fault with what the peer sent.
     #[error("{reactor}: {fault}")]
     Misbehaviour {
@@ -57,9 +60,11 @@ impl DisconnectReason {
     #[must_use]
     pub const fn is_peers_fault(&self) -> bool {
         match self {
-            Self::Frame(_) | Self::MConnection(_) | Self::Misbehaviour { .. } | Self::Banned(_) => {
-                true
-            }
+            Self::Frame(_)
+            | Self::MConnection(_)
+            | Self::Unasked(_)
+            | Self::Misbehaviour { .. }
+            | Self::Banned(_) => true,
             Self::ClosedByPeer
             | Self::Io(_)
             | Self::Replaced { .. }

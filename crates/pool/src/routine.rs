@@ -12,7 +12,7 @@ use perihelion_schedule::{
     StallReason, Start, Verdict,
 };
 use perihelion_state::{ApplyError, Executor};
-use perihelion_types::{Address, Height, State, ValidatorSet};
+use perihelion_types::{Address, Block, Height, State, ValidatorSet};
 use thiserror::Error;
 use tokio::{
     sync::{mpsc, watch},
@@ -307,6 +307,13 @@ impl Pool {
                 extended_commit,
                 hold,
             } => {
+                // What was never asked for is not worth decoding.
+                if let Some(height) = Block::peek_height(&block)
+                    && !self.schedule.expects(peer, height)
+                {
+                    self.schedule.handle_unsolicited(now, peer, height);
+                    return;
+                }
                 self.to_decode_bytes += block.len();
                 self.to_decode.push(Encoded {
                     peer,

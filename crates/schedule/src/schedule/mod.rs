@@ -258,6 +258,14 @@ impl Schedule {
         })
     }
 
+    /// A block arrived that [`expects`](Self::expects) says was never asked for: it costs its
+    /// sender the connection.
+    pub fn handle_unsolicited(&mut self, now: Instant, peer: PeerId, height: Height) {
+        self.tick(now);
+        self.punish(peer, Fault::Unsolicited { height }, false);
+        self.upkeep(now);
+    }
+
     /// A block arrived and was decoded.
     pub fn handle_block(
         &mut self,

@@ -1,0 +1,132 @@
+use perihelion_blocksync_reactor::wire;
+use perihelion_p2p::DisconnectReason;
+use perihelion_pool::{Command, PoolInput};
+use perihelion_types::Height;
+
+use crate::util::{Node, Peer, blocks, padded, soon};
+
+const FIRST: Height = Height::new(1);
+const SECOND: Height = Height::new(2);
+
+/// Asks for the large block again and again, until the first response is on its way.
+async fn clog(node: &Node, peer: &Peer) {
+    for _ in 0..900 {
+        peer.send(wire::block_request(FIRST)).await;
+    }
+    let handle = node.switch.peer(&peer.id()).unwrap();
+    soon("a response to begin", async {
+        while handle.stats().sent.bytes < 4 << 10 {
+            tokio::task::yield_now().await;
+        }
+    })
+    .await;
+}
+
+/// So slow that nothing large is ever sent.
+const CRAWL: u64 = 10_000;
+
+#[tokio::test]
+async fn a_peer_that_reads_nothing_holds_back_no_request_to_others() {
+    let mut node = Node::start(CRAWL).await;
+    let clogged = Peer::connect(&mut node).await;
+    let mut honest = Peer::connect(&mut node).await;
+    clog(&node, &clogged).await;
+    for _ in 0..1000 {
+        let peer = clogged.id();
+        let height = FIRST;
+        let request = Command::Request { peer, height };
+        node.commands.send(request).await.unwrap();
+    }
+    let (peer, height) = (honest.id(), SECOND);
+    let request = Command::Request { peer, height };
+    node.commands.send(request).await.unwrap();
+    honest
+        .receive(|bytes| *bytes == wire::block_request(SECOND))
+        .await;
+    node.stop().await;
+}
+
+#[tokio::test]
+async fn peers_that_read_nothing_hold_back_no_serving_of_others() {
+    let mut node = Node::start(CRAWL).await;
+    let mut clogged = Vec::new();
+    for _ in 0..4 {
+        let peer = Peer::connect(&mut node).await;
+        clog(&node, &peer).await;
+        clogged.push(peer);
+    }
+    let mut honest = Peer::connect(&mut node).await;
+    honest.send(wire::block_request(SECOND)).await;
+    let response = wire::block_response(&blocks()[1], None);
+    honest.receive(|bytes| *bytes == response).await;
+    node.stop().await;
+}
+
+#[tokio::test]
+async fn a_flood_of_small_messages_ends_the_connection() {
+    let status = wire::status_response(FIRST, SECOND);
+    for message in [
+        wire::status_request(),
+        status,
+        wire::no_block_response(FIRST),
+    ] {
+        let mut node = Node::start(0).await;
+        let peer = Peer::connect(&mut node).await;
+        let id = peer.id();
+        let flood =
+            tokio::spawn(
+                async move { while peer.node.send(0x40, message.clone()).await.is_ok() {} },
+            );
+        let reason = node.removal(id).await;
+        assert!(
+            matches!(reason, DisconnectReason::Misbehaviour { .. }),
+            "{reason}"
+        );
+        soon("the flood to end", flood).await.unwrap();
+        node.stop().await;
+    }
+}
+
+#[tokio::test]
+async fn an_unasked_block_ends_the_connection_and_takes_no_budget() {
+    for padding in [0, 600 << 10] {
+        let mut node = Node::start(0).await;
+        let peer = Peer::connect(&mut node).await;
+        // Nothing is free: a message that waited for room would not be looked at.
+        let held = node.budget.acquire(node.budget.total()).await;
+        let block = padded(&blocks()[0], padding);
+        peer.send(wire::block_response(&block, None)).await;
+        node.removal(peer.id()).await;
+        drop(held);
+        node.stop().await;
+    }
+}
+
+#[tokio::test]
+async fn each_request_is_good_for_one_answer() {
+    let mut node = Node::start(0).await;
+    let mut peer = Peer::connect(&mut node).await;
+    let id = peer.id();
+    for padding in [600 << 10, 0] {
+        let request = Command::Request {
+            peer: id,
+            height: FIRST,
+        };
+        node.commands.send(request).await.unwrap();
+        peer.receive(|bytes| *bytes == wire::block_request(FIRST))
+            .await;
+        let block = padded(&blocks()[0], padding);
+        peer.send(wire::block_response(&block, None)).await;
+        let received = node
+            .input(|input| match input {
+                PoolInput::Block { block, .. } => Some(block),
+                PoolInput::PeerRemoved { .. } => panic!("an answer was taken for unasked"),
+                _ => None,
+            })
+            .await;
+        assert_eq!(received, block);
+    }
+    peer.send(wire::block_response(&blocks()[0], None)).await;
+    node.removal(id).await;
+    node.stop().await;
+}
