@@ -6,6 +6,7 @@
 //! blocks to the thread that owns the executor.
 
 mod applier;
+mod certified;
 mod config;
 mod input;
 mod routine;

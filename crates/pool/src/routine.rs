@@ -1,7 +1,7 @@
 //! The pool routine: one task, one owner of the schedule.
 
 use std::{
-    collections::{BTreeMap, VecDeque},
+    collections::VecDeque,
     sync::Arc,
     time::{Duration, Instant},
 };
@@ -25,6 +25,7 @@ use tracing::{debug, info, warn};
 use crate::{
     Command, PoolConfig, PoolInput, VerifyMode,
     applier::{Applier, Report},
+    certified::Certified,
     translate,
     workers::{DECODE_BATCH_BYTES, Decoded, Done, Encoded, Job, Workers},
 };
@@ -119,7 +120,7 @@ pub fn start(
         chain_id,
         verify: config.verify,
         own_address: config.own_address,
-        certified: BTreeMap::new(),
+        certified: Certified::new(),
         sets: VecDeque::new(),
         jobs: VecDeque::new(),
         to_decode: Vec::new(),
@@ -174,8 +175,8 @@ pub(crate) struct Pool {
     chain_id: Arc<str>,
     verify: VerifyMode,
     own_address: Option<Address>,
-    /// Certified and not yet applied, by height, with the run that certified them.
-    certified: BTreeMap<Height, (RunId, CertifiedBlock)>,
+    /// Certified and not yet applied.
+    certified: Certified<RunId, CertifiedBlock>,
     /// Validator sets that our own state knows, the newest last: for `VerifyMode::Every`.
     sets: VecDeque<Arc<ValidatorSet>>,
     /// Jobs that found the workers' queue full.
@@ -386,7 +387,7 @@ impl Pool {
                 let good = result.is_ok();
                 match result {
                     Ok(block) => {
-                        if let Some((_, kept)) = self.certified.get_mut(&height) {
+                        if let Some(kept) = self.certified.get_mut(height) {
                             *kept = block;
                         }
                     }
@@ -436,12 +437,17 @@ impl Pool {
     }
 
     fn take_verdict(&mut self, id: RunId, verdict: RunVerdict, signatures: SignatureCount) {
+        if !self.certified.take_verdict(id) {
+            // Its signatures count all the same; the schedule knows the run no more.
+            self.tell_verdict(id, Verdict::Drifted, signatures);
+            return;
+        }
         let verdict = match verdict {
             RunVerdict::Certified { blocks, .. } => {
                 let Some(last) = blocks.last() else { return };
                 let to = last.height();
                 for block in blocks {
-                    self.certified.insert(block.height(), (id, block));
+                    self.certified.insert(block.height(), id, block);
                 }
                 Verdict::Pinned { to }
             }
@@ -478,7 +484,7 @@ impl Pool {
         let now = Instant::now();
         match report {
             Report::Applied { applied, state } => {
-                self.certified.remove(&applied.height);
+                self.certified.remove(applied.height);
                 self.remember(&state.next_validators);
                 self.schedule
                     .handle_applied(now, applied_facts(&state, self.own_address));
@@ -538,7 +544,7 @@ impl Pool {
                 let chain_id = Arc::clone(&self.chain_id);
                 self.submit(Job::Probe { request, chain_id });
             }
-            Effect::Cancel { run } => self.certified.retain(|_, (id, _)| *id != run),
+            Effect::Cancel { run } => self.certified.cancel(run),
             Effect::VerifyExtended {
                 height,
                 from,
@@ -547,8 +553,8 @@ impl Pool {
             } => {
                 let copy = self
                     .certified
-                    .get(&height)
-                    .and_then(|(_, certified)| certified.with_extended_commit_of(block));
+                    .get(height)
+                    .and_then(|certified| certified.with_extended_commit_of(block));
                 match copy {
                     Some(block) => {
                         let chain_id = Arc::clone(&self.chain_id);
@@ -598,6 +604,7 @@ impl Pool {
             closing: request.closing,
         };
         let known = self.sets.iter().cloned().collect();
+        self.certified.await_run(request.id);
         self.submit(Job::Certify {
             id: request.id,
             run,
@@ -608,8 +615,8 @@ impl Pool {
     fn apply(&mut self, height: Height) {
         let handed_over = self
             .certified
-            .get(&height)
-            .is_some_and(|(_, block)| self.applier.apply(block.clone()));
+            .get(height)
+            .is_some_and(|block| self.applier.apply(block.clone()));
         if !handed_over {
             self.failed = Some(PoolError::ThreadEnded("apply"));
         }
