@@ -1,5 +1,5 @@
 //! The reactor against peers that misbehave, over loopback.
-#![allow(clippy::unwrap_used, missing_docs)]
+#![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 mod attacks;
 mod util;
