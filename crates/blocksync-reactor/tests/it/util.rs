@@ -37,6 +37,7 @@ async fn switch(
         config: P2pConfig {
             laddr: "tcp://127.0.0.1:0".to_owned(),
             allow_duplicate_ip: true,
+            send_rate,
             ..P2pConfig::default()
         },
         connection: MConnectionConfig {
