@@ -9,7 +9,7 @@ use perihelion_store::Store;
 use perihelion_types::{Height, Hold, PeerId};
 use tokio::{
     sync::mpsc,
-    time::{MissedTickBehavior, interval},
+    time::{Instant, MissedTickBehavior, interval},
 };
 use tokio_stream::{StreamExt as _, wrappers::ReceiverStream};
 use tokio_util::sync::CancellationToken;
@@ -121,13 +121,14 @@ impl BlocksyncReactor {
     async fn take_events(&self, mut events: mpsc::Receiver<PeerEvent>) {
         let mut look = interval(LOOK_INTERVAL);
         look.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        let mut standstill = Standstill::default();
         loop {
             let told = tokio::select! {
                 event = events.recv() => match event {
                     Some(event) => self.take_event(event).await,
                     None => return,
                 },
-                _ = look.tick() => self.look().await,
+                _ = look.tick() => self.look(&mut standstill).await,
             };
             if told.is_err() {
                 return;
@@ -273,7 +274,7 @@ impl BlocksyncReactor {
     }
 
     /// Tells the pool who is alive, and whether the byte budget holds peers back.
-    async fn look(&self) -> Result<(), PoolGone> {
+    async fn look(&self, standstill: &mut Standstill) -> Result<(), PoolGone> {
         let mut alive = Vec::new();
         for mut entry in self.peers.iter_mut() {
             let received = entry.handle.stats().received.bytes;
@@ -286,8 +287,16 @@ impl BlocksyncReactor {
         for (peer, bytes) in alive {
             self.tell(PoolInput::Bytes { peer, bytes }).await?;
         }
-        if self.budget.waiting() > 0 {
+        let waiting = self.budget.waiting() > 0;
+        if waiting {
             self.tell(PoolInput::Starved).await?;
+        }
+        if standstill.check(Instant::now(), waiting, self.store.height()) {
+            for entry in self.peers.iter() {
+                if entry.handle.stats().held {
+                    entry.handle.admit_one();
+                }
+            }
         }
         Ok(())
     }
@@ -299,6 +308,38 @@ impl BlocksyncReactor {
 
 /// The pool has stopped; so does the reactor.
 struct PoolGone;
+
+/// How long no block may be stored while peers wait for the byte budget, before each of them gets
+/// one message through. Shorter, and a slow application would stretch the budget; longer, and a
+/// node whose budget is held by blocks that wait for another one would stand still for that long.
+const STANDSTILL: Duration = Duration::from_secs(2);
+
+/// Notices that blocks hold the budget which the block that they wait for needs.
+#[derive(Debug, Default)]
+struct Standstill {
+    /// The stored height and since when it has not moved while somebody waited.
+    since: Option<(Height, Instant)>,
+}
+
+impl Standstill {
+    /// Whether it is time to let peers that wait get one message through; the schedule drops what
+    /// goes beyond its window.
+    fn check(&mut self, now: Instant, waiting: bool, stored: Height) -> bool {
+        match self.since {
+            Some((height, since)) if waiting && height == stored => {
+                let due = now.duration_since(since) >= STANDSTILL;
+                if due {
+                    self.since = Some((stored, now));
+                }
+                due
+            }
+            _ => {
+                self.since = waiting.then_some((stored, now));
+                false
+            }
+        }
+    }
+}
 
 /// Carries out what the pool asks for.
 async fn carry_out(peers: Arc<Peers>, switch: SwitchHandle, commands: mpsc::Receiver<Command>) {
@@ -334,5 +375,28 @@ fn misbehaviour(fault: impl Into<String>) -> DisconnectReason {
     DisconnectReason::Misbehaviour {
         reactor: NAME,
         fault: fault.into(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_standstill_is_noticed_only_while_somebody_waits_and_nothing_is_stored() {
+        let (start, height) = (Instant::now(), Height::new(5));
+        let at = |millis| start + Duration::from_millis(millis);
+        let mut standstill = Standstill::default();
+        assert!(!standstill.check(at(0), true, height));
+        assert!(!standstill.check(at(1900), true, height));
+        assert!(standstill.check(at(2000), true, height));
+        // Once each interval, not each look.
+        assert!(!standstill.check(at(2100), true, height));
+        assert!(standstill.check(at(4000), true, height));
+        // A stored block, or nobody waiting, begins anew.
+        assert!(!standstill.check(at(6100), true, height.next()));
+        assert!(!standstill.check(at(8000), false, height.next()));
+        assert!(!standstill.check(at(8100), true, height.next()));
+        assert!(standstill.check(at(10_100), true, height.next()));
     }
 }
