@@ -1,6 +1,7 @@
 //! Chains, simulated networks and lying peers for tests and benchmarks.
 
 pub mod chain;
+pub mod evil;
 pub mod home;
 pub mod params_app;
 pub mod process;

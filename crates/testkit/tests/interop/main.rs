@@ -1,0 +1,12 @@
+//! Perihelion beside a real CometBFT, both ways: it syncs from CometBFT, and CometBFT from it.
+//!
+//! `COMETBFT` names CometBFT's binary (else it is looked for on the PATH; without one nothing here
+//! runs, and says so); `CHAIN_MAKER` names the chain maker (else it is built with Go from
+//! `tests/chain-maker`); `PERIHELION` names our binary (else the one of the same build). Chains
+//! are kept in the target folder.
+#![allow(clippy::unwrap_used, clippy::print_stderr, reason = "tests")]
+
+mod both_ways;
+mod crashes;
+mod liars;
+mod setup;

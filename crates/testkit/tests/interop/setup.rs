@@ -1,0 +1,276 @@
+//! Binaries, chains and homes.
+
+use std::{
+    env, fs,
+    path::{Path, PathBuf},
+    process::Command,
+    sync::{Once, OnceLock},
+    time::Duration,
+};
+
+use anyhow::{Context as _, ensure};
+use perihelion_testkit::process::{Launch, NodeProcess, init_home};
+use serde_json::Value;
+
+/// Far longer than anything takes: who waits so long waits for what never comes.
+pub(crate) const PATIENCE: Duration = Duration::from_secs(300);
+
+/// A chain that the chain maker makes.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Chain {
+    /// Its name, which is its id too.
+    pub(crate) name: &'static str,
+    pub(crate) initial: i64,
+    pub(crate) blocks: i64,
+    /// Whether an extended commit certifies its last block.
+    pub(crate) is_extended: bool,
+    /// Flags of the chain maker.
+    pub(crate) flags: &'static str,
+}
+
+impl Chain {
+    pub(crate) const fn last(&self) -> i64 {
+        self.initial + self.blocks - 1
+    }
+
+    /// The height up to which its last block's server can take a node.
+    pub(crate) const fn reachable(&self) -> i64 {
+        self.last() - !self.is_extended as i64
+    }
+
+    /// The height that the chain's own blocks certify, whatever comes with the last one.
+    pub(crate) const fn linked(&self) -> i64 {
+        self.last() - 1
+    }
+
+    /// Its home, made when it is not there.
+    pub(crate) fn home(&self) -> anyhow::Result<PathBuf> {
+        let home = cache().join("chains").join(self.name);
+        // The chain maker writes its summary last.
+        if home.join("chain.json").is_file() {
+            return Ok(home);
+        }
+        if home.exists() {
+            fs::remove_dir_all(&home)?;
+        }
+        fs::create_dir_all(cache().join("chains"))?;
+        let mut command = Command::new(chain_maker()?);
+        command.arg("--home").arg(&home);
+        command.args(["--chain-id", self.name, "--blocks"]);
+        command.arg(self.blocks.to_string());
+        command
+            .arg("--initial-height")
+            .arg(self.initial.to_string());
+        let output = command.args(self.flags.split_whitespace()).output()?;
+        let error = String::from_utf8_lossy(&output.stderr).into_owned();
+        ensure!(output.status.success(), "chain {}: {error}", self.name);
+        Ok(home)
+    }
+
+    /// A CometBFT at its last height, in a fresh home called `name`.
+    pub(crate) fn serve_by_cometbft(
+        &self,
+        cometbft: &Path,
+        name: &str,
+    ) -> anyhow::Result<(NodeProcess, String)> {
+        let home = fresh_home(name)?;
+        let chain = self.home()?;
+        init_home(cometbft, &home, &chain)?;
+        fs::remove_dir_all(home.join("data"))?;
+        copy_folder(&chain.join("data"), &home.join("data"))?;
+        let launch = launch(name, cometbft, &home)?;
+        let mut server = launch.start()?;
+        server.wait_for("the whole chain", PATIENCE, |it| it.height == self.last())?;
+        Ok((server, launch.address()?))
+    }
+
+    /// A node of either kind with nothing but the chain's genesis, and these peers.
+    pub(crate) fn fresh_node(
+        &self,
+        program: &Path,
+        name: &str,
+        peers: impl IntoIterator<Item = String>,
+    ) -> anyhow::Result<Launch> {
+        let home = fresh_home(name)?;
+        init_home(program, &home, &self.home()?)?;
+        Ok(launch(name, program, &home)?.persistent_peers(peers))
+    }
+
+    /// The home of a stopped Perihelion that has synced the chain from CometBFT.
+    pub(crate) fn synced_home(&self, cometbft: &Path) -> anyhow::Result<PathBuf> {
+        let home = run_folder().join(format!("synced-{}", self.name));
+        if home.join("synced").is_file() {
+            return Ok(home);
+        }
+        let name = format!("source-{}", self.name);
+        let (server, address) = self.serve_by_cometbft(cometbft, &name)?;
+        let name = format!("synced-{}", self.name);
+        let mut node = self.fresh_node(&perihelion()?, &name, [address])?.start()?;
+        node.wait_for("the whole chain", PATIENCE, |it| it.height >= self.linked())?;
+        node.stop()?;
+        server.stop()?;
+        fs::write(home.join("synced"), "")?;
+        Ok(home)
+    }
+}
+
+pub(crate) fn launch(name: &str, program: &Path, home: &Path) -> anyhow::Result<Launch> {
+    let launch = Launch::new(name, program, home)?.tuned();
+    Ok(launch.set("proxy_app", "persistent_kvstore"))
+}
+
+/// CometBFT's binary; `None`, said loudly, when there is none.
+pub(crate) fn cometbft() -> Option<PathBuf> {
+    static SAID: Once = Once::new();
+    let named = env::var_os("COMETBFT").map(PathBuf::from);
+    let found = named.or_else(|| on_path("cometbft"));
+    if found.is_none() {
+        SAID.call_once(|| {
+            eprintln!(
+                "\n*** NOT RUN: the tests beside a real CometBFT (set COMETBFT to its binary) ***\n"
+            );
+        });
+    }
+    found
+}
+
+/// Our own binary: of the build that this test belongs to.
+pub(crate) fn perihelion() -> anyhow::Result<PathBuf> {
+    if let Some(named) = env::var_os("PERIHELION") {
+        return Ok(named.into());
+    }
+    let test = env::current_exe()?;
+    let profile = test.parent().and_then(Path::parent);
+    Ok(profile
+        .context("a test in a target folder")?
+        .join("perihelion"))
+}
+
+/// What outlives a run.
+fn cache() -> PathBuf {
+    Path::new(env!("CARGO_TARGET_TMPDIR")).join("interop")
+}
+
+/// What belongs to this run: emptied when the next one begins.
+fn run_folder() -> &'static Path {
+    static FOLDER: OnceLock<PathBuf> = OnceLock::new();
+    FOLDER.get_or_init(|| {
+        let folder = cache().join("run");
+        if folder.exists() {
+            fs::remove_dir_all(&folder).unwrap();
+        }
+        fs::create_dir_all(&folder).unwrap();
+        folder
+    })
+}
+
+fn fresh_home(name: &str) -> anyhow::Result<PathBuf> {
+    let home = run_folder().join(name);
+    if home.exists() {
+        fs::remove_dir_all(&home)?;
+    }
+    Ok(home)
+}
+
+fn on_path(name: &str) -> Option<PathBuf> {
+    let path = env::var_os("PATH")?;
+    env::split_paths(&path)
+        .map(|folder| folder.join(name))
+        .find(|file| file.is_file())
+}
+
+fn chain_maker() -> anyhow::Result<PathBuf> {
+    if let Some(named) = env::var_os("CHAIN_MAKER") {
+        return Ok(named.into());
+    }
+    let binary = cache().join("chain-maker");
+    if !binary.is_file() {
+        let source = concat!(env!("CARGO_MANIFEST_DIR"), "/../../tests/chain-maker");
+        let mut go = Command::new("go");
+        let built = go.current_dir(source).args(["build", "-o"]).arg(&binary);
+        let status = built.arg(".").status().context(
+            "no chain maker: install Go 1.25 or newer, or set CHAIN_MAKER to its binary",
+        )?;
+        ensure!(
+            status.success(),
+            "the chain maker in {source} does not build"
+        );
+    }
+    Ok(binary)
+}
+
+pub(crate) fn copy_folder(from: &Path, to: &Path) -> anyhow::Result<()> {
+    fs::create_dir_all(to)?;
+    for entry in fs::read_dir(from)? {
+        let entry = entry?;
+        let target = to.join(entry.file_name());
+        if entry.file_type()?.is_dir() {
+            copy_folder(&entry.path(), &target)?;
+        } else {
+            fs::copy(entry.path(), target)?;
+        }
+    }
+    Ok(())
+}
+
+/// Calls over one connection that is kept.
+pub(crate) struct Client {
+    agent: ureq::Agent,
+    server: String,
+}
+
+impl Client {
+    pub(crate) fn of(node: &NodeProcess) -> Self {
+        let config = ureq::Agent::config_builder().proxy(None).build();
+        Self {
+            agent: config.into(),
+            server: format!("http://{}", node.rpc()),
+        }
+    }
+
+    pub(crate) fn call(&self, path: &str) -> anyhow::Result<Value> {
+        let url = format!("{}{path}", self.server);
+        let text = self.agent.get(&url).call().context(url)?;
+        let text = text.into_body().read_to_string()?;
+        let mut answer: Value = serde_json::from_str(&text)?;
+        Ok(answer["result"].take())
+    }
+}
+
+/// Asserts that two nodes tell the same of every height: block id, header (with the hashes of
+/// application, validators and results), size, transactions, and results.
+pub(crate) fn assert_equal(one: &NodeProcess, other: &NodeProcess, first: i64, last: i64) {
+    let (a, b) = (Client::of(one), Client::of(other));
+    let mut from = first;
+    while from <= last {
+        let to = last.min(from + 19);
+        let path = format!("/blockchain?minHeight={from}&maxHeight={to}");
+        let metas = |client: &Client| client.call(&path).unwrap()["block_metas"].take();
+        let (ours, theirs) = (metas(&a), metas(&b));
+        assert_eq!(
+            ours.as_array().map(Vec::len),
+            Some((to - from + 1) as usize)
+        );
+        assert_eq!(ours, theirs, "{} and {}: {path}", one.name(), other.name());
+        from = to + 1;
+    }
+    for height in first..=last {
+        let path = format!("/block_results?height={height}");
+        let (ours, theirs) = (a.call(&path).unwrap(), b.call(&path).unwrap());
+        assert!(!ours.is_null(), "{} has no results at {height}", one.name());
+        assert_eq!(ours, theirs, "{} and {}: {path}", one.name(), other.name());
+    }
+    for height in [first, (first + last) / 2, last] {
+        let path = format!("/validators?height={height}&per_page=100");
+        assert_eq!(a.call(&path).unwrap(), b.call(&path).unwrap(), "{path}");
+    }
+}
+
+/// A number in `/sync_status`, where large ones are texts.
+pub(crate) fn figure(status: &Value, name: &str) -> u64 {
+    let value = &status[name];
+    let text = value.as_str().map(str::to_owned);
+    let text = text.unwrap_or_else(|| value.to_string());
+    text.parse()
+        .unwrap_or_else(|_| panic!("{name} is no number in {status}"))
+}
