@@ -426,13 +426,14 @@ fn scenario_22_a_crash_at_any_height() {
 /// Rule: the last one is asked again, however late it was.
 #[test]
 fn scenario_23_one_single_slow_peer() {
-    let mut setup = setup(vec![
-        PeerSpec::new(Kind::Honest).latency_ms(1_000).bandwidth(500),
-    ]);
+    let slow = PeerSpec::new(Kind::Honest).latency_ms(1_000).bandwidth(500);
+    let mut setup = setup(vec![slow]);
     setup.config.peer_deadline = Duration::from_secs(5);
-    let outcome = World::new(setup).run(30 * MINUTE);
-    assert_synced(&outcome);
-    assert_eq!(outcome.punished, []);
+    assert_synced(&World::new(setup.clone()).run(30 * MINUTE));
+    // Even if every single block comes after its deadline.
+    setup.config.peer_deadline = Duration::from_millis(1_200);
+    let outcome = World::new(setup).run_for(30 * MINUTE);
+    assert_eq!((outcome.height, outcome.punished), (59, vec![]));
 }
 
 /// Rule: a final block that yields another app hash is our fault.
