@@ -398,6 +398,23 @@ impl Pool {
                 self.schedule
                     .handle_extended_commit_verdict(Instant::now(), height, from, good);
             }
+            Done::Decided {
+                id,
+                signatures,
+                result,
+            } => {
+                let verdict = match result {
+                    Ok(block) => {
+                        let to = block.height();
+                        self.certified.insert(to, (id, block));
+                        Verdict::Pinned { to }
+                    }
+                    Err(error) => Verdict::Suspect {
+                        fault: translate::commit_error(&error),
+                    },
+                };
+                self.tell_verdict(id, verdict, signatures);
+            }
         }
         self.resubmit();
     }
@@ -573,6 +590,15 @@ impl Pool {
                         false,
                     ),
                 }
+            }
+            Effect::Decide { id, block, set } => {
+                let chain_id = Arc::clone(&self.chain_id);
+                self.submit(Job::Decide {
+                    id,
+                    block,
+                    set,
+                    chain_id,
+                });
             }
             Effect::Apply { height, .. } => self.apply(height),
             Effect::CaughtUp { height } => info!(%height, "caught up"),

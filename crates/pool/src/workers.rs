@@ -64,6 +64,12 @@ pub(crate) enum Job {
         set: Arc<ValidatorSet>,
         chain_id: Arc<str>,
     },
+    Decide {
+        id: RunId,
+        block: Arc<FetchedBlock>,
+        set: Arc<ValidatorSet>,
+        chain_id: Arc<str>,
+    },
 }
 
 /// What came of it.
@@ -82,6 +88,11 @@ pub(crate) enum Done {
     Extended {
         height: Height,
         from: PeerId,
+        result: Result<CertifiedBlock, CommitError>,
+    },
+    Decided {
+        id: RunId,
+        signatures: SignatureCount,
         result: Result<CertifiedBlock, CommitError>,
     },
 }
@@ -206,6 +217,16 @@ fn perform(job: Job, verify: VerifyMode) -> Done {
                 result,
             }
         }
+        Job::Decide {
+            id,
+            block,
+            set,
+            chain_id,
+        } => Done::Decided {
+            id,
+            signatures: SignatureCount::of(2 * set.len()),
+            result: CertifiedBlock::decided_extended(block, &set, &chain_id),
+        },
     }
 }
 

@@ -306,6 +306,18 @@ pub enum Effect {
         /// The height's validators.
         set: Arc<ValidatorSet>,
     },
+    /// Verify the extended commit of the chain's last block in full, and make the block final by
+    /// it (`CertifiedBlock::decided_extended`): where precommits carry extensions, no block above
+    /// is needed. The answer comes by `handle_verdict`: [`Verdict::Pinned`] to its height, or
+    /// [`Verdict::Suspect`].
+    Decide {
+        /// To be given back with the verdict, and named when the block is applied.
+        id: RunId,
+        /// The block with its extended commit.
+        block: Arc<FetchedBlock>,
+        /// The height's validators.
+        set: Arc<ValidatorSet>,
+    },
     /// Apply a certified block: strictly ascending heights.
     Apply {
         /// Which one.

@@ -36,8 +36,8 @@ pub(crate) struct Peer {
     pub(crate) asks: BTreeMap<Height, Ask>,
     /// The same by time; the first one's deadline is the peer's.
     pub(crate) by_time: BTreeSet<(Instant, Height)>,
-    /// Given up, and still to be answered perhaps; with the time of giving up.
-    pub(crate) overdue: BTreeMap<Height, Instant>,
+    /// Given up, and still to be answered perhaps: how often, and when the last time.
+    pub(crate) overdue: BTreeMap<Height, (u32, Instant)>,
     /// Heights from the next one on that it failed to serve: NoBlock, deadline missed, set aside.
     pub(crate) refuted: BTreeSet<Height>,
     pub(crate) allowance: f64,
@@ -251,6 +251,16 @@ impl Peer {
             .collect()
     }
 
+    /// An answer to a request that was given up; says whether there was one.
+    pub(crate) fn take_overdue(&mut self, height: Height) -> bool {
+        match self.overdue.get_mut(&height) {
+            Some((times, _)) if *times > 1 => *times -= 1,
+            Some(_) => drop(self.overdue.remove(&height)),
+            None => return false,
+        }
+        true
+    }
+
     /// Gives a request up that may still be answered. What is too long ago will not be.
     pub(crate) fn give_up(
         &mut self,
@@ -262,9 +272,10 @@ impl Peer {
         self.refuted.insert(height);
         if self.overdue.len() >= MAX_OVERDUE / 2 {
             self.overdue
-                .retain(|_, at| now.saturating_duration_since(*at) < forget);
+                .retain(|_, (_, at)| now.saturating_duration_since(*at) < forget);
         }
-        self.overdue.insert(height, now);
+        let entry = self.overdue.entry(height).or_insert((0, now));
+        *entry = (entry.0 + 1, now);
         self.note_overtaken(now);
         Some(ask)
     }

@@ -108,6 +108,10 @@ pub(crate) struct Slot {
     pub(crate) probed: bool,
     /// Its own commit was verified, not just one above it.
     pub(crate) own_commit: bool,
+    /// And each signature of it.
+    pub(crate) own_commit_in_full: bool,
+    /// Whose copies were to be made final by their extended commit, in vain.
+    pub(crate) undecided: Vec<PeerId>,
 }
 
 impl Slot {
@@ -123,6 +127,8 @@ impl Slot {
             extended: Extended::Unknown,
             probed: false,
             own_commit: false,
+            own_commit_in_full: false,
+            undecided: Vec::new(),
         }
     }
 

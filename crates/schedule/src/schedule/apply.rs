@@ -45,7 +45,8 @@ impl Schedule {
         self.applied_at = now;
         self.applying_to = self.applying_to.max(height);
         // Before consensus each signature of the last commit counts, not just 2/3.
-        self.last_commit_verified = slot.own_commit && self.config.follow;
+        self.last_commit_verified =
+            slot.own_commit_in_full || (slot.own_commit && self.config.follow);
         self.last_validators = Some(Arc::clone(&self.anchors.current));
         self.anchors.applied(&applied.next_validators);
         self.advance_anchor();
@@ -137,7 +138,7 @@ impl Schedule {
         self.upkeep(now);
     }
 
-    fn needs_extended(&self, height: Height) -> bool {
+    pub(super) fn needs_extended(&self, height: Height) -> bool {
         self.extensions_from.is_some_and(|from| height >= from)
     }
 

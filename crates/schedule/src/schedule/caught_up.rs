@@ -38,9 +38,10 @@ impl Schedule {
             fresh.handle_peer_added(now, *id);
             if let Some(known) = fresh.peers.get_mut(id) {
                 known.overdue = std::mem::take(&mut peer.overdue);
-                known
-                    .overdue
-                    .extend(peer.asks.keys().map(|&height| (height, now)));
+                for &height in peer.asks.keys() {
+                    let entry = known.overdue.entry(height).or_insert((0, now));
+                    entry.0 += 1;
+                }
                 known.range = peer.range;
                 known.rate = peer.rate;
             }
@@ -168,13 +169,16 @@ impl Schedule {
         let Some(peer) = self.peers.get(&id) else {
             return false;
         };
+        if peer.refuted.contains(&next) || peer.refuted.contains(&closing) {
+            return false;
+        }
         if peer.asks.contains_key(&next) || peer.asks.contains_key(&closing) {
             return true;
         }
         let claims = peer
             .range
             .is_some_and(|range| range.base() <= next && range.height() >= closing);
-        if !claims || peer.refuted.contains(&next) || peer.refuted.contains(&closing) {
+        if !claims {
             return false;
         }
         let patience = self.applied_at.max(peer.joined) + self.config.hedge_after.1;

@@ -306,7 +306,7 @@ impl Schedule {
             return;
         };
         let Some(ask) = known.take_ask(height) else {
-            known.overdue.remove(&height);
+            known.take_overdue(height);
             return;
         };
         known.answered(now, ask, most);

@@ -26,7 +26,7 @@ impl Schedule {
         };
         let ask = known.take_ask(height);
         // Asked twice, it may answer twice.
-        if ask.is_none() && known.overdue.remove(&height).is_none() {
+        if ask.is_none() && !known.take_overdue(height) {
             self.punish(peer, Fault::Unsolicited { height }, false);
             return None;
         }

@@ -7,7 +7,7 @@ use perihelion_types::{BlockId, Height, PeerId};
 use super::Schedule;
 use crate::{
     CommitFault, Effect, RunAnchor, RunId, RunRequest, StallReason, Verdict,
-    slot::{Content, Stage},
+    slot::{Content, Exclusion, Extended, Stage},
     timer::Timer,
 };
 
@@ -21,6 +21,8 @@ pub(super) struct Run {
     /// not the anchor's any more. The next run starts above.
     pub(super) predicted: Height,
     closing: Content,
+    /// It is one block that its own extended commit makes final; there is no closing block.
+    by_extended: bool,
     verdict: Option<Verdict>,
 }
 
@@ -112,6 +114,10 @@ impl Schedule {
     fn failed(&mut self, run: &Run, fault: Option<CommitFault>) {
         self.release(run.first, run.last);
         self.cancel_runs();
+        if run.by_extended {
+            self.not_decided(run.first);
+            return;
+        }
         let closing = run.last.next();
         let same = self
             .held(closing)
@@ -168,6 +174,10 @@ impl Schedule {
             if let Some(slot) = self.slot_mut(height) {
                 slot.seek = false;
                 slot.own_commit |= height == run.last;
+                if run.by_extended {
+                    slot.own_commit_in_full = true;
+                    slot.extended = Extended::Good;
+                }
             }
             self.note_need(height);
             height = height.next();
@@ -231,6 +241,7 @@ impl Schedule {
             let available = usize::try_from(self.linked_to.since(first)).unwrap_or(0);
             if available == 0 {
                 self.waiting_since = None;
+                self.decide();
                 return;
             }
             let exact = self.anchors.anchor.2 == first;
@@ -246,6 +257,63 @@ impl Schedule {
             }
             self.send_run(first, length, exact);
             self.waiting_since = Some(now);
+        }
+    }
+
+    /// Has the chain's last block made final by its extended commit, when nothing is above it, it is
+    /// the next to apply, and its parameters ask for one. Three copies are tried; after that the
+    /// block above it is waited for.
+    fn decide(&mut self) {
+        let height = self.first();
+        let alone = self.linked_to == height
+            && self.certified_to == self.applied.0
+            && self.runs.is_empty()
+            && self.target().0 <= height;
+        let open = self.slot(height).is_some_and(|slot| {
+            let from = slot.held.as_ref().map(|held| held.from);
+            slot.stage == Stage::Linked && from.is_some_and(|from| !slot.undecided.contains(&from))
+        });
+        if !alone || !open || !self.needs_extended(height) {
+            return;
+        }
+        let Some(held) = self.held(height).cloned() else {
+            return;
+        };
+        if held.block.extended_commit().is_none() {
+            self.not_decided(height);
+            return;
+        }
+        let id = self.new_run_id();
+        self.set_stage(height, Stage::Certifying(id));
+        self.runs.push_back(Run {
+            id,
+            first: height,
+            last: height,
+            predicted: height,
+            closing: held.content,
+            by_extended: true,
+            verdict: None,
+        });
+        self.effects.push_back(Effect::Decide {
+            id,
+            block: held.block,
+            set: Arc::clone(&self.anchors.current),
+        });
+    }
+
+    /// A copy of the last block has no good extended commit. Another peer's may; nobody is to
+    /// blame.
+    fn not_decided(&mut self, height: Height) {
+        let Some(slot) = self.slot_mut(height) else {
+            return;
+        };
+        let Some(from) = slot.held.as_ref().map(|held| held.from) else {
+            return;
+        };
+        slot.undecided.push(from);
+        slot.exclude(from, Exclusion::SetAside);
+        if self.second_for(height, &[]).is_some() {
+            self.drop_block(height);
         }
     }
 
@@ -325,6 +393,7 @@ impl Schedule {
             last,
             predicted: if whole { last } else { last.prev() },
             closing: content,
+            by_extended: false,
             verdict: None,
         });
         self.effects.push_back(Effect::Certify(RunRequest {

@@ -183,7 +183,13 @@ fn forged_commit(chain: &Chain, height: i64) -> Arc<FetchedBlock> {
     }
     let below = height - 1;
     let commit = chain.commit(below, 0, chain.id(below), |_| Cast::Forged);
-    chain.fetched(chain.make(height, commit))
+    // Nobody signed this block, so the best extended commit there is is the real block's.
+    let extended = chain
+        .block(height)
+        .and_then(|block| block.extended_commit());
+    let raw = chain.make(height, commit).encode();
+    let forged = FetchedBlock::decode(raw, extended.map(ExtendedCommit::encode));
+    Arc::new(forged.expect("the kit makes blocks that decode"))
 }
 
 /// The same block with a signature of its extended commit bent, or with one that has no business

@@ -524,6 +524,19 @@ impl World {
                 let at = self.worker(Duration::from_millis(1));
                 self.at(at, Event::Extended(height, from, good));
             }
+            Effect::Decide { id, block, set } => {
+                self.log(format!("decide {}: {}", id.get(), block.height()));
+                let good = workers::extended(&self.chain_id, &set, &block);
+                let verdict = if good {
+                    Verdict::Pinned { to: block.height() }
+                } else {
+                    Verdict::Suspect {
+                        fault: perihelion_schedule::CommitFault::WrongSignature,
+                    }
+                };
+                let at = self.worker(Duration::from_millis(1));
+                self.at(at, Event::Verdict(id, verdict, 2 * set.len() as u64));
+            }
             Effect::Apply {
                 height,
                 run,
