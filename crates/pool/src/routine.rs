@@ -6,7 +6,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use perihelion_certify::{CertifiedBlock, RunVerdict, SignatureCount};
+use perihelion_certify::{CertifiedBlock, CommitError, RunVerdict, SignatureCount};
 use perihelion_schedule::{
     Applied, BodyFault, Effect, Fault, Progress, Reception, RunId, RunRequest, Schedule,
     StallReason, Start, Verdict,
@@ -403,20 +403,35 @@ impl Pool {
                 signatures,
                 result,
             } => {
-                let verdict = match result {
-                    Ok(block) => {
-                        let to = block.height();
-                        self.certified.insert(to, (id, block));
-                        Verdict::Pinned { to }
-                    }
-                    Err(error) => Verdict::Suspect {
-                        fault: translate::commit_error(&error),
-                    },
-                };
-                self.tell_verdict(id, verdict, signatures);
+                self.take_decided(id, result, signatures);
             }
         }
         self.resubmit();
+    }
+
+    /// A block that its own extended commit was to make final.
+    fn take_decided(
+        &mut self,
+        id: RunId,
+        result: Result<CertifiedBlock, CommitError>,
+        signatures: SignatureCount,
+    ) {
+        let awaited = self.certified.take_verdict(id);
+        let verdict = match result {
+            Ok(block) if awaited => {
+                let to = block.height();
+                self.certified.insert(to, id, block);
+                Verdict::Pinned { to }
+            }
+            Ok(_) => Verdict::Drifted,
+            Err(error) => {
+                debug!(%error, "extended commit of the last block discarded");
+                Verdict::Suspect {
+                    fault: translate::commit_error(&error),
+                }
+            }
+        };
+        self.tell_verdict(id, verdict, signatures);
     }
 
     fn tell_verdict(&mut self, id: RunId, verdict: Verdict, signatures: SignatureCount) {
@@ -593,6 +608,7 @@ impl Pool {
             }
             Effect::Decide { id, block, set } => {
                 let chain_id = Arc::clone(&self.chain_id);
+                self.certified.await_run(id);
                 self.submit(Job::Decide {
                     id,
                     block,

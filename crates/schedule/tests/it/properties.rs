@@ -288,6 +288,9 @@ impl Owner {
                     let height = request.closing.height();
                     self.runs.insert(request.id, (height, height));
                 }
+                Effect::Decide { id, block, .. } => {
+                    self.runs.insert(id, (block.height(), block.height()));
+                }
                 Effect::Cancel { run } => {
                     self.runs.remove(&run);
                 }
