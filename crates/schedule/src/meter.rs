@@ -3,13 +3,18 @@ use std::{
     time::{Duration, Instant},
 };
 
-/// Counts per second over the last minute, in sixty buckets.
+/// The parts of a second that are counted apart.
+const PARTS: u64 = 4;
+/// Whole parts that are kept: a minute.
+const KEPT: usize = 60 * PARTS as usize;
+
+/// Counts over the last minute, in quarters of a second.
 #[derive(Debug)]
 pub(crate) struct Meter {
     start: Instant,
-    /// The second (since `start`) of the last bucket.
-    second: u64,
-    /// The last bucket is the running second.
+    /// The part (since `start`) of the last bucket.
+    part: u64,
+    /// The last bucket is the running part.
     buckets: VecDeque<u64>,
 }
 
@@ -18,38 +23,49 @@ impl Meter {
     pub(crate) fn new(start: Instant) -> Self {
         Self {
             start,
-            second: 0,
+            part: 0,
             buckets: VecDeque::from([0]),
         }
     }
 
-    /// Counts `amount` at `now`.
+    /// Counts `amount` at `now`; nothing, to let time pass.
     pub(crate) fn add(&mut self, now: Instant, amount: u64) {
-        let second = now.saturating_duration_since(self.start).as_secs();
-        let gap = second.saturating_sub(self.second).min(61);
+        let elapsed = now.saturating_duration_since(self.start);
+        let part = elapsed.as_secs() * PARTS + u64::from(elapsed.subsec_millis()) * PARTS / 1000;
+        let gap = part.saturating_sub(self.part).min(KEPT as u64 + 1);
         for _ in 0..gap {
             self.buckets.push_back(0);
-            if self.buckets.len() > 61 {
+            if self.buckets.len() > KEPT + 1 {
                 self.buckets.pop_front();
             }
         }
-        self.second = self.second.max(second);
+        self.part = self.part.max(part);
         if let Some(last) = self.buckets.back_mut() {
             *last += amount;
         }
     }
 
-    /// Per second, over the last whole second (the running one, while there is no other).
+    /// Per second, over the last whole second, or since the start when that is less.
     pub(crate) fn last_second(&self) -> f64 {
-        let index = self.buckets.len().saturating_sub(2);
-        self.buckets.get(index).copied().unwrap_or(0) as f64
+        self.rate(PARTS as usize)
     }
 
-    /// Per second, over the last minute or since the start.
+    /// Per second, over the last minute, or since the start when that is less.
     pub(crate) fn last_minute(&self) -> f64 {
-        let whole = self.buckets.len().saturating_sub(1).clamp(1, 60);
-        let sum: u64 = self.buckets.iter().take(whole).sum();
-        sum as f64 / whole as f64
+        self.rate(KEPT)
+    }
+
+    /// Per second, over this many whole parts at the most; over the running one while it is the
+    /// only one.
+    fn rate(&self, parts: usize) -> f64 {
+        let whole = self.buckets.len() - 1;
+        let parts = whole.min(parts);
+        let sum: u64 = if parts == 0 {
+            self.buckets.iter().sum()
+        } else {
+            self.buckets.iter().skip(whole - parts).take(parts).sum()
+        };
+        sum as f64 * PARTS as f64 / parts.max(1) as f64
     }
 }
 
@@ -83,12 +99,17 @@ mod tests {
     fn rates_cover_the_last_second_and_minute() {
         let start = Instant::now();
         let mut meter = Meter::new(start);
-        for second in 0..120 {
-            meter.add(start + Duration::from_secs(second), 10);
+        meter.add(start, 5);
+        assert_eq!(meter.last_second(), 20.0, "the first quarter of a second");
+        for quarter in 1..480 {
+            meter.add(start + Duration::from_millis(250 * quarter), 5);
         }
         meter.add(start + Duration::from_secs(120), 3);
-        assert_eq!(meter.last_second(), 10.0);
-        assert_eq!(meter.last_minute(), 10.0);
+        assert_eq!(meter.last_second(), 20.0);
+        assert_eq!(meter.last_minute(), 20.0);
+        meter.add(start + Duration::from_secs(122), 0);
+        assert_eq!(meter.last_second(), 0.0, "a second in which nothing came");
+        assert!(meter.last_minute() > 19.0);
         meter.add(start + Duration::from_secs(1000), 0);
         assert_eq!(meter.last_minute(), 0.0);
     }

@@ -327,6 +327,9 @@ impl Schedule {
     /// The earliest deadline has passed, or some.
     pub fn handle_deadline(&mut self, now: Instant) {
         self.tick(now);
+        // Rates fall while nothing happens.
+        self.blocks_applied.add(self.now, 0);
+        self.bytes_received.add(self.now, 0);
         while let Some(timer) = self.timers.expire(now) {
             match timer {
                 Timer::Hedge => self.hedge(now),
