@@ -1,10 +1,16 @@
-use std::{sync::Arc, time::Duration};
+use std::{
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+    },
+    time::Duration,
+};
 
-use dashmap::DashMap;
+use dashmap::{DashMap, mapref::one::Ref};
 use perihelion_p2p::{
     ByteBudget, ChannelDescriptor, DisconnectReason, PeerEvent, PeerHandle, Permit, SwitchHandle,
 };
-use perihelion_pool::{Command, PoolInput};
+use perihelion_pool::{Command, ConnectionId, PoolInput};
 use perihelion_store::Store;
 use perihelion_types::{Height, Hold, PeerId};
 use tokio::{
@@ -63,6 +69,7 @@ pub type Peers = DashMap<PeerId, Peer>;
 
 /// What the reactor keeps of a peer.
 pub struct Peer {
+    connection: ConnectionId,
     handle: PeerHandle,
     requests: mpsc::Sender<Height>,
     asks: mpsc::Sender<Ask>,
@@ -81,6 +88,8 @@ pub struct BlocksyncReactor {
     limits: ServeLimits,
     peers: Arc<Peers>,
     pool: mpsc::Sender<PoolInput>,
+    /// Connections so far.
+    connections: AtomicU64,
 }
 
 impl BlocksyncReactor {
@@ -100,6 +109,7 @@ impl BlocksyncReactor {
             limits,
             peers: Arc::new(Peers::new()),
             pool,
+            connections: AtomicU64::new(0),
         }
     }
 
@@ -158,9 +168,11 @@ impl BlocksyncReactor {
 
     async fn add_peer(&self, handle: PeerHandle) -> Result<(), PoolGone> {
         let peer = handle.id();
+        let connection = ConnectionId(self.connections.fetch_add(1, Ordering::Relaxed));
         self.send_status(&handle);
         let requests = serve::start(handle.clone(), Arc::clone(&self.store), self.limits.clone());
         let entry = Peer {
+            connection,
             asks: ask::start(handle.clone()),
             handle,
             requests,
@@ -170,7 +182,7 @@ impl BlocksyncReactor {
             received: 0,
         };
         self.peers.insert(peer, entry);
-        self.tell(PoolInput::PeerAdded { peer }).await
+        self.tell(PoolInput::PeerAdded { peer, connection }).await
     }
 
     async fn take_message(
@@ -346,24 +358,47 @@ async fn carry_out(peers: Arc<Peers>, switch: SwitchHandle, commands: mpsc::Rece
     let mut commands = ReceiverStream::new(commands);
     while let Some(command) = commands.next().await {
         match command {
-            Command::Request { peer, height } => ask(&peers, peer, Ask::Block(height)),
-            Command::AskStatus { peer } => ask(&peers, peer, Ask::Status),
-            Command::Punish { peer, fault, ban } => {
+            Command::Request {
+                peer,
+                connection,
+                height,
+            } => ask(&peers, peer, connection, Ask::Block(height)),
+            Command::AskStatus { peer, connection } => {
+                ask(&peers, peer, connection, Ask::Status);
+            }
+            Command::Punish {
+                peer,
+                connection,
+                fault,
+                ban,
+            } => {
                 info!(%peer, %fault, ban, "peer punished");
                 let fault = fault.to_string();
                 if ban {
                     switch.ban(peer, BAN, fault);
-                } else {
-                    switch.disconnect(&peer, misbehaviour(fault));
+                } else if let Some(entry) = connected(&peers, peer, connection) {
+                    entry.handle.disconnect(misbehaviour(fault));
                 }
             }
         }
     }
 }
 
+/// The peer, if that connection of it still stands: a request for an earlier one would be answered
+/// with a block that nobody waits for.
+fn connected(
+    peers: &Peers,
+    peer: PeerId,
+    connection: ConnectionId,
+) -> Option<Ref<'_, PeerId, Peer>> {
+    peers
+        .get(&peer)
+        .filter(|entry| entry.connection == connection)
+}
+
 /// Hands a request to the task that asks the peer; never waits.
-fn ask(peers: &Peers, peer: PeerId, ask: Ask) {
-    let Some(entry) = peers.get(&peer) else {
+fn ask(peers: &Peers, peer: PeerId, connection: ConnectionId, ask: Ask) {
+    let Some(entry) = connected(peers, peer, connection) else {
         return;
     };
     if entry.asks.try_send(ask).is_err() {

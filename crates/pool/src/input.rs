@@ -2,6 +2,12 @@ use bytes::Bytes;
 use perihelion_schedule::Fault;
 use perihelion_types::{Height, HeightRange, Hold, PeerId};
 
+/// One connection of a peer, told apart from its earlier ones: what was meant for one of those, or
+/// came from it, says nothing of this one. Whoever tells of connections numbers them, never the
+/// same twice for a peer.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct ConnectionId(pub u64);
+
 /// What the reactor tells the pool.
 #[derive(Debug)]
 pub enum PoolInput {
@@ -9,6 +15,8 @@ pub enum PoolInput {
     PeerAdded {
         /// Who.
         peer: PeerId,
+        /// Its connection; whatever else is told of the peer until it is gone came over this one.
+        connection: ConnectionId,
     },
     /// A peer is gone.
     PeerRemoved {
@@ -67,6 +75,8 @@ pub enum Command {
     Request {
         /// To whom.
         peer: PeerId,
+        /// Over which connection.
+        connection: ConnectionId,
         /// Which block.
         height: Height,
     },
@@ -74,11 +84,15 @@ pub enum Command {
     AskStatus {
         /// To whom.
         peer: PeerId,
+        /// Over which connection.
+        connection: ConnectionId,
     },
     /// Disconnect a peer.
     Punish {
         /// Whom.
         peer: PeerId,
+        /// Which of its connections is to end; a ban ends any.
+        connection: ConnectionId,
         /// What for.
         fault: Fault,
         /// And refuse it for a while.

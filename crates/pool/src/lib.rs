@@ -14,5 +14,5 @@ mod translate;
 mod workers;
 
 pub use config::{PoolConfig, VerifyMode};
-pub use input::{Command, PoolInput};
+pub use input::{Command, ConnectionId, PoolInput};
 pub use routine::{LastCommitKnown, PoolError, PoolExit, PoolHandle, start};

@@ -1,7 +1,7 @@
 //! The pool routine: one task, one owner of the schedule.
 
 use std::{
-    collections::VecDeque,
+    collections::{HashMap, VecDeque},
     sync::Arc,
     time::{Duration, Instant},
 };
@@ -12,7 +12,7 @@ use perihelion_schedule::{
     StallReason, Start, Verdict,
 };
 use perihelion_state::{ApplyError, Executor};
-use perihelion_types::{Address, Block, Height, State, ValidatorSet};
+use perihelion_types::{Address, Block, Height, PeerId, State, ValidatorSet};
 use thiserror::Error;
 use tokio::{
     sync::{mpsc, watch},
@@ -23,7 +23,7 @@ use tokio_util::sync::CancellationToken;
 use tracing::{debug, info, warn};
 
 use crate::{
-    Command, PoolConfig, PoolInput, VerifyMode,
+    Command, ConnectionId, PoolConfig, PoolInput, VerifyMode,
     applier::{Applier, Report},
     certified::Certified,
     translate,
@@ -120,6 +120,7 @@ pub fn start(
         chain_id,
         verify: config.verify,
         own_address: config.own_address,
+        connections: HashMap::new(),
         certified: Certified::new(),
         sets: VecDeque::new(),
         jobs: VecDeque::new(),
@@ -175,6 +176,8 @@ pub(crate) struct Pool {
     chain_id: Arc<str>,
     verify: VerifyMode,
     own_address: Option<Address>,
+    /// The connection of each peer that is connected.
+    connections: HashMap<PeerId, ConnectionId>,
     /// Certified and not yet applied.
     certified: Certified<RunId, CertifiedBlock>,
     /// Validator sets that our own state knows, the newest last: for `VerifyMode::Every`.
@@ -285,8 +288,17 @@ impl Pool {
     fn take_input(&mut self, input: PoolInput) {
         let now = Instant::now();
         match input {
-            PoolInput::PeerAdded { peer } => self.schedule.handle_peer_added(now, peer),
-            PoolInput::PeerRemoved { peer } => self.schedule.handle_peer_removed(now, peer),
+            PoolInput::PeerAdded { peer, connection } => {
+                // What was decided of an earlier connection is not carried out on this one.
+                self.carry_out_effects();
+                self.connections.insert(peer, connection);
+                self.schedule.handle_peer_added(now, peer);
+            }
+            PoolInput::PeerRemoved { peer } => {
+                self.carry_out_effects();
+                self.connections.remove(&peer);
+                self.schedule.handle_peer_removed(now, peer);
+            }
             PoolInput::Status { peer, range } => self.schedule.handle_status(now, peer, range),
             PoolInput::ImpossibleStatus { peer, base, height } => {
                 self.schedule
@@ -308,6 +320,9 @@ impl Pool {
                 extended_commit,
                 hold,
             } => {
+                let Some(&connection) = self.connections.get(&peer) else {
+                    return;
+                };
                 // What was never asked for is not worth decoding.
                 if let Some(height) = Block::peek_height(&block)
                     && !self.schedule.expects(peer, height)
@@ -318,6 +333,7 @@ impl Pool {
                 self.to_decode_bytes += block.len();
                 self.to_decode.push(Encoded {
                     peer,
+                    connection,
                     block,
                     extended_commit,
                     hold,
@@ -440,9 +456,15 @@ impl Pool {
     }
 
     fn take_block(&mut self, decoded: Decoded) {
-        let Decoded { peer, result } = decoded;
+        let Decoded {
+            peer,
+            connection,
+            result,
+        } = decoded;
         let now = Instant::now();
         match result {
+            // It was asked for over an earlier connection, and is asked for again.
+            Ok(_) if self.connections.get(&peer) != Some(&connection) => {}
             Ok(block) => {
                 let height = block.height();
                 match self.schedule.handle_block(now, peer, block) {
@@ -457,6 +479,7 @@ impl Pool {
                     Some(height) => self.schedule.handle_bad_block(now, peer, height, fault),
                     None => self.push_command(Command::Punish {
                         peer,
+                        connection,
                         fault: Fault::Body {
                             height: Height::ZERO,
                             fault: BodyFault::Undecodable,
@@ -565,11 +588,22 @@ impl Pool {
     fn carry_out(&mut self, effect: Effect) {
         match effect {
             Effect::Request { peer, height } => {
-                self.push_command(Command::Request { peer, height });
+                self.command(peer, |connection| Command::Request {
+                    peer,
+                    connection,
+                    height,
+                });
             }
-            Effect::AskStatus { peer } => self.push_command(Command::AskStatus { peer }),
+            Effect::AskStatus { peer } => {
+                self.command(peer, |connection| Command::AskStatus { peer, connection });
+            }
             Effect::Punish { peer, fault, ban } => {
-                self.push_command(Command::Punish { peer, fault, ban });
+                self.command(peer, |connection| Command::Punish {
+                    peer,
+                    connection,
+                    fault,
+                    ban,
+                });
             }
             Effect::Certify(request) => self.certify(request),
             Effect::Probe(request) => {
@@ -661,6 +695,13 @@ impl Pool {
             .is_some_and(|block| self.applier.apply(block.clone()));
         if !handed_over {
             self.failed = Some(PoolError::ThreadEnded("apply"));
+        }
+    }
+
+    /// A command about a peer that is connected.
+    fn command(&mut self, peer: PeerId, command: impl FnOnce(ConnectionId) -> Command) {
+        if let Some(&connection) = self.connections.get(&peer) {
+            self.push_command(command(connection));
         }
     }
 

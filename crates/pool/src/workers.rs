@@ -22,7 +22,7 @@ use perihelion_types::{
 };
 use tokio::sync::mpsc;
 
-use crate::VerifyMode;
+use crate::{ConnectionId, VerifyMode};
 
 /// Jobs that may wait in each queue. The pool keeps what does not fit; more would only add delay
 /// between its decisions and their execution.
@@ -39,6 +39,7 @@ pub(crate) const DECODE_BATCH_BYTES: usize = 64 << 10;
 #[derive(Debug)]
 pub(crate) struct Encoded {
     pub(crate) peer: PeerId,
+    pub(crate) connection: ConnectionId,
     pub(crate) block: Bytes,
     pub(crate) extended_commit: Option<Bytes>,
     pub(crate) hold: Option<Hold>,
@@ -101,6 +102,7 @@ pub(crate) enum Done {
 #[derive(Debug)]
 pub(crate) struct Decoded {
     pub(crate) peer: PeerId,
+    pub(crate) connection: ConnectionId,
     pub(crate) result: Result<Arc<FetchedBlock>, Refused>,
 }
 
@@ -233,6 +235,7 @@ fn perform(job: Job, verify: VerifyMode) -> Done {
 fn decode(encoded: Encoded) -> Decoded {
     let Encoded {
         peer,
+        connection,
         block,
         extended_commit,
         hold,
@@ -255,7 +258,11 @@ fn decode(encoded: Encoded) -> Decoded {
             error,
         }),
     };
-    Decoded { peer, result }
+    Decoded {
+        peer,
+        connection,
+        result,
+    }
 }
 
 /// Verifies the last commit of a block for the block id that it names itself.

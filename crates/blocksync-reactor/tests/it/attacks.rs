@@ -1,6 +1,7 @@
 use perihelion_blocksync_reactor::wire;
 use perihelion_p2p::DisconnectReason;
 use perihelion_pool::{Command, PoolInput};
+use perihelion_schedule::Fault;
 use perihelion_types::Height;
 
 use crate::util::{Node, Peer, blocks, padded, soon};
@@ -32,14 +33,9 @@ async fn a_peer_that_reads_nothing_holds_back_no_request_to_others() {
     let mut honest = Peer::connect(&mut node).await;
     clog(&node, &clogged).await;
     for _ in 0..1000 {
-        let peer = clogged.id();
-        let height = FIRST;
-        let request = Command::Request { peer, height };
-        node.commands.send(request).await.unwrap();
+        node.commands.send(clogged.request(FIRST)).await.unwrap();
     }
-    let (peer, height) = (honest.id(), SECOND);
-    let request = Command::Request { peer, height };
-    node.commands.send(request).await.unwrap();
+    node.commands.send(honest.request(SECOND)).await.unwrap();
     honest
         .receive(|bytes| *bytes == wire::block_request(SECOND))
         .await;
@@ -108,11 +104,7 @@ async fn each_request_is_good_for_one_answer() {
     let mut peer = Peer::connect(&mut node).await;
     let id = peer.id();
     for padding in [600 << 10, 0] {
-        let request = Command::Request {
-            peer: id,
-            height: FIRST,
-        };
-        node.commands.send(request).await.unwrap();
+        node.commands.send(peer.request(FIRST)).await.unwrap();
         peer.receive(|bytes| *bytes == wire::block_request(FIRST))
             .await;
         let block = padded(&blocks()[0], padding);
@@ -128,5 +120,41 @@ async fn each_request_is_good_for_one_answer() {
     }
     peer.send(wire::block_response(&blocks()[0], None)).await;
     node.removal(id).await;
+    node.stop().await;
+}
+
+#[tokio::test]
+async fn what_was_meant_for_an_earlier_connection_does_not_reach_the_next_one() {
+    let mut node = Node::start(0).await;
+    let mut peer = Peer::connect(&mut node).await;
+    let (id, earlier) = (peer.id(), peer.connection);
+    peer.reconnect(&mut node).await;
+    let stale = [
+        Command::Request {
+            peer: id,
+            connection: earlier,
+            height: FIRST,
+        },
+        Command::Punish {
+            peer: id,
+            connection: earlier,
+            fault: Fault::Unsolicited { height: FIRST },
+            ban: false,
+        },
+    ];
+    for command in stale {
+        node.commands.send(command).await.unwrap();
+    }
+    node.commands.send(peer.request(SECOND)).await.unwrap();
+    let asked = peer
+        .receive(|bytes| {
+            matches!(
+                wire::Message::decode(bytes),
+                Ok(wire::Message::BlockRequest(_))
+            )
+        })
+        .await;
+    assert_eq!(asked, wire::block_request(SECOND));
+    assert!(node.switch.peer(&id).is_some());
     node.stop().await;
 }

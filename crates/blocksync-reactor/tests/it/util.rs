@@ -9,10 +9,10 @@ use perihelion_p2p::{
     P2pConfig, PeerAddress, PeerEvent, PeerHandle, ProtocolVersion, Switch, SwitchHandle,
     SwitchSetup,
 };
-use perihelion_pool::{Command, PoolInput};
+use perihelion_pool::{Command, ConnectionId, PoolInput};
 use perihelion_store::{BlockSave, Store, StoreOptions, Sync};
 use perihelion_test_support::{Hex, load_lines};
-use perihelion_types::FetchedBlock;
+use perihelion_types::{FetchedBlock, Height};
 use serde::Deserialize;
 use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
@@ -151,34 +151,66 @@ impl Node {
     }
 }
 
+async fn dial(switch: &SwitchHandle, to: &mut Node) -> (PeerHandle, ConnectionId) {
+    let address = to.switch.listen_address().unwrap();
+    let address = PeerAddress {
+        id: to.switch.id(),
+        host: address.ip().to_string(),
+        port: address.port(),
+    };
+    let node = soon("a connection", switch.dial(&address)).await.unwrap();
+    let id = switch.id();
+    let connection = to
+        .input(|input| match input {
+            PoolInput::PeerAdded { peer, connection } if peer == id => Some(connection),
+            _ => None,
+        })
+        .await;
+    (node, connection)
+}
+
 /// A peer of the node that does what the test says; it reads only what the test takes.
 pub(crate) struct Peer {
     pub(crate) switch: SwitchHandle,
     pub(crate) events: mpsc::Receiver<PeerEvent>,
     pub(crate) node: PeerHandle,
+    /// As the node numbers it.
+    pub(crate) connection: ConnectionId,
 }
 
 impl Peer {
     pub(crate) async fn connect(to: &mut Node) -> Self {
         let descriptor = ChannelDescriptor::new(BLOCKSYNC, 5, 2000, 100 << 20);
         let (switch, events) = switch(descriptor, 0).await;
-        let address = to.switch.listen_address().unwrap();
-        let address = PeerAddress {
-            id: to.switch.id(),
-            host: address.ip().to_string(),
-            port: address.port(),
-        };
-        let node = soon("a connection", switch.dial(&address)).await.unwrap();
-        let id = switch.id();
-        to.input(|input| match input {
-            PoolInput::PeerAdded { peer } => (peer == id).then_some(()),
-            _ => None,
-        })
-        .await;
+        let (node, connection) = dial(&switch, to).await;
         Self {
             switch,
             events,
             node,
+            connection,
+        }
+    }
+
+    /// Ends the connection and makes another one, under the same id.
+    pub(crate) async fn reconnect(&mut self, to: &mut Node) {
+        let id = self.id();
+        self.node.disconnect(DisconnectReason::Shutdown);
+        to.removal(id).await;
+        soon("the connection to end", async {
+            while self.switch.peer(&to.switch.id()).is_some() {
+                tokio::task::yield_now().await;
+            }
+        })
+        .await;
+        (self.node, self.connection) = dial(&self.switch, to).await;
+    }
+
+    /// The command to ask it for a block.
+    pub(crate) fn request(&self, height: Height) -> Command {
+        Command::Request {
+            peer: self.id(),
+            connection: self.connection,
+            height,
         }
     }
 

@@ -1,0 +1,5 @@
+//! The pool with a real executor, against peers that the test plays.
+#![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
+
+mod connections;
+mod util;
