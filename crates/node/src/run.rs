@@ -22,10 +22,10 @@ use perihelion_pool::{LastCommitKnown, PoolConfig, PoolExit, PoolHandle, VerifyM
 use perihelion_rpc::{RpcConfig, RpcContext, RpcServer};
 use perihelion_schedule::Progress;
 use perihelion_state::{
-    COMETBFT_VERSION, Executor, ExecutorConfig, P2P_PROTOCOL, Rules, RulesByHeight, until_genesis,
+    COMETBFT_VERSION, Executor, ExecutorConfig, P2P_PROTOCOL, Rules, until_genesis,
 };
 use perihelion_store::{IndexKind, Indexer, Store, StoreOptions};
-use perihelion_types::{Hash, Height, State, Time, state::BLOCK_PROTOCOL};
+use perihelion_types::{Hash, Height, RulesByHeight, State, Time, state::BLOCK_PROTOCOL};
 use tokio::sync::{mpsc, watch};
 use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
@@ -364,6 +364,7 @@ fn pool_config(prepared: &Prepared) -> anyhow::Result<PoolConfig> {
             ..defaults.schedule
         },
         persistent,
+        rules: rules(&prepared.config)?,
         own_address: prepared
             .validator
             .as_ref()

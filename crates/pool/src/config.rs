@@ -1,6 +1,6 @@
 use std::{collections::BTreeSet, num::NonZero};
 
-use perihelion_types::{Address, PeerId};
+use perihelion_types::{Address, PeerId, RulesByHeight};
 
 /// Which commits are verified.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -24,6 +24,8 @@ pub struct PoolConfig {
     /// Configured peers: the node is not caught up before they told their status or missed their
     /// dial deadline.
     pub persistent: BTreeSet<PeerId>,
+    /// Which release's rules a block is decoded by, by its height: those that the executor has.
+    pub rules: RulesByHeight,
     /// The address of our validator key.
     pub own_address: Option<Address>,
 }
@@ -35,6 +37,7 @@ impl Default for PoolConfig {
             workers: std::thread::available_parallelism().unwrap_or(NonZero::<usize>::MIN),
             schedule: perihelion_schedule::Config::default(),
             persistent: BTreeSet::new(),
+            rules: RulesByHeight::default(),
             own_address: None,
         }
     }

@@ -111,7 +111,7 @@ pub fn start(
     let (command_sender, commands) = mpsc::channel(COMMANDS);
     let (progress_sender, progress) = watch::channel(schedule.progress());
     let chain_id: Arc<str> = executor.state().chain_id.as_str().into();
-    let (workers, done) = Workers::start(config.workers, config.verify)?;
+    let (workers, done) = Workers::start(config.workers, config.verify, config.rules.clone())?;
     let (applier, reports) = Applier::start(executor, config.verify)?;
     let pool = Pool {
         schedule,

@@ -18,7 +18,7 @@ use perihelion_certify::{
 };
 use perihelion_schedule::{ProbeRequest, RunId};
 use perihelion_types::{
-    Block, DecodeError, FetchedBlock, Hash, Height, Hold, PeerId, ValidatorSet,
+    Block, DecodeError, FetchedBlock, Hash, Height, Hold, PeerId, RulesByHeight, ValidatorSet,
 };
 use tokio::sync::mpsc;
 
@@ -129,17 +129,19 @@ impl Workers {
     pub(crate) fn start(
         count: NonZero<usize>,
         verify: VerifyMode,
+        rules: RulesByHeight,
     ) -> std::io::Result<(Self, mpsc::Receiver<Done>)> {
         let (urgent, urgent_jobs) = bounded(QUEUE);
         let (ordinary, ordinary_jobs) = bounded(QUEUE);
         let (results, receiver) = mpsc::channel(RESULTS);
+        let rules = Arc::new(rules);
         let threads = (0..count.get())
             .map(|index| {
                 let (urgent, ordinary) = (urgent_jobs.clone(), ordinary_jobs.clone());
-                let results = results.clone();
+                let (results, rules) = (results.clone(), Arc::clone(&rules));
                 thread::Builder::new()
                     .name(format!("verify-{index}"))
-                    .spawn(move || work(&urgent, &ordinary, &results, verify))
+                    .spawn(move || work(&urgent, &ordinary, &results, verify, &rules))
             })
             .collect::<Result<_, _>>()?;
         Ok((
@@ -170,6 +172,7 @@ fn work(
     ordinary: &Receiver<Job>,
     results: &mpsc::Sender<Done>,
     verify: VerifyMode,
+    rules: &RulesByHeight,
 ) {
     loop {
         let job = select_biased! {
@@ -177,15 +180,18 @@ fn work(
             recv(ordinary) -> job => job,
         };
         let Ok(job) = job else { return };
-        if results.blocking_send(perform(job, verify)).is_err() {
+        if results.blocking_send(perform(job, verify, rules)).is_err() {
             return;
         }
     }
 }
 
-fn perform(job: Job, verify: VerifyMode) -> Done {
+fn perform(job: Job, verify: VerifyMode, rules: &RulesByHeight) -> Done {
     match job {
-        Job::Decode(blocks) => Done::Decoded(blocks.into_iter().map(decode).collect()),
+        Job::Decode(blocks) => {
+            let decoded = blocks.into_iter().map(|block| decode(block, rules));
+            Done::Decoded(decoded.collect())
+        }
         Job::Certify { id, run, known } => {
             let (verdict, signatures) = match verify {
                 VerifyMode::Pinned => certify_run(&run),
@@ -232,7 +238,7 @@ fn perform(job: Job, verify: VerifyMode) -> Done {
     }
 }
 
-fn decode(encoded: Encoded) -> Decoded {
+fn decode(encoded: Encoded, rules: &RulesByHeight) -> Decoded {
     let Encoded {
         peer,
         connection,
@@ -240,10 +246,13 @@ fn decode(encoded: Encoded) -> Decoded {
         extended_commit,
         hold,
     } = encoded;
+    let height = Block::peek_height(&block);
+    let rules = rules.at(height.unwrap_or(Height::ZERO));
+    let decode = |extended_commit| FetchedBlock::decode_by(block.clone(), extended_commit, rules);
     // A bad extended commit says nothing of the block: it is left out, and asked for elsewhere.
-    let decoded = FetchedBlock::decode(block.clone(), extended_commit.clone()).or_else(|error| {
+    let decoded = decode(extended_commit.clone()).or_else(|error| {
         if extended_commit.is_some() {
-            FetchedBlock::decode(block.clone(), None)
+            decode(None)
         } else {
             Err(error)
         }
@@ -253,10 +262,7 @@ fn decode(encoded: Encoded) -> Decoded {
             Some(hold) => fetched.with_hold(hold),
             None => fetched,
         })),
-        Err(error) => Err(Refused {
-            height: Block::peek_height(&block),
-            error,
-        }),
+        Err(error) => Err(Refused { height, error }),
     };
     Decoded {
         peer,
@@ -275,5 +281,53 @@ fn probe(request: &ProbeRequest, chain_id: &str) -> Result<SignatureCount, Commi
         check.full(commit.block_id, height)
     } else {
         check.light(commit.block_id, height)
+    }
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used, reason = "a test fails by panicking")]
+mod tests {
+    use perihelion_test_support::{Hex, load_lines};
+    use perihelion_types::Rules;
+    use serde::Deserialize;
+
+    use super::*;
+
+    #[derive(Deserialize)]
+    struct Line {
+        block: Hex,
+    }
+
+    /// A block of the chain whose last commit has a signature of 65 bytes.
+    fn with_a_long_signature(raw: &[u8]) -> (Height, Bytes) {
+        let mut block = Block::decode(Bytes::copy_from_slice(raw)).unwrap();
+        let commit = block.last_commit.as_mut().unwrap();
+        let mut places = commit.signatures.iter_mut();
+        let signed = places.find(|place| !place.signature.is_empty()).unwrap();
+        signed.signature = vec![7; 65].into();
+        block.header.last_commit_hash = commit.hash();
+        (block.header.height, block.encode())
+    }
+
+    #[test]
+    fn a_block_is_decoded_by_the_rules_of_its_height() {
+        let lines: Vec<Line> = load_lines("chain_basic/blocks.jsonl");
+        let blocks: Vec<_> = lines[5..8]
+            .iter()
+            .map(|line| with_a_long_signature(&line.block))
+            .collect();
+        let upgrade = blocks[1].0;
+        let rules = RulesByHeight::new(vec![(upgrade, Rules::V040)]).unwrap();
+        for (height, block) in blocks {
+            let encoded = Encoded {
+                peer: PeerId::new([1; 20]),
+                connection: ConnectionId(1),
+                block,
+                extended_commit: None,
+                hold: None,
+            };
+            let decoded = decode(encoded, &rules);
+            assert_eq!(decoded.result.is_ok(), height >= upgrade, "{height}");
+        }
     }
 }

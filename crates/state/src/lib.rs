@@ -20,7 +20,7 @@ mod transition;
 mod validation;
 
 pub use app_column::AppColumn;
-pub use config::{ExecutorConfig, RulesByHeight};
+pub use config::ExecutorConfig;
 pub use error::{ApplyError, StartError};
 pub use executor::{Applied, Executor, StageTimes};
 pub use genesis::until_genesis;

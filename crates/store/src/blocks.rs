@@ -4,7 +4,7 @@ use bytes::{Buf, Bytes};
 use perihelion_proto::tendermint::types as pb;
 use perihelion_types::{
     Block, BlockId, Commit, DecodeError, ExtendedCommit, FetchedBlock, Hash, Header, Height,
-    PartSetHeader,
+    PartSetHeader, Rules,
 };
 use prost::Message;
 
@@ -229,7 +229,10 @@ impl Store {
     /// When it cannot be read or decoded.
     pub fn load_block(&self, height: Height) -> Result<Option<Block>, StoreError> {
         self.load_block_bytes(height)?
-            .map(|raw| Block::decode(raw).map_err(|error| self.corrupt_block(height, &error)))
+            .map(|raw| {
+                Block::decode_by(raw, Rules::STORED)
+                    .map_err(|error| self.corrupt_block(height, &error))
+            })
             .transpose()
     }
 
@@ -323,7 +326,7 @@ impl Store {
         };
         pb::Commit::decode(raw)
             .map_err(DecodeError::from)
-            .and_then(Commit::try_from)
+            .and_then(|commit| Commit::from_proto(commit, Rules::STORED))
             // The first block carries an empty commit, which is for no block.
             .map(|commit| (commit.height == height).then_some(commit))
             .map_err(|error| self.corrupt_block(height.next(), &error))
@@ -354,7 +357,7 @@ impl Store {
         };
         let commit = pb::Commit::decode(raw)
             .map_err(DecodeError::from)
-            .and_then(Commit::try_from)
+            .and_then(|commit| Commit::from_proto(commit, Rules::STORED))
             .map_err(|error| self.db.corrupt(Column::Commits, SEEN, error))?;
         Ok((commit.height == height).then_some(commit))
     }
@@ -372,7 +375,7 @@ impl Store {
         };
         pb::ExtendedCommit::decode(raw)
             .map_err(DecodeError::from)
-            .and_then(ExtendedCommit::try_from)
+            .and_then(|commit| ExtendedCommit::from_proto(commit, Rules::STORED))
             .map(Some)
             .map_err(|error| {
                 self.db

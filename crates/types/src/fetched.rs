@@ -6,7 +6,7 @@ use bytes::Bytes;
 
 use crate::{
     Block, BlockId, Commit, CommitSig, DecodeError, Evidence, ExtendedCommit, ExtendedCommitSig,
-    Height, Validator, part_set,
+    Height, Rules, Validator, part_set,
 };
 
 /// A block from a peer, decoded once: its exact bytes, what they say and the id that they hash to.
@@ -46,8 +46,22 @@ impl FetchedBlock {
     /// # Errors
     /// What CometBFT's decoding refuses, a body that is not its header's included.
     pub fn decode(raw: Bytes, extended_commit: Option<Bytes>) -> Result<Self, DecodeError> {
-        let block = Block::decode(raw.clone())?;
-        let extended_commit = extended_commit.map(ExtendedCommit::decode).transpose()?;
+        Self::decode_by(raw, extended_commit, Rules::V038)
+    }
+
+    /// As [`decode`](Self::decode), with the stateless rules of `rules`.
+    ///
+    /// # Errors
+    /// As [`decode`](Self::decode).
+    pub fn decode_by(
+        raw: Bytes,
+        extended_commit: Option<Bytes>,
+        rules: Rules,
+    ) -> Result<Self, DecodeError> {
+        let block = Block::decode_by(raw.clone(), rules)?;
+        let extended_commit = extended_commit
+            .map(|commit| ExtendedCommit::decode_by(commit, rules))
+            .transpose()?;
         Ok(Self::assemble(raw, block, extended_commit))
     }
 
@@ -112,7 +126,8 @@ impl FetchedBlock {
         let raw = self.block.encode();
         (raw != self.raw).then(|| {
             // Decoded again so that what it shares memory with is what `memory` counts.
-            let block = Block::decode(raw.clone()).unwrap_or_else(|_| self.block.clone());
+            let block = Block::decode_by(raw.clone(), Rules::STORED);
+            let block = block.unwrap_or_else(|_| self.block.clone());
             Self {
                 hold: self.hold.clone(),
                 ..Self::assemble(raw, block, self.extended_commit.clone())

@@ -54,7 +54,7 @@ pub use part_set::{Part, PartSet};
 pub use perihelion_crypto::{Address, KeyType, NodeId, NodeId as PeerId, PublicKey};
 pub use proposal::Proposal;
 pub use results::DeterministicResult;
-pub use rules::Rules;
+pub use rules::{Rules, RulesByHeight, RulesOrderError};
 pub use state::State;
 pub use time::Time;
 pub use validator::Validator;

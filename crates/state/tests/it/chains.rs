@@ -4,11 +4,11 @@ use std::sync::Arc;
 
 use perihelion_abci::{AppConnections, Application, KvStore, KvStoreOptions};
 use perihelion_proto::tendermint::{abci as pb_abci, state as pb_state, types as pb_types};
-use perihelion_state::{AppColumn, Executor, ExecutorConfig, Rules, RulesByHeight};
+use perihelion_state::{AppColumn, Executor, ExecutorConfig, Rules};
 use perihelion_store::{Store, StoreOptions};
 use perihelion_test_support::each;
 use perihelion_testkit::ParamsApp;
-use perihelion_types::{Height, State};
+use perihelion_types::{Height, RulesByHeight, State};
 use prost::Message;
 
 use crate::{

@@ -1,6 +1,6 @@
 use bytes::Bytes;
 use perihelion_store::{BlockSave, IndexKind, StateSave, Store, Sync};
-use perihelion_types::{Block, ConsensusParams, Hash, State};
+use perihelion_types::{Block, Commit, ConsensusParams, FetchedBlock, Hash, Rules, State};
 use prost::Message;
 
 use crate::chain::{self, CHAINS, Row, encoded, height, options, rows, start};
@@ -167,4 +167,41 @@ fn vector_parameters_hold_from_their_height_on() {
             state = next;
         }
     }
+}
+
+/// What a chain of a later release holds was judged by its rules when it was stored.
+#[test]
+fn signatures_of_later_releases_are_read_back() {
+    let rows = rows("chain_extensions");
+    let (row, next) = (&rows[4], &rows[5]);
+    let long = |commit: &mut Commit| commit.signatures[0].signature = vec![7; 65].into();
+    let mut extended = row.extended_commit().unwrap();
+    extended.extended_signatures[0].commit_sig.signature = vec![7; 65].into();
+    let mut blocks = [row.block().block().clone(), next.block().block().clone()];
+    for block in &mut blocks {
+        long(block.last_commit.as_mut().unwrap());
+        block.header.last_commit_hash = block.last_commit.as_ref().unwrap().hash();
+    }
+    let folder = tempfile::tempdir().unwrap();
+    let store = Store::open(folder.path(), &options()).unwrap();
+    let mut seen = next.commit();
+    long(&mut seen);
+    for (block, commit) in blocks.iter().zip([None, Some(&seen)]) {
+        let fetched = FetchedBlock::decode_by(block.encode(), None, Rules::V040).unwrap();
+        let save = BlockSave {
+            block: &fetched,
+            commit,
+            extended_commit: commit.is_none().then_some(&extended),
+            results: None,
+        };
+        store.save_block(&save, Sync::No).unwrap();
+    }
+    let [first, second] = blocks;
+    let at = height(row.height);
+    let carried = second.last_commit.clone();
+    assert_eq!(store.load_block(at).unwrap(), Some(first));
+    assert_eq!(store.load_commit(at).unwrap(), carried);
+    assert_eq!(store.load_extended_commit(at).unwrap(), Some(extended));
+    assert_eq!(store.load_seen_commit(at.next()).unwrap(), Some(seen));
+    assert_eq!(store.load_block(at.next()).unwrap(), Some(second));
 }

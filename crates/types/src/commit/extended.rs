@@ -85,8 +85,35 @@ impl ExtendedCommit {
     /// # Errors
     /// When CometBFT would refuse the bytes.
     pub fn decode(raw: Bytes) -> Result<Self, DecodeError> {
+        Self::decode_by(raw, Rules::V038)
+    }
+
+    /// As [`decode`](Self::decode), with the stateless rules of `rules`.
+    ///
+    /// # Errors
+    /// When CometBFT would refuse the bytes.
+    pub fn decode_by(raw: Bytes, rules: Rules) -> Result<Self, DecodeError> {
         bounds::check_extended_commit(&raw)?;
-        pb::ExtendedCommit::decode(raw)?.try_into()
+        Self::from_proto(pb::ExtendedCommit::decode(raw)?, rules)
+    }
+
+    /// The extended commit of a message, with the stateless rules of `rules`.
+    ///
+    /// # Errors
+    /// When CometBFT would refuse it.
+    pub fn from_proto(commit: pb::ExtendedCommit, rules: Rules) -> Result<Self, DecodeError> {
+        let commit = Self {
+            height: Height::new(commit.height),
+            round: Round::new(commit.round),
+            block_id: commit.block_id.unwrap_or_default().try_into()?,
+            extended_signatures: commit
+                .extended_signatures
+                .into_iter()
+                .map(|place| ExtendedCommitSig::from_proto(place, rules))
+                .collect::<Result<_, _>>()?,
+        };
+        commit.validate_basic_by(rules)?;
+        Ok(commit)
     }
 
     /// The canonical encoding, without a length prefix.
@@ -181,10 +208,8 @@ impl ExtendedCommit {
     }
 }
 
-impl TryFrom<pb::ExtendedCommitSig> for ExtendedCommitSig {
-    type Error = DecodeError;
-
-    fn try_from(place: pb::ExtendedCommitSig) -> Result<Self, DecodeError> {
+impl ExtendedCommitSig {
+    fn from_proto(place: pb::ExtendedCommitSig, rules: Rules) -> Result<Self, DecodeError> {
         let place = Self {
             commit_sig: CommitSig {
                 block_id_flag: place.block_id_flag.into(),
@@ -195,8 +220,16 @@ impl TryFrom<pb::ExtendedCommitSig> for ExtendedCommitSig {
             extension: place.extension,
             extension_signature: place.extension_signature,
         };
-        place.validate_basic(Rules::V038)?;
+        place.validate_basic(rules)?;
         Ok(place)
+    }
+}
+
+impl TryFrom<pb::ExtendedCommitSig> for ExtendedCommitSig {
+    type Error = DecodeError;
+
+    fn try_from(place: pb::ExtendedCommitSig) -> Result<Self, DecodeError> {
+        Self::from_proto(place, Rules::V038)
     }
 }
 
@@ -217,18 +250,7 @@ impl TryFrom<pb::ExtendedCommit> for ExtendedCommit {
     type Error = DecodeError;
 
     fn try_from(commit: pb::ExtendedCommit) -> Result<Self, DecodeError> {
-        let commit = Self {
-            height: Height::new(commit.height),
-            round: Round::new(commit.round),
-            block_id: commit.block_id.unwrap_or_default().try_into()?,
-            extended_signatures: commit
-                .extended_signatures
-                .into_iter()
-                .map(TryInto::try_into)
-                .collect::<Result<_, _>>()?,
-        };
-        commit.validate_basic()?;
-        Ok(commit)
+        Self::from_proto(commit, Rules::V038)
     }
 }
 
