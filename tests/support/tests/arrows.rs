@@ -11,12 +11,13 @@ use toml::Table;
 
 /// The layers from the bottom up: each crate, and the crates right below it. It may depend on those
 /// and on all that is below them.
-const LAYERS: [(&str, &[&str]); 15] = [
+const LAYERS: [(&str, &[&str]); 16] = [
     ("proto", &[]),
     ("crypto", &["proto"]),
     ("types", &["proto", "crypto"]),
     ("certify", &["types", "crypto"]),
     ("schedule", &["types"]),
+    ("consensus", &["types", "certify"]),
     ("store", &["types"]),
     ("abci", &["types"]),
     ("state", &["certify", "store", "abci"]),
@@ -30,7 +31,7 @@ const LAYERS: [(&str, &[&str]); 15] = [
 ];
 
 /// Crates without a shell: no task, clock, socket, file or global randomness.
-const PURE: [&str; 3] = ["types", "certify", "schedule"];
+const PURE: [&str; 4] = ["types", "certify", "schedule", "consensus"];
 
 /// What a pure crate may name of others' crates: data and computation.
 const PLAIN: [&str; 10] = [
