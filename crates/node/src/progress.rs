@@ -52,11 +52,22 @@ impl ProgressLine {
         self.target.is_some_and(|target| self.height >= target)
     }
 
+    /// Whether the node follows the chain as closely as can be without consensus: a block is final
+    /// by the commit in the next one, so the peers are one block ahead.
+    fn follows(&self) -> bool {
+        let target = self.target.unwrap_or_default();
+        self.mode == "following" && self.height.saturating_add(1) >= target
+    }
+
     /// The line: `block_sync 12345/50000 24.69% 812.4 blocks/s 16.1 MB/s ETA 46s 8 peers, limited by
-    /// network`, and behind it why nothing moves.
+    /// network`, and behind it why nothing moves; `following 599, peers at 600, …` at the chain's
+    /// tip.
     #[must_use]
     pub fn format(&self) -> String {
         let mut line = match (self.target, self.percent()) {
+            (Some(target), _) if self.follows() => {
+                format!("{} {}, peers at {target},", self.mode, self.height)
+            }
             (Some(target), Some(percent)) => {
                 format!("{} {}/{target} {percent:.2}%", self.mode, self.height)
             }
@@ -69,12 +80,12 @@ impl ProgressLine {
             " {:.1} blocks/s {megabytes:.1} MB/s",
             self.blocks_per_second
         );
-        if !self.is_level() {
+        if !self.is_level() && !self.follows() {
             line += &format!(" ETA {}", self.eta.map_or("unknown".to_owned(), format_eta));
         }
         let plural = if self.peers == 1 { "" } else { "s" };
         line += &format!(" {} peer{plural}", self.peers);
-        if !self.limiting_stage.is_empty() {
+        if !self.limiting_stage.is_empty() && !self.follows() {
             line += &format!(", limited by {}", self.limiting_stage);
         }
         if let Some(reason) = &self.stalled {
@@ -190,6 +201,23 @@ mod tests {
             syncing().format(),
             "block_sync 12345/50000 24.69% 812.4 blocks/s 16.1 MB/s ETA 46s 8 peers, limited by network"
         );
+    }
+
+    #[test]
+    fn at_the_tip_nothing_limits() {
+        let line = |height, target| ProgressLine {
+            mode: "following".into(),
+            height,
+            target: Some(target),
+            blocks_per_second: 1.0,
+            bytes_per_second: 2_000.0,
+            ..syncing()
+        };
+        assert_eq!(
+            line(599, 600).format(),
+            "following 599, peers at 600, 1.0 blocks/s 0.0 MB/s 8 peers"
+        );
+        assert!(line(598, 600).format().contains("ETA"), "it lags");
     }
 
     #[test]
