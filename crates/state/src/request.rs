@@ -62,7 +62,7 @@ pub(crate) fn finalize_block(
 ) -> Result<RequestFinalizeBlock, LastCommitSize> {
     let header = &block.header;
     Ok(RequestFinalizeBlock {
-        txs: block.data.txs.clone(),
+        txs: block.data.to_vec(),
         decided_last_commit: Some(if initial {
             abci::CommitInfo::default()
         } else {

@@ -495,7 +495,7 @@ impl MetaRecord {
         Self {
             block_id: block.block_id(),
             size: saturate(block.raw().len()),
-            num_txs: saturate(block.block().data.txs.len()),
+            num_txs: saturate(block.block().data.len()),
         }
     }
 

@@ -9,7 +9,7 @@ use std::{io, sync::Arc, thread};
 
 use bytes::{Buf, Bytes};
 use perihelion_proto::tendermint::abci::{Event, ExecTxResult, ResponseFinalizeBlock};
-use perihelion_types::{Hash, Height};
+use perihelion_types::{Data, Hash, Height};
 use prost::Message;
 
 use crate::{
@@ -156,9 +156,10 @@ impl Store {
         let results = ResponseFinalizeBlock::decode(results)
             .map_err(|error| self.db.corrupt(Column::Results, &height_key(height), error))?;
         // Pruning waits for the index, so the block is there.
-        let txs = self.load_block(height)?.map(|block| block.data.txs);
+        let data = self.load_block(height)?.map(|block| block.data);
         let discards = self.options.discard_abci_responses;
-        for (index, (tx, result)) in txs.iter().flatten().zip(&results.tx_results).enumerate() {
+        let txs = data.iter().flat_map(Data::iter);
+        for (index, (tx, result)) in txs.zip(&results.tx_results).enumerate() {
             let Ok(index) = u32::try_from(index) else {
                 break;
             };

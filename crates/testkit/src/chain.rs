@@ -267,9 +267,9 @@ impl Chain {
         let txs = (0..count).map(|index| {
             let mut tx = format!("{}-{height}-{index}=", self.shape.tag).into_bytes();
             tx.resize(size.max(tx.len()), b'.');
-            Bytes::from(tx)
+            tx
         });
-        let data = Data { txs: txs.collect() };
+        let data = Data::new(txs);
         let set = self.set(height);
         let header = Header {
             version: Version { block: 11, app: 1 },

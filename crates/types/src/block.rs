@@ -1,6 +1,6 @@
-//! Blocks and their transactions.
+//! Blocks.
 
-use bytes::Bytes;
+use bytes::{Bytes, BytesMut};
 use perihelion_proto::tendermint::types as pb;
 use prost::{
     Message,
@@ -8,16 +8,9 @@ use prost::{
 };
 
 use crate::{
-    Commit, DecodeError, Evidence, Hash, Header, Height, InvalidError, Rules, bounds, evidence,
-    merkle, tx,
+    Commit, Data, DecodeError, Evidence, Hash, Header, Height, InvalidError, Rules, bounds,
+    evidence,
 };
-
-/// A block's transactions, in order.
-#[derive(Debug, Clone, PartialEq, Eq, Default)]
-pub struct Data {
-    /// The raw transactions.
-    pub txs: Vec<Bytes>,
-}
 
 /// A block.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -32,26 +25,35 @@ pub struct Block {
     pub last_commit: Option<Commit>,
 }
 
-impl Data {
-    /// Merkle root over the transactions' hashes.
-    #[must_use]
-    pub fn hash(&self) -> Hash {
-        merkle::root_of(
-            self.txs
-                .iter()
-                .map(|raw| merkle::leaf_hash(&tx::hash(raw)))
-                .collect(),
-        )
-    }
+/// A block's message whose transactions stay encoded.
+#[derive(Clone, PartialEq, Message)]
+struct BlockMessage {
+    #[prost(message, optional, tag = "1")]
+    header: Option<pb::Header>,
+    #[prost(bytes = "bytes", optional, tag = "2")]
+    data: Option<Bytes>,
+    #[prost(message, optional, tag = "3")]
+    evidence: Option<pb::EvidenceList>,
+    #[prost(message, optional, tag = "4")]
+    last_commit: Option<pb::Commit>,
+}
 
-    /// Bytes of the encoded transactions with their framing, which count against a block's size.
-    #[must_use]
-    pub fn encoded_len(&self) -> usize {
-        self.txs
-            .iter()
-            .map(|raw| 1 + prost::length_delimiter_len(raw.len()) + raw.len())
-            .sum()
+/// The transactions of an encoded block, as one piece; a field that is split over several
+/// occurrences is joined.
+fn data_of(raw: &Bytes) -> Result<Data, DecodeError> {
+    let mut joined: Option<BytesMut> = None;
+    let mut first: Option<Bytes> = None;
+    for field in bounds::Fields(raw) {
+        match (field?, &first) {
+            ((2, Some(piece)), None) => first = Some(raw.slice_ref(piece)),
+            ((2, Some(piece)), Some(first)) => joined
+                .get_or_insert_with(|| BytesMut::from(&first[..]))
+                .extend_from_slice(piece),
+            ((2, None), _) => return Err(DecodeError::Protobuf("malformed data".into())),
+            _ => {}
+        }
     }
+    Data::decode(joined.map(BytesMut::freeze).or(first).unwrap_or_default())
 }
 
 impl Block {
@@ -71,7 +73,15 @@ impl Block {
     /// When CometBFT would refuse the bytes.
     pub fn decode_by(raw: Bytes, rules: Rules) -> Result<Self, DecodeError> {
         bounds::check_block(&raw)?;
-        Self::from_proto(pb::Block::decode(raw)?, rules)
+        let data = data_of(&raw)?;
+        let rest = BlockMessage::decode(raw)?;
+        let block = pb::Block {
+            header: rest.header,
+            data: None,
+            evidence: rest.evidence,
+            last_commit: rest.last_commit,
+        };
+        Self::checked(block, data, rules)
     }
 
     /// The height that the header in `raw` names, whatever the rest is: to know what a block that
@@ -94,7 +104,13 @@ impl Block {
     /// The canonical encoding, without a length prefix.
     #[must_use]
     pub fn encode(&self) -> Bytes {
-        pb::Block::from(self).encode_to_vec().into()
+        let message = BlockMessage {
+            header: Some((&self.header).into()),
+            data: Some(self.data.encoded().clone()),
+            evidence: Some(evidence::list_message(&self.evidence)),
+            last_commit: self.last_commit.as_ref().map(Into::into),
+        };
+        message.encode_to_vec().into()
     }
 
     /// The header's hash.
@@ -142,8 +158,14 @@ impl Block {
     ///
     /// # Errors
     /// When CometBFT would refuse it.
-    pub fn from_proto(block: pb::Block, rules: Rules) -> Result<Self, DecodeError> {
-        let block = Self::from_proto_unchecked(block, rules)?;
+    pub fn from_proto(mut block: pb::Block, rules: Rules) -> Result<Self, DecodeError> {
+        let data = Data::new(block.data.take().unwrap_or_default().txs);
+        Self::checked(block, data, rules)
+    }
+
+    /// The same with the transactions that are given.
+    fn checked(block: pb::Block, data: Data, rules: Rules) -> Result<Self, DecodeError> {
+        let block = Self::unchecked(block, data, rules)?;
         // In a last commit of height 0 these are not covered by `validate_basic`.
         for place in block.last_commit.iter().flat_map(|c| &c.signatures) {
             place.validate_basic(rules)?;
@@ -157,12 +179,15 @@ impl Block {
     ///
     /// # Errors
     /// When a hash, a time or a piece of evidence cannot be represented.
-    pub fn from_proto_unchecked(block: pb::Block, rules: Rules) -> Result<Self, DecodeError> {
+    pub fn from_proto_unchecked(mut block: pb::Block, rules: Rules) -> Result<Self, DecodeError> {
+        let data = Data::new(block.data.take().unwrap_or_default().txs);
+        Self::unchecked(block, data, rules)
+    }
+
+    fn unchecked(block: pb::Block, data: Data, rules: Rules) -> Result<Self, DecodeError> {
         Ok(Self {
             header: Header::from_proto_unchecked(block.header.unwrap_or_default())?,
-            data: Data {
-                txs: block.data.unwrap_or_default().txs,
-            },
+            data,
             evidence: block
                 .evidence
                 .unwrap_or_default()
@@ -201,7 +226,7 @@ impl From<&Block> for pb::Block {
         Self {
             header: Some((&block.header).into()),
             data: Some(pb::Data {
-                txs: block.data.txs.clone(),
+                txs: block.data.to_vec(),
             }),
             evidence: Some(evidence::list_message(&block.evidence)),
             last_commit: block.last_commit.as_ref().map(Into::into),

@@ -23,7 +23,7 @@ impl BlockMeta {
             block_id: block.block_id(),
             block_size: block.raw().len() as u64,
             header: block.block().header.clone(),
-            num_txs: block.block().data.txs.len() as u64,
+            num_txs: block.block().data.len() as u64,
         }
     }
 }

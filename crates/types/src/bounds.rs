@@ -3,7 +3,7 @@
 //!
 //! Repetitions are refused here when there are too many of them, and when one is too short to be
 //! what it should be (CometBFT decodes such a thing first and refuses it then). Transactions need
-//! no count: one of no bytes costs two on the wire and 32 in memory, and blocks are bounded.
+//! no count: they stay as they came ([`crate::Data`]), and blocks are bounded.
 
 use crate::DecodeError;
 
@@ -166,7 +166,7 @@ fn occurrences(
 
 /// The fields of a message: number, and the bytes where it is length-delimited. Ends after an
 /// error.
-struct Fields<'a>(&'a [u8]);
+pub(crate) struct Fields<'a>(pub(crate) &'a [u8]);
 
 impl<'a> Iterator for Fields<'a> {
     type Item = Result<(u64, Option<&'a [u8]>), DecodeError>;

@@ -176,10 +176,17 @@ impl FetchedBlock {
         });
         size_of::<Self>()
             + self.raw.len()
-            + self.block.data.txs.len() * size_of::<Bytes>()
+            + self.own_data()
             + self.block.last_commit.as_ref().map_or(0, commit_bytes)
             + self.block.evidence.len() * size_of::<Evidence>()
             + evidence
             + extended
+    }
+
+    /// Bytes of transactions that are not part of `raw`, since they had to be encoded again.
+    fn own_data(&self) -> usize {
+        let data = self.block.data.encoded();
+        let shared = data.is_empty() || self.raw.as_ptr_range().contains(&data.as_ptr());
+        if shared { 0 } else { data.len() }
     }
 }

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use perihelion_certify::{Blame, CertifiedBlock, Standing, certify_run};
-use perihelion_types::{DecodeError, FetchedBlock, Hash, Round};
+use perihelion_types::{Data, DecodeError, FetchedBlock, Hash, Round};
 
 use crate::chain::{Cast, Chain, certified_blocks, equals, fetched};
 
@@ -18,7 +18,7 @@ fn a_body_that_is_not_its_headers_is_refused_when_it_is_decoded() {
     let chain = Chain::new(&[equals(0..4)], 2);
     let block = chain.block(2).block();
     let mut data = block.clone();
-    data.data.txs.push(Bytes::from_static(b"smuggled"));
+    data.data = Data::new(data.data.iter().chain([&b"smuggled"[..]]));
     let mut commit = block.clone();
     commit.last_commit.as_mut().unwrap().signatures.pop();
     let mut evidence = block.clone();

@@ -214,9 +214,7 @@ impl Chain {
 
     fn unhashed(&self, tag: &str, last_commit: Commit) -> Block {
         let height = self.next_height();
-        let data = Data {
-            txs: vec![Bytes::from(format!("{tag} at {height}"))],
-        };
+        let data = Data::new([format!("{tag} at {height}")]);
         let header = Header {
             version: Version { block: 11, app: 0 },
             chain_id: CHAIN.into(),

@@ -48,9 +48,7 @@ fn make(tag: &str, height: i64, below: BlockId) -> Arc<FetchedBlock> {
             SET.validators().iter().map(sign).collect()
         },
     };
-    let data = Data {
-        txs: vec![Bytes::from(format!("{tag} {height}"))],
-    };
+    let data = Data::new([format!("{tag} {height}")]);
     let header = Header {
         version: Version { block: 11, app: 0 },
         chain_id: "properties".into(),

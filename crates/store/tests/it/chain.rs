@@ -153,7 +153,7 @@ pub(crate) fn next_block(
         },
     );
     let commit_value: Commit = commit.clone().try_into().unwrap();
-    let data = perihelion_types::Data { txs: txs.to_vec() };
+    let data = perihelion_types::Data::new(txs);
     let header = Header {
         version: state.version,
         chain_id: state.chain_id.clone(),

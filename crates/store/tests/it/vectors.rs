@@ -75,7 +75,7 @@ fn check_rows(store: &Store, rows: &[Row], state: &State, discard: bool) {
         assert_eq!(store.load_block(at).unwrap().as_ref(), Some(&block));
         assert_eq!(store.load_block_id(at).unwrap(), Some(row.id()));
         let meta = store.load_block_meta(at).unwrap().unwrap();
-        assert_eq!(meta.num_txs, block.data.txs.len());
+        assert_eq!(meta.num_txs, block.data.len());
         assert_eq!(meta.block_size, row.block.len());
         assert_eq!(store.height_by_hash(&row.id().hash).unwrap(), Some(at));
         if let Some(next) = rows.get(index + 1) {

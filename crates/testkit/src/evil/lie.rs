@@ -6,7 +6,7 @@ use perihelion_blocksync_reactor::wire;
 use perihelion_crypto::PrivateKey;
 use perihelion_store::Store;
 use perihelion_types::{
-    Address, Block, BlockId, BlockIdFlag, Commit, CommitSig, ExtendedCommit, Height, Round,
+    Address, Block, BlockId, BlockIdFlag, Commit, CommitSig, Data, ExtendedCommit, Height, Round,
     ValidatorSet, part_set,
 };
 use prost::encoding::{decode_varint, encode_varint};
@@ -172,7 +172,7 @@ impl LyingChain {
         let mut before: Option<(BlockId, ValidatorSet)> = None;
         while height <= end {
             let mut block = self.store.load_block(height)?.context("a missing block")?;
-            block.data.txs.clear();
+            block.data = Data::default();
             block.header.data_hash = block.data.hash();
             if let Some((id, set)) = &before {
                 let commit = sign_commit(&self.chain_id, height.prev(), *id, set, &keys)?;
@@ -238,8 +238,10 @@ fn sign_commit(
 /// One bit of the first transaction, the header unchanged.
 fn corrupt_body(raw: &Bytes) -> Option<Bytes> {
     let mut block = Block::decode(raw.clone()).ok()?;
-    let tx = block.data.txs.first_mut()?;
+    let mut txs = block.data.to_vec();
+    let tx = txs.first_mut()?;
     *tx = flip(tx, tx.len() / 2)?;
+    block.data = Data::new(txs);
     Some(block.encode())
 }
 

@@ -241,7 +241,7 @@ impl<'a> Maker<'a> {
     fn build(&mut self, state: &State, height: Height, round: i32) -> anyhow::Result<Block> {
         let mut txs = make_transactions(self.shape, height);
         txs.extend(self.change_of_validators(state, height));
-        let data = Data { txs };
+        let data = Data::new(txs);
         let time = if height == state.initial_height {
             state.last_block_time
         } else {

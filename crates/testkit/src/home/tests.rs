@@ -35,8 +35,8 @@ fn equal_shapes_give_equal_chains_that_open_again() {
     assert_eq!(first.last_block_id, second.last_block_id);
     let (store, _) = reopen(&first, &shape);
     let block = store.load_block(Height::new(3)).unwrap().unwrap();
-    assert_eq!(block.data.txs.len(), 1);
-    assert_eq!(block.data.txs[0].len(), 100);
+    assert_eq!(block.data.len(), 1);
+    assert_eq!(block.data.to_vec()[0].len(), 100);
     let other = ChainShape { seed: 2, ..shape };
     let third = make_home(&folder.path().join("3"), &other).unwrap();
     assert_ne!(first.last_block_id, third.last_block_id);

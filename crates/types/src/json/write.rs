@@ -190,7 +190,7 @@ impl Serialize for ExtendedCommit {
 
 impl Serialize for Data {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        let txs: Vec<_> = self.txs.iter().map(|tx| SetBase64(tx)).collect();
+        let txs: Vec<_> = self.iter().map(SetBase64).collect();
         object!(serializer, "txs": txs)
     }
 }

@@ -53,3 +53,39 @@ pub fn root_of(mut nodes: Vec<Node>) -> Hash {
         .first()
         .map_or_else(|| Hash::of(&[]), |root| Hash::new(*root))
 }
+
+/// [`root_of`] over leaves that come one by one, without keeping them.
+#[must_use]
+pub fn root_of_iter(nodes: impl Iterator<Item = Node>) -> Hash {
+    // Roots of whole subtrees from the left, each of fewer levels than the one before it.
+    let mut whole: Vec<(u32, Node)> = Vec::new();
+    for mut node in nodes {
+        let mut level = 0;
+        while let Some((_, left)) = whole.pop_if(|(below, _)| *below == level) {
+            node = inner_hash(&left, &node);
+            level += 1;
+        }
+        whole.push((level, node));
+    }
+    let mut nodes = whole.into_iter().rev().map(|(_, node)| node);
+    let Some(last) = nodes.next() else {
+        return Hash::of(&[]);
+    };
+    Hash::new(nodes.fold(last, |right, left| inner_hash(&left, &right)))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn leaves_one_by_one_have_the_root_of_all_at_once() {
+        for count in 0..200_u32 {
+            let leaves: Vec<Node> = (0..count)
+                .map(|leaf| leaf_hash(&leaf.to_be_bytes()))
+                .collect();
+            let one_by_one = root_of_iter(leaves.iter().copied());
+            assert_eq!(one_by_one, root_of(leaves), "{count}");
+        }
+    }
+}

@@ -1,7 +1,8 @@
 //! Counts are bounded before anything is decoded.
 
 use bytes::Bytes;
-use perihelion_types::{Block, DecodeError, ExtendedCommit, FetchedBlock, bounds::*};
+use perihelion_test_support::{Hex, load_lines};
+use perihelion_types::{Block, Data, DecodeError, ExtendedCommit, FetchedBlock, bounds::*};
 
 /// A length-delimited field.
 fn field(number: u8, content: &[u8]) -> Vec<u8> {
@@ -49,6 +50,60 @@ fn in_block(evidence: &[Vec<u8>]) -> Vec<u8> {
 /// Room for many items in evidence.
 fn transactions(bytes: usize) -> Vec<u8> {
     field(2, &field(1, &vec![0; bytes]))
+}
+
+fn first_block() -> Bytes {
+    #[derive(serde::Deserialize)]
+    struct Line {
+        block: Hex,
+    }
+    let lines: Vec<Line> = load_lines("chain_basic/blocks.jsonl");
+    lines[0].block.0.clone().into()
+}
+
+/// A peer that packs a block with empty transactions, two bytes each, makes us hold no more than it
+/// sent.
+#[test]
+fn small_transactions_take_no_more_memory_than_on_the_wire() {
+    let template = FetchedBlock::decode(first_block(), None).unwrap();
+    let mut block = template.block().clone();
+    block.data = Data::new(vec![b""; 1 << 20]);
+    block.header.data_hash = block.data.hash();
+    let raw = block.encode();
+    let fetched = FetchedBlock::decode(raw.clone(), None).unwrap();
+    let data = &fetched.block().data;
+    assert_eq!(data.len(), 1 << 20);
+    assert!(raw.as_ptr_range().contains(&data.encoded().as_ptr()));
+    assert!(data.iter().all(<[u8]>::is_empty));
+    let overhead = template.memory() - template.raw().len();
+    assert_eq!(fetched.memory() - raw.len(), overhead);
+}
+
+#[test]
+fn transactions_that_are_split_over_fields_are_joined_and_counted() {
+    let template = Block::decode(first_block()).unwrap();
+    let mut block = template;
+    block.data = Data::new([b"a", b"b"]);
+    block.header.data_hash = block.data.hash();
+    let raw = block.encode();
+    let at = raw
+        .windows(8)
+        .position(|bytes| bytes == b"\x12\x06\x0a\x01a\x0a\x01b")
+        .unwrap();
+    let split = [
+        &raw[..at],
+        b"\x12\x03\x0a\x01a\x12\x03\x0a\x01b",
+        &raw[at + 8..],
+    ]
+    .concat();
+    let fetched = FetchedBlock::decode(split.into(), None).unwrap();
+    assert_eq!(fetched.block(), &block);
+    let canonical = FetchedBlock::decode(raw, None).unwrap();
+    assert!(fetched.memory() > canonical.memory() + 6);
+    assert_eq!(
+        fetched.reencoded().unwrap().block_id(),
+        canonical.block_id()
+    );
 }
 
 fn is_too_many(result: &Result<(), DecodeError>, wanted: &str) -> bool {

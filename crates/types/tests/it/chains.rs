@@ -72,7 +72,7 @@ fn check(chain: &str, index: usize, case: &ChainBlock) {
     ] {
         assert_eq!(hash, Hash::try_from(&expected[..]).unwrap(), "{what}");
     }
-    let hashes = block.data.txs.iter().map(|raw| Hex(tx::hash(raw).to_vec()));
+    let hashes = block.data.iter().map(|raw| Hex(tx::hash(raw).to_vec()));
     assert_eq!(hashes.collect::<Vec<_>>(), case.tx_hashes, "{what}");
 
     let seen = pb::Commit::decode(&case.seen_commit[..]).unwrap();

@@ -311,10 +311,9 @@ fn vector_data_hashes() {
     let file: File = load("hashes.json");
     each("data", &file.data, |index, case| {
         let txs: Vec<Bytes> = case.txs.iter().map(|hex| hex.0.clone().into()).collect();
-        let data = Data {
-            txs: pb::Data::decode(&case.proto[..]).unwrap().txs,
-        };
-        assert_eq!(data.txs, txs, "list {index}");
+        let data = Data::decode(case.proto.0.clone().into()).unwrap();
+        assert_eq!(data.to_vec(), txs, "list {index}");
+        assert_eq!(data, Data::new(&txs), "list {index}");
         assert_eq!(data.hash().as_bytes(), &case.hash[..], "list {index}");
         assert_eq!(data.encoded_len(), case.size_in_block, "list {index}");
         let hashes = txs.iter().map(|raw| Hex(tx::hash(raw).to_vec()));

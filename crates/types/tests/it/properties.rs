@@ -185,7 +185,7 @@ fn block() -> impl Strategy<Value = Block> {
         .prop_map(
             |(named, hashes, (app_hash, proposer), txs, evidence, commit)| {
                 let (chain_id, height, time, last_block_id, app) = named;
-                let data = Data { txs };
+                let data = Data::new(txs);
                 Block {
                     header: Header {
                         version: Version { block: 11, app },
