@@ -157,6 +157,9 @@ mod tests {
         a.set(0, false);
         a.add_all(&b);
         assert!(a.is_full());
-        assert_eq!(format!("{:?}", BitArray::from_words(2, vec![2]).unwrap()), "_x");
+        assert_eq!(
+            format!("{:?}", BitArray::from_words(2, vec![2]).unwrap()),
+            "_x"
+        );
     }
 }

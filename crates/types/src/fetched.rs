@@ -6,7 +6,7 @@ use bytes::Bytes;
 
 use crate::{
     Block, BlockId, Commit, CommitSig, DecodeError, Evidence, ExtendedCommit, ExtendedCommitSig,
-    Height, Rules, Validator, part_set,
+    Height, PartSet, PartSetHeader, Rules, Validator, part_set,
 };
 
 /// A block from a peer, decoded once: its exact bytes, what they say and the id that they hash to.
@@ -66,10 +66,31 @@ impl FetchedBlock {
     }
 
     /// Hashes header and parts.
+    /// The block that the parts of a proposal make, by `rules`; its id has their header.
+    ///
+    /// # Errors
+    /// When a part is missing, or as [`decode`](Self::decode).
+    pub fn from_parts(parts: &PartSet, rules: Rules) -> Result<Self, DecodeError> {
+        let raw = parts.assemble().ok_or(DecodeError::Missing("part"))?;
+        let block = Block::decode_by(raw.clone(), rules)?;
+        let header = parts.header();
+        Ok(Self::with_header(raw, block, header, None))
+    }
+
     fn assemble(raw: Bytes, block: Block, extended_commit: Option<ExtendedCommit>) -> Self {
+        let header = part_set::header_of(&raw);
+        Self::with_header(raw, block, header, extended_commit)
+    }
+
+    fn with_header(
+        raw: Bytes,
+        block: Block,
+        part_set_header: PartSetHeader,
+        extended_commit: Option<ExtendedCommit>,
+    ) -> Self {
         let block_id = BlockId {
             hash: block.hash(),
-            part_set_header: part_set::header_of(&raw),
+            part_set_header,
         };
         Self {
             raw,
@@ -133,6 +154,15 @@ impl FetchedBlock {
                 ..Self::assemble(raw, block, self.extended_commit.clone())
             }
         })
+    }
+
+    /// The same block with an extended commit, which is not verified.
+    #[must_use]
+    pub fn with_extended_commit(&self, commit: ExtendedCommit) -> Self {
+        Self {
+            extended_commit: Some(commit),
+            ..self.clone()
+        }
     }
 
     /// The same block without its extended commit.

@@ -21,6 +21,7 @@ pub mod header;
 pub mod height;
 pub mod json;
 pub mod light;
+mod make_block;
 pub mod median;
 pub mod merkle;
 pub mod params;

@@ -3,9 +3,7 @@ use std::{
     sync::Arc,
 };
 
-use perihelion_types::{
-    BlockId, Height, PeerId, Round, SignedMsgType, ValidatorSet, Vote,
-};
+use perihelion_types::{BlockId, Height, PeerId, Round, SignedMsgType, ValidatorSet, Vote};
 
 use super::{Added, Checked, VoteError, VoteSet};
 use crate::{Fault, Maj23, Verify};
