@@ -110,7 +110,9 @@ pub fn prepare(config: Config, genesis_hash: Option<[u8; 32]>) -> Result<Prepare
     let node_key = load_node_key(&config.node_key_file())?;
     let (validator, sign_state) = if config.base.priv_validator_laddr.is_empty() {
         let key = ValidatorKey::load(&config.priv_validator_key_file())?;
-        let state = SignState::load(&config.priv_validator_state_file())?;
+        let state_file = config.priv_validator_state_file();
+        let state = SignState::load(&state_file)?;
+        state.check_key(&state_file, &key.public_key())?;
         (Some(key), Some(state))
     } else {
         (None, None)
@@ -175,7 +177,7 @@ fn check_supported(config: &Config) -> Result<(), PrepareError> {
         return refused(
             "priv_validator_laddr",
             &config.base.priv_validator_laddr,
-            "leave it empty: nothing is signed while a node only syncs",
+            "leave it empty: this version signs with the key in priv_validator_key_file only",
         );
     }
     Ok(())

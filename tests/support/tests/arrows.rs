@@ -24,8 +24,9 @@ const LAYERS: [(&str, &[&str]); 16] = [
     ("p2p", &["proto", "crypto"]),
     ("pool", &["schedule", "certify", "state"]),
     ("blocksync-reactor", &["p2p", "pool", "store"]),
+    ("consensus-reactor", &["state", "p2p"]),
     ("rpc", &["p2p", "pool", "store", "abci"]),
-    ("node", &["blocksync-reactor", "rpc"]),
+    ("node", &["blocksync-reactor", "consensus-reactor", "rpc"]),
     ("testkit", &["node"]),
     ("test-support", &[]),
 ];

@@ -5,14 +5,15 @@ use std::{
     time::{SystemTime, UNIX_EPOCH},
 };
 
+use perihelion_consensus_reactor::files::FileKind;
 use perihelion_crypto::sha256;
 use perihelion_types::{
     ConsensusParams, Genesis, GenesisDefaults, GenesisError, GenesisValidator, Height, Time,
 };
 
-use super::{FileError, Kind};
+use super::FileError;
 
-const KIND: Kind = Kind {
+const KIND: FileKind = FileKind {
     what: "genesis",
     missing: "put the genesis of your chain there, or let `perihelion init` make one for a new chain",
     damaged: "fetch the genesis of your chain again",

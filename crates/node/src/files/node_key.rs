@@ -2,13 +2,14 @@
 
 use std::path::Path;
 
+use perihelion_consensus_reactor::files::{FileKind, must_not_exist};
 use perihelion_crypto::PrivateKey;
 use serde::{Deserialize, Serialize};
 use zeroize::Zeroizing;
 
-use super::{FileError, Kind, must_not_exist, write_atomically};
+use super::{FileError, write_atomically};
 
-const KIND: Kind = Kind {
+const KIND: FileKind = FileKind {
     what: "node key",
     missing: "`perihelion gen-node-key` or `perihelion init` makes one",
     damaged: "restore it from a copy, or remove it and run `perihelion gen-node-key` for a new identity",

@@ -53,14 +53,14 @@ fn parent(path: &Path) -> PathBuf {
 /// # Errors
 /// When it cannot be made.
 pub fn create_folder(path: &Path) -> Result<(), FileError> {
-    DirBuilder::new()
-        .recursive(true)
-        .mode(0o700)
-        .create(path)
-        .map_err(|source| FileError::Write {
-            path: path.to_owned(),
-            source,
-        })
+    create_folder_io(path).map_err(|source| FileError::Write {
+        path: path.to_owned(),
+        source,
+    })
+}
+
+pub(crate) fn create_folder_io(path: &Path) -> io::Result<()> {
+    DirBuilder::new().recursive(true).mode(0o700).create(path)
 }
 
 #[cfg(test)]

@@ -1,0 +1,159 @@
+//! What the store tells of our own signatures.
+
+use std::path::Path;
+
+use bytes::Bytes;
+use perihelion_consensus_reactor::privval::{
+    DoubleSignRisk, SignState, check_sign_state, check_signed_lately,
+};
+use perihelion_crypto::Address;
+use perihelion_proto::tendermint::types as pb;
+use perihelion_store::{BlockSave, Store, StoreOptions, Sync};
+use perihelion_test_support::{self as vectors, Hex};
+use perihelion_types::{BlockIdFlag, Commit, FetchedBlock};
+use prost::Message as _;
+use serde::Deserialize;
+
+#[derive(Deserialize)]
+struct Row {
+    block: Hex,
+    seen_commit: Hex,
+}
+
+struct Chain {
+    _folder: tempfile::TempDir,
+    store: Store,
+    commits: Vec<Commit>,
+}
+
+/// A store with a chain of the vectors; with the last block's commit, or as blocksync leaves it.
+fn chain(seen: bool) -> Chain {
+    let rows: Vec<Row> = vectors::load_lines("chain_basic/blocks.jsonl");
+    let folder = tempfile::tempdir().unwrap();
+    let store = Store::open(folder.path(), &StoreOptions::default()).unwrap();
+    let mut commits = Vec::new();
+    for row in &rows {
+        let raw = Bytes::copy_from_slice(&row.block);
+        let block = FetchedBlock::decode(raw, None).unwrap();
+        let commit = pb::Commit::decode(&row.seen_commit[..]).unwrap();
+        let commit = Commit::try_from(commit).unwrap();
+        let save = BlockSave {
+            block: &block,
+            commit: seen.then_some(&commit),
+            extended_commit: None,
+            results: Some(b""),
+        };
+        store.save_block(&save, Sync::No).unwrap();
+        commits.push(commit);
+    }
+    Chain {
+        _folder: folder,
+        store,
+        commits,
+    }
+}
+
+/// Heights at which each validator signed for the block, and for anything.
+fn signed(commits: &[Commit], address: Address, nil_too: bool) -> Vec<i64> {
+    let signed = |commit: &&Commit| {
+        commit.signatures.iter().any(|place| {
+            let counts = match place.block_id_flag {
+                BlockIdFlag::Commit => true,
+                BlockIdFlag::Nil => nil_too,
+                _ => false,
+            };
+            counts && place.validator_address[..] == address.as_bytes()[..]
+        })
+    };
+    let heights = commits.iter().filter(signed);
+    heights.map(|commit| commit.height.get()).collect()
+}
+
+fn validators(commits: &[Commit]) -> Vec<Address> {
+    let mut all: Vec<Address> = commits
+        .iter()
+        .flat_map(|commit| &commit.signatures)
+        .filter_map(|place| Address::try_from(&place.validator_address[..]).ok())
+        .collect();
+    all.sort();
+    all.dedup();
+    assert!(all.len() > 1);
+    all
+}
+
+fn state(height: i64, round: i32, step: i8) -> SignState {
+    SignState {
+        height,
+        round,
+        step,
+        ..SignState::default()
+    }
+}
+
+/// The height of the refusal, if any.
+fn stale(chain: &Chain, state: &SignState, address: Address) -> Option<i64> {
+    let checked = check_sign_state(state, Path::new("/home/state.json"), address, &chain.store);
+    let Err(error) = checked else {
+        return None;
+    };
+    let text = error.to_string();
+    for part in ["/home/state.json", "stake", "Restore the newest", "height"] {
+        assert!(text.contains(part), "{text}");
+    }
+    let DoubleSignRisk::StaleState { signed, .. } = error else {
+        panic!("{text}");
+    };
+    Some(signed.get())
+}
+
+#[test]
+fn vector_chain_shows_a_state_that_is_older_than_the_store() {
+    for seen in [true, false] {
+        let chain = chain(seen);
+        let known = chain.commits.len() - usize::from(!seen);
+        let commits = &chain.commits[..known];
+        for address in validators(&chain.commits) {
+            let last = signed(commits, address, true).last().copied();
+            assert_eq!(stale(&chain, &SignState::default(), address), last);
+            let Some(last) = last else { continue };
+            let round = commits[usize::try_from(last).unwrap() - 1].round.get();
+            assert_eq!(stale(&chain, &state(last, round, 3), address), None);
+            assert_eq!(stale(&chain, &state(last + 1, 0, 0), address), None);
+            assert_eq!(stale(&chain, &state(last, round, 2), address), Some(last));
+            assert_eq!(stale(&chain, &state(last - 1, 9, 3), address), Some(last));
+        }
+        let stranger = Address::new([9; 20]);
+        assert_eq!(stale(&chain, &SignState::default(), stranger), None);
+    }
+}
+
+#[test]
+fn vector_chain_is_searched_so_many_blocks_back_for_own_signatures() {
+    let chain = chain(true);
+    let height = i64::try_from(chain.commits.len()).unwrap();
+    for address in validators(&chain.commits) {
+        let heights = signed(&chain.commits, address, false);
+        for back in [0, 1, 2, 3, 10, 50, chain.commits.len() as u64 + 5, u64::MAX] {
+            let from = height.saturating_sub(i64::try_from(back).unwrap_or(i64::MAX));
+            let expected = heights.iter().copied().rfind(|at| *at > from);
+            let found = match check_signed_lately(&chain.store, address, back) {
+                Ok(()) => None,
+                Err(DoubleSignRisk::SignedLately { signed, look_back }) => {
+                    assert_eq!(look_back, back);
+                    Some(signed.get())
+                }
+                Err(other) => panic!("{other}"),
+            };
+            assert_eq!(found, expected, "{back} back");
+        }
+    }
+}
+
+#[test]
+fn an_empty_store_says_nothing() {
+    let folder = tempfile::tempdir().unwrap();
+    let store = Store::open(folder.path(), &StoreOptions::default()).unwrap();
+    let address = Address::new([1; 20]);
+    check_sign_state(&SignState::default(), Path::new("x"), address, &store).unwrap();
+    check_signed_lately(&store, address, u64::MAX).unwrap();
+}
