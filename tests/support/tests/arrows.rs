@@ -11,7 +11,7 @@ use toml::Table;
 
 /// The layers from the bottom up: each crate, and the crates right below it. It may depend on those
 /// and on all that is below them.
-const LAYERS: [(&str, &[&str]); 16] = [
+const LAYERS: [(&str, &[&str]); 17] = [
     ("proto", &[]),
     ("crypto", &["proto"]),
     ("types", &["proto", "crypto"]),
@@ -24,7 +24,7 @@ const LAYERS: [(&str, &[&str]); 16] = [
     ("p2p", &["proto", "crypto"]),
     ("pool", &["schedule", "certify", "state"]),
     ("blocksync-reactor", &["p2p", "pool", "store"]),
-    ("consensus-reactor", &["state", "p2p"]),
+    ("consensus-reactor", &["consensus", "state", "p2p"]),
     ("rpc", &["p2p", "pool", "store", "abci"]),
     ("node", &["blocksync-reactor", "consensus-reactor", "rpc"]),
     ("testkit", &["node"]),

@@ -6,6 +6,7 @@ use std::{
     time::{Duration, Instant},
 };
 
+use perihelion_consensus::WalMessage;
 use perihelion_proto::tendermint::consensus as pb;
 use perihelion_types::{Height, Time};
 
@@ -13,6 +14,7 @@ use super::{
     TornTail, WalError, WalReader,
     files::{LogFiles, SystemFiles},
     group::Group,
+    message::to_proto,
     reader::{FileReader, Next},
     record,
     recovery::{last_end_height, recover},
@@ -136,6 +138,21 @@ impl Wal {
         let synced = record::is_synced(&message);
         self.write(now, message)?;
         if synced { self.sync() } else { Ok(()) }
+    }
+
+    /// Writes a record of the state machine, and syncs it and all before it if `sync` says so, or if
+    /// [`Self::append`] would.
+    ///
+    /// # Errors
+    /// As [`Self::append`].
+    pub fn append_message(
+        &mut self,
+        now: Time,
+        message: &WalMessage,
+        sync: bool,
+    ) -> Result<(), WalError> {
+        self.append(now, to_proto(message))?;
+        if sync { self.sync() } else { Ok(()) }
     }
 
     /// Marks the end of a height, durably: its block and commit must be durable before.

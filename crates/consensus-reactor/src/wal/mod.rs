@@ -8,12 +8,14 @@ mod error;
 pub mod files;
 mod group;
 mod log;
+mod message;
 mod reader;
 mod record;
 mod recovery;
 
 pub use error::WalError;
 pub use log::{SYNC_INTERVAL, Wal, WalOptions};
+pub use message::{from_proto, to_proto};
 pub use reader::{WalEntry, WalReader};
 pub use record::{
     HEADER_BYTES, MAX_DATA_BYTES, RecordFault, decode, encode, end_height, is_synced,

@@ -2,12 +2,14 @@
 
 use std::{io::Read, path::PathBuf};
 
+use perihelion_consensus::WalMessage;
 use perihelion_proto::tendermint::consensus as pb;
 use perihelion_types::Time;
 
 use super::{
     WalError,
     group::Group,
+    message::from_proto,
     record::{self, HEADER_BYTES, RecordFault},
 };
 
@@ -22,6 +24,20 @@ pub struct WalEntry {
     pub time: Time,
     /// What was written; its `sum` is set.
     pub message: pb::WalMessage,
+}
+
+impl WalEntry {
+    /// The record as the state machine takes it.
+    ///
+    /// # Errors
+    /// When it is none that the state machine ever wrote.
+    pub fn decode(self) -> Result<WalMessage, WalError> {
+        from_proto(self.message).map_err(|error| WalError::Damaged {
+            path: self.path,
+            offset: self.offset,
+            fault: RecordFault::NoMessage(error.to_string()),
+        })
+    }
 }
 
 /// What comes next in a file.

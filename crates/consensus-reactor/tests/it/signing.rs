@@ -26,7 +26,7 @@ pub(crate) const CHAIN: &str = "sign-chain";
 pub(crate) fn executor() -> Executor {
     let folder = tempfile::tempdir().unwrap();
     let store = Arc::new(Store::open(folder.path(), &StoreOptions::default()).unwrap());
-    let app = AppConnections::in_process(Arc::new(Noop::default()));
+    let app = AppConnections::in_process(Arc::new(Noop));
     let key = PrivateKey::ed25519_from_secret(b"genesis").public_key();
     let genesis = Genesis {
         genesis_time: Time::new(1_700_000_000, 0),

@@ -5,6 +5,7 @@ use std::{fs, os::unix::fs::PermissionsExt as _};
 use perihelion_consensus_reactor::wal::{
     MAX_DATA_BYTES, RecordFault, SYNC_INTERVAL, Wal, WalError, WalOptions,
 };
+use perihelion_proto::tendermint::consensus::wal_message::Sum;
 use perihelion_types::Height;
 
 use crate::{
@@ -193,6 +194,24 @@ fn a_mark_of_height_zero_in_between_hides_nothing() {
     wal.append(NOW, end(1)).unwrap();
     let all = [vote("", 1, 0), end(0), end(1)];
     assert_eq!(behind(&mut wal, 0).unwrap().unwrap(), all);
+}
+
+/// A record that is whole and none of the state machine's: told with its place when it is used.
+#[test]
+fn a_record_that_nobody_wrote_is_named() {
+    let mut wal = open(&Disk::default(), &WalOptions::default()).unwrap();
+    let mut strange = timeout(1);
+    if let Some(Sum::TimeoutInfo(info)) = &mut strange.sum {
+        info.step = 99;
+    }
+    wal.append(NOW, strange).unwrap();
+    let mut entries = wal.search_end_height(Height::ZERO).unwrap().unwrap();
+    let entry = entries.next().unwrap().unwrap();
+    let offset = entry.offset;
+    let error = entry.decode().unwrap_err();
+    assert!(offset > 0);
+    let place = format!("/disk/wal is damaged at offset {offset}");
+    assert!(error.to_string().contains(&place), "{error}");
 }
 
 #[test]

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use perihelion_consensus_reactor::wal::{
-    HEADER_BYTES, RecordFault, Wal, WalOptions, decode, encode, end_height,
+    HEADER_BYTES, RecordFault, Wal, WalOptions, decode, encode, end_height, from_proto, to_proto,
 };
 use perihelion_test_support::{self as vectors, Hex, Moment};
 use perihelion_types::{Height, Time};
@@ -145,6 +145,8 @@ fn vector_records_are_read_and_written_byte_for_byte() {
         });
         assert_eq!(end_height(message.msg.as_ref().unwrap()), height);
         assert_eq!(encode(&message).unwrap(), raw[at..at + length]);
+        let record = from_proto(message.msg.clone().unwrap()).unwrap();
+        assert_eq!(Some(to_proto(&record)), message.msg);
         at += length;
     });
     assert_eq!(at, raw.len());
@@ -192,8 +194,9 @@ fn vector_variants_are_opened_or_refused() {
         }
         for height in &variant.reading.end_heights {
             let found = wal.search_end_height(Height::new(*height)).unwrap();
-            let rest: Result<Vec<_>, _> = found.unwrap().collect();
-            rest.unwrap();
+            for entry in found.unwrap() {
+                entry.unwrap().decode().unwrap();
+            }
         }
     });
     assert!(refused > 0);
