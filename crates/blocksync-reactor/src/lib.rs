@@ -8,8 +8,9 @@
 mod allowance;
 mod ask;
 mod reactor;
+mod room;
 mod serve;
 pub mod wire;
 
 pub use reactor::{BlocksyncReactor, Peers, channel};
-pub use serve::ServeLimits;
+pub use room::ServeLimits;

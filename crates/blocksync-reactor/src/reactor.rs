@@ -8,7 +8,8 @@ use std::{
 
 use dashmap::{DashMap, mapref::one::Ref};
 use perihelion_p2p::{
-    ByteBudget, ChannelDescriptor, DisconnectReason, PeerEvent, PeerHandle, Permit, SwitchHandle,
+    ByteBudget, ChannelDescriptor, DisconnectReason, LogLimit, PeerEvent, PeerHandle, Permit,
+    SwitchHandle,
 };
 use perihelion_pool::{Command, ConnectionId, PoolInput};
 use perihelion_store::Store;
@@ -24,7 +25,8 @@ use tracing::{debug, info};
 use crate::{
     allowance::Allowance,
     ask::{self, Ask},
-    serve::{self, ServeLimits},
+    room::{PeerRoom, Reluctance, ServeLimits},
+    serve,
     wire::{self, EncodedBlock, Message, WireError},
 };
 
@@ -49,6 +51,13 @@ const STATUS_INTERVAL: Duration = Duration::from_millis(100);
 const IDLE_BURST: u32 = 4096;
 const IDLE_INTERVAL: Duration = Duration::from_millis(20);
 
+/// How often at most a line tells of blocks that cannot be served: peers ask again and again.
+const TROUBLE_INTERVAL: Duration = Duration::from_secs(60);
+
+/// Lines about punished peers at once, and how often after that: ids cost nothing.
+const PUNISHMENTS: u32 = 20;
+const PUNISHMENT_INTERVAL: Duration = Duration::from_secs(10);
+
 /// Messages that may wait to be sent to one peer. Their bytes are bounded by [`ServeLimits`].
 const SEND_QUEUE: usize = 64;
 
@@ -72,11 +81,13 @@ pub struct Peer {
     connection: ConnectionId,
     handle: PeerHandle,
     requests: mpsc::Sender<Height>,
+    room: PeerRoom,
+    reluctance: Reluctance,
     asks: mpsc::Sender<Ask>,
     status_requests: Allowance,
     statuses: Allowance,
     idle: Allowance,
-    /// Bytes received from it when last looked at.
+    /// Bytes of large blocks received from it when last looked at.
     received: u64,
 }
 
@@ -88,6 +99,8 @@ pub struct BlocksyncReactor {
     limits: ServeLimits,
     peers: Arc<Peers>,
     pool: mpsc::Sender<PoolInput>,
+    /// Lines about blocks that cannot be served.
+    troubles: Arc<LogLimit>,
     /// Connections so far.
     connections: AtomicU64,
 }
@@ -109,6 +122,7 @@ impl BlocksyncReactor {
             limits,
             peers: Arc::new(Peers::new()),
             pool,
+            troubles: Arc::new(LogLimit::new(1, TROUBLE_INTERVAL)),
             connections: AtomicU64::new(0),
         }
     }
@@ -170,12 +184,20 @@ impl BlocksyncReactor {
         let peer = handle.id();
         let connection = ConnectionId(self.connections.fetch_add(1, Ordering::Relaxed));
         self.send_status(&handle);
-        let requests = serve::start(handle.clone(), Arc::clone(&self.store), self.limits.clone());
+        let room = PeerRoom::new(self.limits.clone());
+        let requests = serve::start(
+            handle.clone(),
+            Arc::clone(&self.store),
+            room.clone(),
+            Arc::clone(&self.troubles),
+        );
         let entry = Peer {
             connection,
             asks: ask::start(handle.clone()),
             handle,
             requests,
+            room,
+            reluctance: Reluctance::default(),
             status_requests: Allowance::new(STATUS_BURST, STATUS_INTERVAL),
             statuses: Allowance::new(STATUS_BURST, STATUS_INTERVAL),
             idle: Allowance::new(IDLE_BURST, IDLE_INTERVAL),
@@ -285,25 +307,48 @@ impl BlocksyncReactor {
             .is_some_and(|mut entry| which(&mut entry).take())
     }
 
-    /// Tells the pool who is alive, and whether the byte budget holds peers back.
+    /// Tells the pool from whom blocks are coming in, and whether the byte budget holds peers back.
+    /// Lets go of peers that hold the room which others wait for.
     async fn look(&self, standstill: &mut Standstill) -> Result<(), PoolGone> {
+        let now = Instant::now();
+        let waiting = self.budget.waiting() > 0;
         let mut alive = Vec::new();
+        let mut slowest: Option<(std::time::Instant, PeerHandle)> = None;
         for mut entry in self.peers.iter_mut() {
-            let received = entry.handle.stats().received.bytes;
-            let bytes = received.saturating_sub(entry.received);
-            entry.received = received;
+            let stats = entry.handle.stats();
+            let bytes = stats.large_bytes.saturating_sub(entry.received);
+            entry.received = stats.large_bytes;
             if bytes > 0 {
                 alive.push((*entry.key(), bytes));
             }
+            if let Some(since) = stats.arriving_since
+                && slowest.as_ref().is_none_or(|(other, _)| since < *other)
+            {
+                slowest = Some((since, entry.handle.clone()));
+            }
+            let unsent = entry.room.is_taken();
+            if entry.reluctance.check(now, unsent, stats.sent.bytes) {
+                entry
+                    .handle
+                    .disconnect(misbehaviour("asks for blocks and takes none"));
+            }
+        }
+        if waiting
+            && let Some((since, peer)) = slowest
+            && now.into_std().saturating_duration_since(since) >= ARRIVAL
+        {
+            peer.disconnect(DisconnectReason::Replaced {
+                reactor: NAME,
+                why: "a block arrives slowly, and others wait for its room".to_owned(),
+            });
         }
         for (peer, bytes) in alive {
             self.tell(PoolInput::Bytes { peer, bytes }).await?;
         }
-        let waiting = self.budget.waiting() > 0;
         if waiting {
             self.tell(PoolInput::Starved).await?;
         }
-        if standstill.check(Instant::now(), waiting, self.store.height()) {
+        if standstill.check(now, waiting, self.store.height()) {
             for entry in self.peers.iter() {
                 if entry.handle.stats().held {
                     entry.handle.admit_one();
@@ -317,6 +362,12 @@ impl BlocksyncReactor {
         self.pool.send(input).await.map_err(|_| PoolGone)
     }
 }
+
+/// How long one block may be arriving while others wait for room in the byte budget; then the
+/// slowest is let go, without blame. Shorter, and a large block on an ordinary link would not get
+/// through; longer, and a few that send as slowly as is allowed would hold everybody up for that
+/// long.
+const ARRIVAL: Duration = Duration::from_secs(30);
 
 /// The pool has stopped; so does the reactor.
 struct PoolGone;
@@ -355,6 +406,7 @@ impl Standstill {
 
 /// Carries out what the pool asks for.
 async fn carry_out(peers: Arc<Peers>, switch: SwitchHandle, commands: mpsc::Receiver<Command>) {
+    let lines = LogLimit::new(PUNISHMENTS, PUNISHMENT_INTERVAL);
     let mut commands = ReceiverStream::new(commands);
     while let Some(command) = commands.next().await {
         match command {
@@ -372,7 +424,9 @@ async fn carry_out(peers: Arc<Peers>, switch: SwitchHandle, commands: mpsc::Rece
                 fault,
                 ban,
             } => {
-                info!(%peer, %fault, ban, "peer punished");
+                if let Some(left_out) = lines.pass() {
+                    info!(%peer, %fault, ban, left_out, "peer punished");
+                }
                 let fault = fault.to_string();
                 if ban {
                     switch.ban(peer, BAN, fault);

@@ -149,6 +149,7 @@ impl Connection {
             self.take_in(now)?;
             let held = self.delivery.is_some() || self.room.is_some();
             self.shared.held.store(held, Ordering::Relaxed);
+            self.tell_arrival();
             if held {
                 self.core.handle_hold(now);
             } else {
@@ -246,6 +247,14 @@ impl Connection {
             }
         }
         Ok(())
+    }
+
+    /// Tells the handles how the large message that is arriving gets on.
+    fn tell_arrival(&self) {
+        let bytes = self.core.large_bytes();
+        if self.shared.large_bytes.swap(bytes, Ordering::Relaxed) != bytes {
+            *lock(&self.shared.arriving_since) = self.core.arriving_since();
+        }
     }
 
     fn handle_message(&mut self, channel: u8, bytes: Bytes) -> Result<(), DisconnectReason> {

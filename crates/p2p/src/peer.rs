@@ -87,6 +87,9 @@ pub(crate) struct PeerShared {
     pass: AtomicBool,
     pub(crate) pass_granted: Notify,
     pub(crate) held: AtomicBool,
+    /// See [`PeerStats::large_bytes`] and [`PeerStats::arriving_since`].
+    pub(crate) large_bytes: AtomicU64,
+    pub(crate) arriving_since: Mutex<Option<std::time::Instant>>,
     /// Answers that the peer has yet to give.
     owed: AtomicU64,
 }
@@ -112,6 +115,11 @@ pub struct PeerStats {
     pub queued_bytes: usize,
     /// Whether reading is held back, for want of budget or because a reactor is busy.
     pub held: bool,
+    /// Bytes received of messages that found room of their channel's budget.
+    pub large_bytes: u64,
+    /// Since when a message that found room has been arriving, times in which reading was held back
+    /// left out.
+    pub arriving_since: Option<std::time::Instant>,
     /// Each channel.
     pub channels: Vec<ChannelStats>,
 }
@@ -180,6 +188,8 @@ impl PeerShared {
             pass: AtomicBool::new(false),
             pass_granted: Notify::new(),
             held: AtomicBool::new(false),
+            large_bytes: AtomicU64::new(0),
+            arriving_since: Mutex::new(None),
             owed: AtomicU64::new(0),
         };
         (Arc::new(shared), outgoing)
@@ -337,6 +347,8 @@ impl PeerHandle {
             received: lock(&self.shared.received).status(now),
             queued_bytes: self.queued_bytes(),
             held: self.shared.held.load(Ordering::Relaxed),
+            large_bytes: self.shared.large_bytes.load(Ordering::Relaxed),
+            arriving_since: *lock(&self.shared.arriving_since),
             channels: self.shared.outboxes.iter().map(Outbox::stats).collect(),
         }
     }

@@ -39,7 +39,7 @@ pub enum PoolInput {
         /// The height that it claims.
         height: Height,
     },
-    /// Bytes came in from a peer, of whatever message: it is alive though its block is large.
+    /// Bytes of a large block came in from a peer: it is alive though the block is not here yet.
     Bytes {
         /// Who.
         peer: PeerId,

@@ -1,4 +1,4 @@
-use perihelion_blocksync_reactor::wire;
+use perihelion_blocksync_reactor::{ServeLimits, wire};
 use perihelion_p2p::DisconnectReason;
 use perihelion_pool::{Command, PoolInput};
 use perihelion_schedule::Fault;
@@ -44,13 +44,17 @@ async fn a_peer_that_reads_nothing_holds_back_no_request_to_others() {
 
 #[tokio::test]
 async fn peers_that_read_nothing_hold_back_no_serving_of_others() {
-    let mut node = Node::start(CRAWL).await;
+    // Two large responses fill the room of all.
+    let mut node = Node::start_within(ServeLimits::new(1100, 64, 1), CRAWL).await;
     let mut clogged = Vec::new();
-    for _ in 0..4 {
+    for _ in 0..2 {
         let peer = Peer::connect(&mut node).await;
         clog(&node, &peer).await;
         clogged.push(peer);
     }
+    // The next one waits for room, and holds up nobody's reading.
+    let waiting = Peer::connect(&mut node).await;
+    waiting.send(wire::block_request(FIRST)).await;
     let mut honest = Peer::connect(&mut node).await;
     honest.send(wire::block_request(SECOND)).await;
     let response = wire::block_response(&blocks()[1], None);
@@ -156,5 +160,33 @@ async fn what_was_meant_for_an_earlier_connection_does_not_reach_the_next_one() 
         .await;
     assert_eq!(asked, wire::block_request(SECOND));
     assert!(node.switch.peer(&id).is_some());
+    node.stop().await;
+}
+
+/// Whatever a peer says while a block is awaited of it, only the block's own bytes count.
+#[tokio::test]
+async fn chatter_is_no_sign_of_a_block() {
+    let mut node = Node::start(0).await;
+    let mut peer = Peer::connect(&mut node).await;
+    node.commands.send(peer.request(FIRST)).await.unwrap();
+    peer.receive(|bytes| *bytes == wire::block_request(FIRST))
+        .await;
+    for _ in 0..50 {
+        peer.send(wire::status_response(FIRST, SECOND)).await;
+    }
+    let block = padded(&blocks()[0], 600 << 10);
+    peer.send(wire::block_response(&block, None)).await;
+    // Those of the first packet came before there was room.
+    let expected = wire::block_response(&block, None).len() as u64 - 1024;
+    let mut counted = 0;
+    while counted < expected {
+        counted += node
+            .input(|input| match input {
+                PoolInput::Bytes { bytes, .. } => Some(bytes),
+                _ => None,
+            })
+            .await;
+        assert!(counted <= expected, "{counted} of {expected}");
+    }
     node.stop().await;
 }

@@ -82,6 +82,11 @@ impl Node {
     /// A node that serves a large block 1 and a small block 2, and sends `send_rate` bytes a second
     /// to each peer.
     pub(crate) async fn start(send_rate: u64) -> Self {
+        Self::start_within(ServeLimits::default(), send_rate).await
+    }
+
+    /// The same with other bounds on serving.
+    pub(crate) async fn start_within(limits: ServeLimits, send_rate: u64) -> Self {
         let home = tempfile::tempdir().unwrap();
         let store = Arc::new(Store::open(home.path(), &StoreOptions::default()).unwrap());
         for (block, padding) in blocks().iter().zip([512 << 10, 0]) {
@@ -98,7 +103,6 @@ impl Node {
         let (input_sender, inputs) = mpsc::channel(1024);
         let (commands, command_receiver) = mpsc::channel(1024);
         let stop = CancellationToken::new();
-        let limits = ServeLimits::default();
         let reactor =
             BlocksyncReactor::new(store, switch.clone(), budget.clone(), limits, input_sender);
         tokio::spawn(reactor.run(events, command_receiver, stop.clone()));

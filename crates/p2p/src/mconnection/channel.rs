@@ -163,6 +163,11 @@ impl Channel {
         }
     }
 
+    /// Since when the large message has been arriving, times in which nothing was read left out.
+    pub(super) fn arriving_since(&self) -> Option<Instant> {
+        self.since
+    }
+
     /// Whether a large message is arriving.
     pub(super) fn is_receiving_large(&self) -> bool {
         self.since.is_some()

@@ -176,6 +176,7 @@ pub struct MConnection {
     held_since: Option<Instant>,
     control_allowance: u32,
     control_refilled: Instant,
+    large_bytes: u64,
 }
 
 impl MConnection {
@@ -200,6 +201,7 @@ impl MConnection {
             held_since: None,
             control_allowance: CONTROL_BURST,
             control_refilled: now,
+            large_bytes: 0,
         }
     }
 
@@ -357,6 +359,20 @@ impl MConnection {
             .map_or(0, |channel| channel::READY - channel.ready())
     }
 
+    /// Bytes so far of messages that found room: what of all that the peer sends was waited for.
+    #[must_use]
+    pub const fn large_bytes(&self) -> u64 {
+        self.large_bytes
+    }
+
+    /// Since when the large message that is arriving has been, the longest of them; times in which
+    /// nothing was read are left out.
+    #[must_use]
+    pub fn arriving_since(&self) -> Option<Instant> {
+        let channels = self.channels.iter();
+        channels.filter_map(Channel::arriving_since).min()
+    }
+
     /// What each channel has to send.
     pub fn queues(&self) -> impl Iterator<Item = ChannelQueue> {
         self.channels.iter().map(|channel| ChannelQueue {
@@ -412,7 +428,12 @@ impl MConnection {
         let channel = self
             .channel(id)
             .ok_or(MConnectionError::UnknownChannel(id.into()))?;
-        match channel.receive(&data, eof, now)? {
+        let large = channel.is_receiving_large();
+        let step = channel.receive(&data, eof, now)?;
+        if large {
+            self.large_bytes += data.len() as u64;
+        }
+        match step {
             Step::Incomplete => Ok(None),
             Step::NeedsRoom(bytes) => {
                 self.wants_room = Some(id);

@@ -24,8 +24,9 @@ use tokio::{
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 use crate::{
-    ChannelDescriptor, DisconnectReason, NodeInfo, NodeKey, P2pConfig, PeerEvent, PeerHandle,
-    PeerStats, address::AddressError, connection::Routes, mconnection::MConnectionConfig,
+    ChannelDescriptor, DisconnectReason, LogLimit, NodeInfo, NodeKey, P2pConfig, PeerEvent,
+    PeerHandle, PeerStats, address::AddressError, connection::Routes,
+    mconnection::MConnectionConfig,
 };
 
 pub use handle::SwitchHandle;
@@ -133,6 +134,11 @@ pub struct Disconnected {
     pub reason: DisconnectReason,
 }
 
+/// Lines about strangers that are logged at once, and how often after that: what anybody can bring
+/// about must not fill a disk.
+const LINES: u32 = 20;
+const LINE_INTERVAL: Duration = Duration::from_secs(10);
+
 /// What the tasks of a switch share.
 struct Inner {
     config: P2pConfig,
@@ -145,6 +151,9 @@ struct Inner {
     pending: Arc<Pending>,
     /// Counts removals, for those who wait for one.
     removals: watch::Sender<u64>,
+    /// Lines about strangers that connect, and about those that go.
+    arrivals: LogLimit,
+    departures: LogLimit,
     tasks: TaskTracker,
     stop: CancellationToken,
     listen_address: Option<SocketAddr>,
@@ -194,6 +203,8 @@ impl Switch {
             filter: setup.filter,
             pending: Arc::default(),
             removals: watch::Sender::new(0),
+            arrivals: LogLimit::new(LINES, LINE_INTERVAL),
+            departures: LogLimit::new(LINES, LINE_INTERVAL),
             tasks: TaskTracker::new(),
             stop: CancellationToken::new(),
             listen_address,

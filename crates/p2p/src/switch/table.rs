@@ -12,6 +12,9 @@ use crate::{P2pConfig, RejectReason};
 
 /// Bans kept at most, of ids and of addresses each; beyond it the one that ends first goes.
 const MAX_BANS: usize = 10_000;
+/// How long a peer stays away after a connection that it lost by its own fault. Shorter, and who
+/// breaks the protocol could do so again and again; longer, and a mended node would wait.
+const FAULT_PAUSE: Duration = Duration::from_secs(30);
 /// Disconnects remembered at most, for people to read.
 const MAX_RECENT: usize = 64;
 
@@ -130,9 +133,22 @@ impl<P, D> PeerTable<P, D> {
             .map_or(Ok(()), |why| Err(RejectReason::Banned(why.to_owned())))
     }
 
-    /// A peer is gone.
-    pub(super) fn remove(&mut self, id: &NodeId, disconnect: D) {
+    /// A peer is gone. After a fault of its own it may not come back at once, unless it is named in
+    /// the configuration.
+    pub(super) fn remove(
+        &mut self,
+        now: Instant,
+        id: &NodeId,
+        disconnect: D,
+        fault: Option<String>,
+    ) {
         self.peers.remove(id);
+        if let Some(fault) = fault
+            && !self.is_persistent(id)
+            && !self.unconditional.contains(id)
+        {
+            self.ban(now, *id, FAULT_PAUSE, fault);
+        }
         if self.recent.len() == MAX_RECENT {
             self.recent.pop_front();
         }
@@ -264,7 +280,7 @@ mod tests {
             admit(&mut table, now, candidate(4, true)),
             Err(RejectReason::OutboundFull(1))
         );
-        table.remove(&id(1), "gone");
+        table.remove(now, &id(1), "gone", None);
         admit(&mut table, now, candidate(4, false)).unwrap();
         assert_eq!(table.recent().collect::<Vec<_>>(), [&"gone"]);
     }
@@ -285,7 +301,7 @@ mod tests {
         admit(&mut table, now, candidate(1, false)).unwrap();
         admit(&mut table, now, candidate(2, true)).unwrap();
         // One address may hold several named peers.
-        table.remove(&id(2), "gone");
+        table.remove(now, &id(2), "gone", None);
         let same_ip = Candidate {
             ip: IpAddr::from([127, 0, 0, 1]),
             ..candidate(2, true)
@@ -332,6 +348,23 @@ mod tests {
         }
         assert_eq!(table.banned_until(now, &id(1)), Some(now + minute));
         assert_eq!(table.banned_until(now + minute, &id(1)), None);
+    }
+
+    #[test]
+    fn who_was_at_fault_does_not_come_back_at_once() {
+        let now = Instant::now();
+        let mut table = table(|config| config.unconditional_peer_ids = vec![id(3)]);
+        for (byte, fault) in [(1, None), (2, Some("flood")), (3, Some("flood"))] {
+            admit(&mut table, now, candidate(byte, false)).unwrap();
+            table.remove(now, &id(byte), "gone", fault.map(str::to_owned));
+        }
+        admit(&mut table, now, candidate(1, false)).unwrap();
+        assert_eq!(
+            admit(&mut table, now, candidate(2, false)),
+            Err(RejectReason::Banned("flood".to_owned()))
+        );
+        admit(&mut table, now, candidate(3, false)).unwrap();
+        admit(&mut table, now + FAULT_PAUSE, candidate(2, false)).unwrap();
     }
 
     #[test]

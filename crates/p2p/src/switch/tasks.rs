@@ -180,8 +180,17 @@ async fn serve(
     ended: oneshot::Sender<(DisconnectReason, Duration)>,
 ) {
     let id = peer.id();
-    tracing::info!(peer = %id, remote = %peer.remote_address(), outbound = peer.is_outbound(),
-        "connected to a peer");
+    // Strangers come and go as they like; the log is not theirs to fill.
+    let stranger = !peer.is_outbound() && !peer.is_persistent();
+    let arrival = if stranger {
+        inner.arrivals.pass()
+    } else {
+        Some(0)
+    };
+    if let Some(left_out) = arrival {
+        tracing::info!(peer = %id, remote = %peer.remote_address(), outbound = peer.is_outbound(),
+            left_out, "connected to a peer");
+    }
     let closing = {
         let (stop, shared) = (inner.stop.clone(), Arc::clone(&peer.shared));
         async move {
@@ -202,7 +211,14 @@ async fn serve(
         never = closing => match never {},
     };
     let held = peer.shared.connected_for();
-    tracing::info!(peer = %id, %reason, "disconnected from a peer");
+    let departure = if stranger {
+        inner.departures.pass()
+    } else {
+        Some(0)
+    };
+    if let Some(left_out) = departure {
+        tracing::info!(peer = %id, %reason, left_out, "disconnected from a peer");
+    }
     // The place is given back last, so that the next connection of this peer is added after this
     // one was removed.
     inner
@@ -220,7 +236,9 @@ async fn serve(
         at: SystemTime::now(),
         reason: reason.clone(),
     };
-    lock(&inner.table).remove(&id, disconnected);
+    let now = Instant::now().into_std();
+    let fault = reason.is_peers_fault().then(|| reason.to_string());
+    lock(&inner.table).remove(now, &id, disconnected, fault);
     inner.removals.send_modify(|count| *count += 1);
     // Nobody waits for the end of an inbound connection.
     let _ = ended.send((reason, held));

@@ -66,6 +66,8 @@ impl NetworkView for FixedNetwork {
                 received: flow,
                 queued_bytes: 0,
                 held: false,
+                large_bytes: 0,
+                arriving_since: None,
                 channels: vec![perihelion_p2p::ChannelStats {
                     id: 0x40,
                     send_queue_capacity: 1000,
