@@ -11,7 +11,7 @@ use std::{
 use crossbeam_channel::{Receiver, RecvTimeoutError, Sender, bounded};
 use perihelion_certify::{CertifiedBlock, CommitError};
 use perihelion_state::{Applied, ApplyError, Executor};
-use perihelion_types::{Height, State};
+use perihelion_types::{Commit, Height, State};
 use tokio::sync::mpsc;
 
 use crate::VerifyMode;
@@ -19,6 +19,14 @@ use crate::VerifyMode;
 /// Certified blocks that may wait for the executor. The schedule hands out fewer
 /// (`Config::applying`), so handing over never waits.
 const QUEUE: usize = 1024;
+
+/// What the executor is to do.
+enum Job {
+    /// Apply a block.
+    Apply(CertifiedBlock),
+    /// Keep the commit for the last block.
+    KeepCommit(Box<Commit>),
+}
 
 /// What the executor reports.
 #[derive(Debug)]
@@ -41,7 +49,7 @@ pub(crate) enum Report {
 
 /// The way to the executor's thread.
 pub(crate) struct Applier {
-    blocks: Sender<CertifiedBlock>,
+    jobs: Sender<Job>,
     stop: Arc<AtomicBool>,
     thread: JoinHandle<Executor>,
 }
@@ -55,17 +63,23 @@ impl Applier {
         mut executor: Executor,
         verify: VerifyMode,
     ) -> std::io::Result<(Self, mpsc::Receiver<Report>)> {
-        let (blocks, jobs) = bounded::<CertifiedBlock>(QUEUE);
+        let (sender, jobs) = bounded(QUEUE);
         let (reports, receiver) = mpsc::channel(QUEUE);
         let stop = Arc::new(AtomicBool::new(false));
         let stopped = Arc::clone(&stop);
         let thread = thread::Builder::new().name("apply".into()).spawn(move || {
-            while let Some(block) = next_block(&mut executor, &jobs) {
-                if stopped.load(Ordering::Relaxed) {
-                    break;
-                }
+            while let Some(job) = next_job(&mut executor, &jobs) {
+                let block = match job {
+                    Job::Apply(block) => block,
+                    Job::KeepCommit(commit) => {
+                        keep_commit(&mut executor, &commit);
+                        continue;
+                    }
+                };
                 // A block that had to wait is handed over again, and so are those above it.
-                if block.height() != executor.state().next_height() {
+                if stopped.load(Ordering::Relaxed)
+                    || block.height() != executor.state().next_height()
+                {
                     continue;
                 }
                 let report = apply(&mut executor, block, verify);
@@ -78,7 +92,7 @@ impl Applier {
         })?;
         Ok((
             Self {
-                blocks,
+                jobs: sender,
                 stop,
                 thread,
             },
@@ -88,25 +102,42 @@ impl Applier {
 
     /// Hands over the next block; `false` when the thread has stopped.
     pub(crate) fn apply(&self, block: CertifiedBlock) -> bool {
-        self.blocks.try_send(block).is_ok()
+        self.jobs.try_send(Job::Apply(block)).is_ok()
+    }
+
+    /// Hands over the commit for the last block, to be kept for consensus. With more to do than
+    /// fits there are later blocks, and it is needed no more.
+    pub(crate) fn keep_commit(&self, commit: Box<Commit>) {
+        if self.jobs.try_send(Job::KeepCommit(commit)).is_err() {
+            tracing::debug!("the last commit is not kept: blocks wait");
+        }
     }
 
     /// Ends the thread after the block that it is at, and gives the executor back.
     pub(crate) fn stop(self) -> thread::Result<Executor> {
         self.stop.store(true, Ordering::Relaxed);
-        drop(self.blocks);
+        drop(self.jobs);
         self.thread.join()
     }
 }
 
-/// The next block; meanwhile what was applied is made durable when its time has come.
-fn next_block(executor: &mut Executor, jobs: &Receiver<CertifiedBlock>) -> Option<CertifiedBlock> {
+fn keep_commit(executor: &mut Executor, commit: &Commit) {
+    let height = commit.height;
+    match executor.keep_last_commit(commit) {
+        Ok(kept) => tracing::debug!(%height, kept, "the last block's own commit was verified"),
+        // The store takes no more writes then; the next block tells of it.
+        Err(error) => tracing::error!(%height, %error, "the last commit cannot be stored"),
+    }
+}
+
+/// The next job; meanwhile what was applied is made durable when its time has come.
+fn next_job(executor: &mut Executor, jobs: &Receiver<Job>) -> Option<Job> {
     loop {
         let Some(deadline) = executor.flush_deadline() else {
             return jobs.recv().ok();
         };
         match jobs.recv_deadline(deadline) {
-            Ok(block) => return Some(block),
+            Ok(job) => return Some(job),
             Err(RecvTimeoutError::Disconnected) => return None,
             // A failed sync closes the store for writing; the next block tells of it.
             Err(RecvTimeoutError::Timeout) => {

@@ -383,7 +383,14 @@ impl Pool {
             } => {
                 self.take_verdict(id, verdict, signatures);
             }
-            Done::Probed { id, verdict } => {
+            Done::Probed {
+                id,
+                verdict,
+                in_full,
+            } => {
+                if let Some(commit) = in_full {
+                    self.applier.keep_commit(commit);
+                }
                 let (verdict, signatures) = match verdict {
                     Ok(signatures) => (Verdict::Vouched, signatures),
                     Err(error) => (

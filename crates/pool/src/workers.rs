@@ -18,7 +18,8 @@ use perihelion_certify::{
 };
 use perihelion_schedule::{ProbeRequest, RunId};
 use perihelion_types::{
-    Block, DecodeError, FetchedBlock, Hash, Height, Hold, PeerId, RulesByHeight, ValidatorSet,
+    Block, Commit, DecodeError, FetchedBlock, Hash, Height, Hold, PeerId, RulesByHeight,
+    ValidatorSet,
 };
 use tokio::sync::mpsc;
 
@@ -85,6 +86,8 @@ pub(crate) enum Done {
     Probed {
         id: RunId,
         verdict: Result<SignatureCount, CommitError>,
+        /// The commit, if every signature of it was verified.
+        in_full: Option<Box<Commit>>,
     },
     Extended {
         height: Height,
@@ -205,10 +208,16 @@ fn perform(job: Job, verify: VerifyMode, rules: &RulesByHeight) -> Done {
                 signatures,
             }
         }
-        Job::Probe { request, chain_id } => Done::Probed {
-            id: request.id,
-            verdict: probe(&request, &chain_id),
-        },
+        Job::Probe { request, chain_id } => {
+            let verdict = probe(&request, &chain_id);
+            let commit = request.closing.block().last_commit.as_ref();
+            let kept = commit.filter(|_| request.in_full && verdict.is_ok());
+            Done::Probed {
+                id: request.id,
+                in_full: kept.cloned().map(Box::new),
+                verdict,
+            }
+        }
         Job::Extended {
             height,
             from,

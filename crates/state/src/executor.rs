@@ -11,9 +11,9 @@ use perihelion_abci::{
     AppError, AppFault, AppWrite, CallName, ConsensusConnection, Persistence, QueryConnection,
     types::ResponseFinalizeBlock,
 };
-use perihelion_certify::{CertifiedBlock, EvidenceError, verify_evidence_list};
+use perihelion_certify::{CertifiedBlock, CommitVerification, EvidenceError, verify_evidence_list};
 use perihelion_store::{BlockSave, StateSave, Store, StoreError, Sync};
-use perihelion_types::{Block, BlockId, Genesis, Hash, Height, State};
+use perihelion_types::{Block, BlockId, Commit, Genesis, Hash, Height, State};
 use prost::Message as _;
 
 use crate::{
@@ -170,6 +170,27 @@ impl Executor {
             self.stopped = Some(height);
         }
         applied
+    }
+
+    /// Keeps `commit` as the commit for the last applied block, which a block that became final in
+    /// the middle of a run was stored without; entering consensus needs it. It is verified in full
+    /// first. Tells whether it was kept: not when it is for another block or does not hold.
+    ///
+    /// # Errors
+    /// When the store cannot be written.
+    pub fn keep_last_commit(&mut self, commit: &Commit) -> Result<bool, ApplyError> {
+        let (height, id) = (self.state.last_block_height, self.state.last_block_id);
+        let set = &self.state.last_validators;
+        let verified = CommitVerification::new(&self.state.chain_id, set, commit)
+            .rules(self.config.rules.at(height.next()))
+            .full(id, height);
+        if verified.is_err() {
+            return Ok(false);
+        }
+        self.store
+            .save_seen_commit(commit, Sync::Yes)
+            .map_err(storage(height))?;
+        Ok(true)
     }
 
     /// Makes everything applied so far survive a power cut.

@@ -112,22 +112,27 @@ impl Pool {
     /// a peer is punished.
     pub(crate) async fn serve(&mut self, chain: &[Line], connection: ConnectionId, height: Height) {
         while self.store.height() < height {
-            let mut progress = self.handle.progress.clone();
-            tokio::select! {
-                command = self.handle.commands.recv() => match command.expect("the pool runs") {
-                    Command::Request { peer, connection: over, height } if over == connection => {
-                        self.tell(PoolInput::Block {
-                            peer,
-                            block: block(chain, height),
-                            extended_commit: None,
-                            hold: None,
-                        });
-                    }
-                    Command::Request { .. } | Command::AskStatus { .. } => {}
-                    punished @ Command::Punish { .. } => panic!("{punished:?}"),
-                },
-                changed = soon("progress", progress.changed()) => changed.unwrap(),
-            }
+            self.serve_one(chain, connection).await;
+        }
+    }
+
+    /// Answers the next request over `connection`, or waits for progress to be told.
+    pub(crate) async fn serve_one(&mut self, chain: &[Line], connection: ConnectionId) {
+        let mut progress = self.handle.progress.clone();
+        tokio::select! {
+            command = self.handle.commands.recv() => match command.expect("the pool runs") {
+                Command::Request { peer, connection: over, height } if over == connection => {
+                    self.tell(PoolInput::Block {
+                        peer,
+                        block: block(chain, height),
+                        extended_commit: None,
+                        hold: None,
+                    });
+                }
+                Command::Request { .. } | Command::AskStatus { .. } => {}
+                punished @ Command::Punish { .. } => panic!("{punished:?}"),
+            },
+            changed = soon("progress", progress.changed()) => changed.unwrap(),
         }
     }
 
