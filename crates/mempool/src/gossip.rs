@@ -1,0 +1,76 @@
+//! Passing transactions on to one peer.
+
+use std::{sync::Arc, time::Duration};
+
+use perihelion_p2p::PeerHandle;
+use perihelion_types::{Height, PeerId};
+use tokio::{
+    sync::{Semaphore, watch},
+    time::sleep,
+};
+
+use crate::{Mempool, wire};
+
+/// How long to wait for a peer that is behind. CometBFT's figure.
+const BEHIND_PAUSE: Duration = Duration::from_millis(100);
+
+/// How far peers are.
+pub trait PeerHeights: Send + Sync + 'static {
+    /// The height that a peer works on, as it said last; `None` where it has not said yet.
+    fn height(&self, peer: &PeerId) -> Option<Height>;
+}
+
+/// What the tasks share.
+#[derive(Clone)]
+pub(crate) struct Gossip {
+    pub(crate) mempool: Arc<Mempool>,
+    pub(crate) heights: Arc<dyn PeerHeights>,
+    pub(crate) active: watch::Receiver<bool>,
+    /// Where only so many peers are sent transactions at a time.
+    pub(crate) persistent: Option<Arc<Semaphore>>,
+    pub(crate) others: Option<Arc<Semaphore>>,
+}
+
+impl Gossip {
+    /// Sends a peer all transactions but its own, in order, until it is gone. `free` peers wait
+    /// for no place among those that are sent transactions.
+    pub(crate) async fn run(mut self, peer: PeerHandle, free: bool) {
+        let places = match (free, peer.is_persistent()) {
+            (true, _) => None,
+            (false, true) => self.persistent.clone(),
+            (false, false) => self.others.clone(),
+        };
+        let _place = match places {
+            None => None,
+            Some(places) => match places.acquire_owned().await {
+                Ok(place) => Some(place),
+                Err(_) => return,
+            },
+        };
+        let id = peer.id();
+        let mut added = self.mempool.subscribe_added();
+        let mut place = 0;
+        loop {
+            if self.active.wait_for(|active| *active).await.is_err() {
+                return;
+            }
+            added.mark_unchanged();
+            let Some(next) = self.mempool.next_for(&id, place) else {
+                if added.changed().await.is_err() {
+                    return;
+                }
+                continue;
+            };
+            // One block behind is as far as consensus itself lets a peer be.
+            let height = self.heights.height(&id);
+            if height.is_none_or(|height| height < next.height.prev()) {
+                sleep(BEHIND_PAUSE).await;
+                continue;
+            }
+            if !next.from_peer && peer.send(wire::CHANNEL, next.message).await.is_err() {
+                return;
+            }
+            place = next.place;
+        }
+    }
+}
