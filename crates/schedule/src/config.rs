@@ -24,6 +24,10 @@ pub struct Config {
     /// How late a block near the apply height may be before a second peer is asked for it, at the
     /// least and at the most; between them it is twice the peer's usual latency.
     pub hedge_after: (Duration, Duration),
+    /// For how long a peer whose answers are of no use is asked only for what nobody else can be
+    /// asked for: the first time, and at the most; each time twice as long. Shorter lets a liar
+    /// cost more, longer does without an honest peer that had one bad copy.
+    pub bench: (Duration, Duration),
     /// How many heights above the apply height count as near it.
     pub hedge_depth: usize,
     /// Blocks for which a run waits far from the target.
@@ -65,6 +69,7 @@ impl Default for Config {
             peer_deadline: Duration::from_secs(10),
             minimum_rate: 16 * 1024,
             hedge_after: (Duration::from_millis(250), Duration::from_secs(2)),
+            bench: (Duration::from_secs(5), Duration::from_secs(300)),
             hedge_depth: 64,
             run_blocks: 128,
             longest_run: 2048,

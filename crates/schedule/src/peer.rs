@@ -5,16 +5,21 @@ use std::{
 
 use perihelion_types::{Height, HeightRange, PeerId};
 
-use crate::meter::Mean;
+use crate::meter::{Mean, seconds};
 
 /// Heights that a peer was asked for in vain and may still answer. Beyond this many it is asked
 /// for nothing more until it answers.
 pub(crate) const MAX_OVERDUE: usize = 1024;
 
+/// Blocks of a peer that are applied before one of its failures is forgotten.
+const REDEMPTION: u64 = 500;
+
 /// A request in flight.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Ask {
     pub(crate) at: Instant,
+    /// Requests are numbered: a peer answers in their order.
+    order: u64,
     /// Bytes expected when it was made, held against the window's budget.
     pub(crate) expected: usize,
 }
@@ -34,8 +39,9 @@ pub(crate) struct Peer {
     /// When the status request was made that its last status answered at the latest.
     pub(crate) status_answered: Option<Instant>,
     pub(crate) asks: BTreeMap<Height, Ask>,
-    /// The same by time; the first one's deadline is the peer's.
-    pub(crate) by_time: BTreeSet<(Instant, Height)>,
+    /// The same in the order in which they were made; the first one's deadline is the peer's.
+    pub(crate) by_order: BTreeMap<u64, (Instant, Height)>,
+    next_order: u64,
     /// Given up, and still to be answered perhaps: how often, and when the last time.
     pub(crate) overdue: BTreeMap<Height, (u32, Instant)>,
     /// Heights from the next one on that it failed to serve: NoBlock, deadline missed, set aside.
@@ -45,10 +51,21 @@ pub(crate) struct Peer {
     /// The last sign of life while it owes something: an answer, or enough bytes.
     pub(crate) last_progress: Instant,
     bytes_since_progress: u64,
-    /// When the latest-made request was made that was answered.
-    newest_answered: Option<Instant>,
+    /// The number of the latest request that was answered with a block.
+    newest_answered: Option<u64>,
     /// Since when the oldest request has been overtaken by an answer to a later one.
     overtaken: Option<Instant>,
+    /// It has answered a request that had been overtaken: it does not answer in order.
+    reorders: bool,
+    /// Until then it is asked only for what nobody else can be asked for: what it sent was of no
+    /// use.
+    benched: Option<Instant>,
+    /// How often it was benched, less what it has made up for.
+    benchings: u32,
+    /// Blocks of it that were applied since the last of these was made up for.
+    applied: u64,
+    /// A block of it was applied.
+    proven: bool,
     /// Requests that were late, fading with each delivery.
     pub(crate) tardy: f64,
     pub(crate) latency: Mean,
@@ -74,7 +91,8 @@ impl Peer {
             status_owed: None,
             status_answered: None,
             asks: BTreeMap::new(),
-            by_time: BTreeSet::new(),
+            by_order: BTreeMap::new(),
+            next_order: 0,
             overdue: BTreeMap::new(),
             refuted: BTreeSet::new(),
             allowance: first_allowance as f64,
@@ -83,6 +101,11 @@ impl Peer {
             bytes_since_progress: 0,
             newest_answered: None,
             overtaken: None,
+            reorders: false,
+            benched: None,
+            benchings: 0,
+            applied: 0,
+            proven: false,
             tardy: 0.0,
             latency: Mean::default(),
             least_latency: None,
@@ -111,6 +134,11 @@ impl Peer {
         self.asks.len() < self.allowance as usize && self.overdue.len() < MAX_OVERDUE
     }
 
+    /// Whether it ever answered a request.
+    pub(crate) fn has_answered(&self) -> bool {
+        self.latency.get().is_some()
+    }
+
     /// Notes a request. The first one after idleness starts the clock and the rate's sample.
     pub(crate) fn ask(&mut self, now: Instant, height: Height, expected: usize) {
         if self.asks.is_empty() {
@@ -118,14 +146,21 @@ impl Peer {
             self.bytes_since_progress = 0;
             self.sample = Some((now, 0, 0));
         }
-        self.asks.insert(height, Ask { at: now, expected });
-        self.by_time.insert((now, height));
+        let order = self.next_order;
+        self.next_order += 1;
+        let ask = Ask {
+            at: now,
+            order,
+            expected,
+        };
+        self.asks.insert(height, ask);
+        self.by_order.insert(order, (now, height));
     }
 
     /// Forgets a request; its expected bytes are free again.
     pub(crate) fn take_ask(&mut self, height: Height) -> Option<Ask> {
         let ask = self.asks.remove(&height)?;
-        self.by_time.remove(&(ask.at, height));
+        self.by_order.remove(&ask.order);
         if self.asks.is_empty() {
             self.sample = None;
             self.overtaken = None;
@@ -133,12 +168,15 @@ impl Peer {
         Some(ask)
     }
 
-    /// An answer came for `ask`: latency, rate and allowance follow.
-    pub(crate) fn answered(&mut self, now: Instant, ask: Ask, most: usize) {
+    /// An answer came for `ask`: latency, rate and allowance follow. Only blocks tell something of
+    /// earlier requests, for all of them come the same way.
+    pub(crate) fn answered(&mut self, now: Instant, ask: Ask, is_block: bool, most: usize) {
         self.last_progress = now;
         self.bytes_since_progress = 0;
         self.tardy /= 2.0;
-        self.newest_answered = self.newest_answered.max(Some(ask.at));
+        if is_block {
+            self.newest_answered = self.newest_answered.max(Some(ask.order));
+        }
         self.note_overtaken(now);
         let latency = now.saturating_duration_since(ask.at).as_secs_f64();
         self.latency.add(latency);
@@ -169,13 +207,15 @@ impl Peer {
         }
     }
 
-    /// Twice bandwidth times delay, the delay being the least latency and half a second: more in
-    /// flight would only lie in queues.
+    /// Twice bandwidth times delay, the delay being the least latency and a tenth of a second: more
+    /// in flight would only lie in queues, where a block that is needed soon waits behind it.
     fn ceiling(&self, most: usize) -> f64 {
+        // The rest is for what is late elsewhere and needed soon.
+        let most = (most - most / 5) as f64;
         let (Some(blocks), Some(least)) = (self.blocks_rate.get(), self.least_latency) else {
-            return most as f64;
+            return most;
         };
-        (2.0 * blocks * (least + 0.25)).clamp(4.0, most as f64)
+        (2.0 * blocks * (least + 0.1)).clamp(most.min(4.0), most)
     }
 
     /// Doubles a round trip at first; by one a round trip once the queue shows in the latency.
@@ -220,7 +260,7 @@ impl Peer {
 
     /// Peers answer in order: an answer to a later request says something of the oldest one.
     fn note_overtaken(&mut self, now: Instant) {
-        let oldest = self.by_time.first().map(|&(at, _)| at);
+        let oldest = self.by_order.keys().next().copied();
         match (oldest, self.newest_answered) {
             (Some(oldest), Some(newest)) if oldest < newest => {
                 self.overtaken.get_or_insert(now);
@@ -230,25 +270,92 @@ impl Peer {
     }
 
     /// When its oldest request is overdue: `deadline` after the later of the request and the last
-    /// sign of life, or after a later request was answered before it.
-    pub(crate) fn deadline(&self, deadline: Duration) -> Option<Instant> {
-        let &(oldest, _) = self.by_time.first()?;
+    /// sign of life, or once a later request was answered before it and its own answer has had its
+    /// usual time, at least `overtaken`, to follow.
+    pub(crate) fn deadline(&self, deadline: Duration, overtaken: Duration) -> Option<Instant> {
+        let &(oldest, _) = self.by_order.values().next()?;
         let silent = oldest.max(self.last_progress) + deadline;
+        let patience = if self.reorders {
+            deadline
+        } else {
+            let usual = seconds(self.latency.get().unwrap_or(0.0));
+            usual.max(overtaken).min(deadline)
+        };
         Some(
             self.overtaken
-                .map_or(silent, |at| silent.min(at + deadline)),
+                .map_or(silent, |at| silent.min(at + patience)),
         )
+    }
+
+    /// Whether nothing at all came for so long.
+    pub(crate) fn is_silent(&self, now: Instant, deadline: Duration) -> bool {
+        now.saturating_duration_since(self.last_progress) >= deadline
     }
 
     /// Requests that are overdue at `now`: all of a peer that is silent, those that were overtaken
     /// of one that delivers others.
     pub(crate) fn late(&self, now: Instant, deadline: Duration) -> Vec<Height> {
-        let silent = now.saturating_duration_since(self.last_progress) >= deadline;
-        self.by_time
+        let silent = self.is_silent(now, deadline);
+        self.by_order
             .iter()
-            .filter(|(at, _)| silent || self.newest_answered.is_some_and(|newest| *at < newest))
-            .map(|&(_, height)| height)
+            .filter(|(order, _)| {
+                silent || self.newest_answered.is_some_and(|newest| **order < newest)
+            })
+            .map(|(_, &(_, height))| height)
             .collect()
+    }
+
+    /// It was found to have sent, claimed or promised what is of no use: for a while it is asked
+    /// only for what nobody else can be asked for, longer each time. It starts small again then.
+    /// Says whether it was not benched before.
+    pub(crate) fn bench(&mut self, now: Instant, (least, most): (Duration, Duration)) -> bool {
+        if self.is_benched(now) {
+            return false;
+        }
+        let time = least.saturating_mul(1 << self.benchings.min(16)).min(most);
+        self.benchings += 1;
+        self.applied = 0;
+        self.benched = Some(now + time);
+        self.allowance = 1.0;
+        self.slow_start = true;
+        true
+    }
+
+    /// What it was benched for was not its fault.
+    pub(crate) fn unbench(&mut self) {
+        if self.benched.take().is_some() {
+            self.benchings = self.benchings.saturating_sub(1);
+        }
+    }
+
+    pub(crate) fn is_benched(&self, now: Instant) -> bool {
+        self.benched.is_some_and(|until| now < until)
+    }
+
+    /// Whether a block of it was applied: what others failed to deliver is asked of such a peer.
+    pub(crate) fn is_proven(&self) -> bool {
+        self.proven
+    }
+
+    /// How far it is to be relied on, the lowest the most: a block of it was applied, it sent one, it
+    /// sent none, it is benched.
+    pub(crate) fn standing(&self, now: Instant) -> u8 {
+        match () {
+            () if self.is_benched(now) => 3,
+            () if self.proven => 0,
+            () if self.blocks > 0 => 1,
+            () => 2,
+        }
+    }
+
+    /// A block that it sent was applied.
+    pub(crate) fn redeem(&mut self) {
+        self.proven = true;
+        self.applied += 1;
+        if self.applied >= REDEMPTION {
+            self.applied = 0;
+            self.benchings = self.benchings.saturating_sub(1);
+        }
     }
 
     /// An answer to a request that was given up; says whether there was one.
@@ -258,6 +365,7 @@ impl Peer {
             Some(_) => drop(self.overdue.remove(&height)),
             None => return false,
         }
+        self.reorders = true;
         true
     }
 

@@ -97,6 +97,8 @@ pub(crate) struct Slot {
     pub(crate) held: Option<Held>,
     /// Who is asked right now; for most heights at most one, two when hedged.
     pub(crate) asks: Vec<PeerId>,
+    /// The held block was encoded canonically again, or cannot be told from what it would be then.
+    pub(crate) reencoded: bool,
     /// Another copy is wanted although one is held.
     pub(crate) seek: bool,
     /// The final block's id, when a verified commit names it and the block itself is not here.
@@ -104,6 +106,9 @@ pub(crate) struct Slot {
     pub(crate) attempts: Vec<Attempt>,
     pub(crate) excluded: Vec<(PeerId, Exclusion)>,
     pub(crate) extended: Extended,
+    /// Another extended commit is wanted before the one at hand is looked at: its sender had a bad
+    /// one elsewhere.
+    pub(crate) spare: bool,
     /// Its last commit was probed in vain for the block below.
     pub(crate) probed: bool,
     /// Its own commit was verified, not just one above it.
@@ -120,11 +125,13 @@ impl Slot {
             stage: Stage::Wanted,
             held: None,
             asks: Vec::new(),
+            reencoded: false,
             seek: false,
             expected: None,
             attempts: Vec::new(),
             excluded: Vec::new(),
             extended: Extended::Unknown,
+            spare: false,
             probed: false,
             own_commit: false,
             own_commit_in_full: false,
@@ -134,8 +141,12 @@ impl Slot {
 
     /// Whether a peer is to be found for it: nothing held, or another copy sought.
     pub(crate) fn needs_ask(&self) -> bool {
-        self.asks.is_empty()
-            && (self.held.is_none() || self.seek || self.extended == Extended::Wanting)
+        self.asks.is_empty() && (self.held.is_none() || self.seeks_copy())
+    }
+
+    /// Whether another copy is wanted of a block that is held.
+    pub(crate) fn seeks_copy(&self) -> bool {
+        self.seek || self.spare || self.extended == Extended::Wanting
     }
 
     pub(crate) fn is_excluded(&self, peer: PeerId) -> bool {

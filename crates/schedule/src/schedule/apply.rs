@@ -3,12 +3,12 @@
 
 use std::{sync::Arc, time::Instant};
 
-use perihelion_types::{FetchedBlock, Hash, Height, PeerId, ValidatorSet};
+use perihelion_types::{ExtendedCommit, FetchedBlock, Hash, Height, PeerId, ValidatorSet};
 
 use super::Schedule;
 use crate::{
     Effect, Mode, Reception, StallReason,
-    slot::{Exclusion, Extended, Slot, Stage},
+    slot::{Exclusion, Extended, Stage},
     timer::Timer,
 };
 
@@ -41,6 +41,9 @@ impl Schedule {
         if let Some(held) = slot.held {
             self.held_bytes -= held.bytes;
             self.applied = (height, held.block.block_id());
+            if let Some(sender) = self.peers.get_mut(&held.from) {
+                sender.redeem();
+            }
         }
         self.applied_at = now;
         self.applying_to = self.applying_to.max(height);
@@ -52,6 +55,7 @@ impl Schedule {
         self.advance_anchor();
         self.extensions_from = applied.extensions_from;
         self.own_power = applied.own_power;
+        self.unchecked.remove(&height);
         for peer in self.peers.values_mut() {
             while peer
                 .refuted
@@ -65,7 +69,7 @@ impl Schedule {
         self.totals.applied += 1;
         self.stalled = None;
         self.timers.set(Timer::Stall, now + self.config.stall_after);
-        self.check_extended(height.next());
+        self.check_extended();
         self.upkeep(now);
     }
 
@@ -105,9 +109,10 @@ impl Schedule {
         self.applying_to = self.applying_to.min(height.prev());
         let mut above = height;
         while above <= self.certified_to {
-            self.check_extended(above);
+            self.unchecked.insert(above);
             above = above.next();
         }
+        self.check_extended();
         self.upkeep(now);
     }
 
@@ -125,12 +130,10 @@ impl Schedule {
             return;
         };
         if slot.extended == Extended::Checking(from) {
-            slot.extended = if good {
-                Extended::Good
+            if good {
+                slot.extended = Extended::Good;
+                slot.spare = false;
             } else {
-                Extended::Wanting
-            };
-            if !good {
                 self.lacks_extended(height, from);
             }
         }
@@ -142,33 +145,32 @@ impl Schedule {
         self.extensions_from.is_some_and(|from| height >= from)
     }
 
-    /// Has the extended commit of a certified block verified, or asks for one.
-    pub(super) fn check_extended(&mut self, height: Height) {
-        if !self.needs_extended(height) {
-            return;
-        }
-        let ready = |slot: &Slot| {
-            slot.extended == Extended::Unknown && matches!(slot.stage, Stage::Certified(_))
-        };
-        if !self.slot(height).is_some_and(ready) {
-            return;
-        }
-        let Some(held) = self.held(height) else {
-            return;
-        };
-        let (block, from) = (Arc::clone(&held.block), held.from);
-        if block.extended_commit().is_none() {
-            if let Some(slot) = self.slot_mut(height) {
-                slot.extended = Extended::Wanting;
+    /// Has the extended commits of certified blocks verified, or asks for some, in the order of
+    /// heights up to the first one whose validators our state does not know yet.
+    pub(super) fn check_extended(&mut self) {
+        while let Some(&height) = self.unchecked.first() {
+            let needed = self.needs_extended(height);
+            let open = self.slot(height).is_some_and(|slot| {
+                slot.extended == Extended::Unknown && matches!(slot.stage, Stage::Certified(_))
+            });
+            if needed && open && !self.verify_extended(height) {
+                return;
             }
-            self.lacks_extended(height, from);
-        } else {
-            self.verify_extended(height, from, block);
+            self.unchecked.remove(&height);
         }
     }
 
-    /// Gives an extended commit to the workers, once its height's set is known.
-    fn verify_extended(&mut self, height: Height, from: PeerId, block: Arc<FetchedBlock>) -> bool {
+    /// Gives the extended commit that came with a certified block to the workers; `false` when its
+    /// height's validators are not known yet.
+    fn verify_extended(&mut self, height: Height) -> bool {
+        let Some(held) = self.held(height) else {
+            return true;
+        };
+        let (block, from) = (Arc::clone(&held.block), held.from);
+        if block.extended_commit().is_none() {
+            self.lacks_extended(height, from);
+            return true;
+        }
         let set = if height == self.first() {
             Some(Arc::clone(&self.anchors.current))
         } else {
@@ -189,34 +191,92 @@ impl Schedule {
         true
     }
 
-    /// A peer's copy has no good extended commit: others are asked.
+    /// A peer's copy has no good extended commit: others are asked, for this height and for all
+    /// others whose extended commit is from the same peer and was not looked at yet.
     fn lacks_extended(&mut self, height: Height, from: PeerId) {
         if let Some(slot) = self.slot_mut(height) {
+            slot.extended = Extended::Wanting;
             slot.exclude(from, Exclusion::SetAside);
         }
-        if let Some(known) = self.peers.get_mut(&from) {
-            known.set_aside += 1;
-        }
         self.note_need(height);
+        let Some(known) = self.peers.get_mut(&from) else {
+            return;
+        };
+        known.set_aside += 1;
+        if known.bench(self.now, self.config.bench) {
+            let mut above = height.next();
+            while above < self.end() {
+                self.want_spare(above, from);
+                above = above.next();
+            }
+        }
     }
 
-    /// Another copy of a certified block came: its extended commit may be what is missing.
+    /// Asks for another extended commit than that of `from`, if the one that is here is from it.
+    pub(super) fn want_spare(&mut self, height: Height, from: PeerId) {
+        let open = self.needs_extended(height)
+            && self.slot(height).is_some_and(|slot| {
+                let held = slot.held.as_ref();
+                slot.extended == Extended::Unknown
+                    && !slot.spare
+                    && held.is_some_and(|held| held.from == from)
+            });
+        if open && self.is_trusted_with(self.now, height) {
+            if let Some(slot) = self.slot_mut(height) {
+                slot.spare = true;
+                slot.exclude(from, Exclusion::SetAside);
+            }
+            self.note_need(height);
+        }
+    }
+
+    /// Another copy of a held block came: its extended commit takes the place of the one that is
+    /// wanting, or in doubt.
     pub(super) fn offer_extended(&mut self, peer: PeerId, block: Arc<FetchedBlock>) -> Reception {
         let height = block.height();
-        let wanting = self
-            .slot(height)
-            .is_some_and(|slot| slot.extended == Extended::Wanting);
-        if !wanting {
+        let Some(slot) = self.slot_mut(height) else {
+            return Reception::Late;
+        };
+        let wanting = slot.extended == Extended::Wanting;
+        let doubtful = slot.spare && slot.extended == Extended::Unknown;
+        if !wanting && !doubtful {
             return Reception::Late;
         }
-        let same = self
-            .held(height)
-            .is_some_and(|held| held.block.block_id().hash == block.block_id().hash);
-        if same && block.extended_commit().is_some() && self.verify_extended(height, peer, block) {
-            return Reception::Wanted;
+        let Some(held) = slot.held.as_mut() else {
+            return Reception::Late;
+        };
+        let same = held.block.block_id().hash == block.block_id().hash;
+        let copy = if held.block.block_id() == block.block_id() {
+            block.extended_commit().is_some().then_some(block)
+        } else {
+            // The block is held in its own encoding already. What is kept shares no memory with
+            // the copy, which nothing counts.
+            let own = block.extended_commit().filter(|_| same);
+            let own = own.and_then(|own| ExtendedCommit::decode(own.encode()).ok());
+            own.map(|own| Arc::new(held.block.with_extended_commit(own)))
+        };
+        let Some(copy) = copy else {
+            slot.spare = false;
+            if wanting {
+                self.lacks_extended(height, peer);
+            }
+            return Reception::Refused;
+        };
+        held.block = copy;
+        held.from = peer;
+        let bytes = held.block.memory();
+        let before = std::mem::replace(&mut held.bytes, bytes);
+        slot.extended = Extended::Unknown;
+        slot.spare = false;
+        self.held_bytes = self.held_bytes + bytes - before;
+        if height <= self.certified_to {
+            self.unchecked.insert(height);
+            self.check_extended();
         }
-        self.lacks_extended(height, peer);
-        Reception::Refused
+        if self.is_benched(peer) {
+            self.want_spare(height, peer);
+        }
+        Reception::Wanted
     }
 
     /// Hands certified blocks out, in order, a bounded number ahead of the executor.

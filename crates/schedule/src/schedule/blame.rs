@@ -31,9 +31,20 @@ impl Schedule {
             });
             if drop {
                 self.drop_block(height);
+                self.reopen(height);
             }
             height = height.next();
         }
+    }
+
+    /// The copy that was held for a height is known to be wrong: those who had their own set aside
+    /// for its sake may be asked again.
+    pub(super) fn reopen(&mut self, height: Height) {
+        if let Some(slot) = self.slot_mut(height) {
+            slot.excluded.retain(|&(_, why)| why != Exclusion::SetAside);
+        }
+        self.parked.remove(&height);
+        self.note_need(height);
     }
 
     /// A copy is not used; its height is asked of others. With a fault it is a suspect: guilty if
@@ -51,8 +62,12 @@ impl Schedule {
                 slot.suspect(content, fault);
             }
         }
+        let now = self.now;
         if let Some(known) = self.peers.get_mut(&peer) {
             known.set_aside += 1;
+            if fault.is_some() {
+                known.bench(now, self.config.bench);
+            }
         }
         self.note_need(height);
     }
@@ -111,6 +126,7 @@ impl Schedule {
     fn clear(&mut self, peer: PeerId, suspect: bool) {
         if suspect && let Some(known) = self.peers.get_mut(&peer) {
             known.set_aside = known.set_aside.saturating_sub(1);
+            known.unbench();
         }
     }
 

@@ -2,7 +2,7 @@
 
 use std::{sync::Arc, time::Instant};
 
-use perihelion_types::{Block, FetchedBlock, Height, PeerId};
+use perihelion_types::{Block, BlockId, FetchedBlock, Height, PeerId};
 
 use super::{
     Schedule,
@@ -35,14 +35,18 @@ impl Schedule {
             let (Some(held), Some(before)) = (slot.held.as_ref(), self.id_at(height.prev())) else {
                 return;
             };
-            if held.block.block().header.last_block_id == before {
+            let names = held.block.block().header.last_block_id;
+            if names == before {
                 if let Some(slot) = self.slot_mut(height) {
                     slot.stage = Stage::Linked;
+                    // What it was in doubt for, unless its commit failed, was the block below.
+                    slot.seek = slot.held.as_ref().is_some_and(|held| held.no_close);
                 }
+                self.note_need(height);
                 self.linked_to = height;
                 self.last_linked = now;
                 self.waiting_since.get_or_insert(now);
-            } else if !self.broken(height) {
+            } else if !self.reencode(height.prev(), names) && !self.broken(height) {
                 return;
             }
         }
@@ -63,6 +67,35 @@ impl Schedule {
             above = above.next();
         }
         self.linked_to = height.prev();
+    }
+
+    /// Makes the block at `height` the one that the block above it names, if it is that when it is
+    /// encoded canonically. That says nothing about its sender, nor about who is right: should the
+    /// block above be forged, this one is asked for again.
+    fn reencode(&mut self, height: Height, names: BlockId) -> bool {
+        if height <= self.certified_to {
+            return false;
+        }
+        let Some(slot) = self.slot_mut(height) else {
+            return false;
+        };
+        let Some(held) = slot.held.as_mut() else {
+            return false;
+        };
+        let waits = matches!(slot.stage, Stage::Here | Stage::Linked);
+        if !waits || slot.reencoded || held.block.block_id().hash != names.hash {
+            return false;
+        }
+        slot.reencoded = true;
+        let canonical = held.block.reencoded();
+        let Some(canonical) = canonical.filter(|it| it.block_id() == names) else {
+            return false;
+        };
+        let bytes = canonical.memory();
+        held.block = Arc::new(canonical);
+        let before = std::mem::replace(&mut held.bytes, bytes);
+        self.held_bytes = self.held_bytes + bytes - before;
+        true
     }
 
     /// The block at `height` names another one than we hold below it. Says whether to look again.
@@ -110,10 +143,12 @@ impl Schedule {
             hash.and_then(|hash| self.anchors.by_hash(hash))
         };
         self.drop_block(height);
+        self.reopen(height);
         if let Some(slot) = self.slot_mut(height) {
             slot.exclude(held.from, Exclusion::SetAside);
         }
         self.refute(height, held.from);
+        self.drop_descendants(height, held.block.block_id());
         // At the initial height nothing is certain enough to convict.
         if height > self.initial_height {
             match set {
@@ -125,6 +160,29 @@ impl Schedule {
             }
         }
         true
+    }
+
+    /// The block `id` at `height` is not final: nor is any that goes back to it. They are asked of
+    /// others than their senders, who are judged once other blocks are final there.
+    fn drop_descendants(&mut self, height: Height, mut id: BlockId) {
+        let mut above = height.next();
+        while let Some(held) = self.held(above) {
+            if held.block.block().header.last_block_id != id {
+                return;
+            }
+            id = held.block.block_id();
+            let from = held.from;
+            self.drop_block(above);
+            self.reopen(above);
+            if let Some(slot) = self.slot_mut(above) {
+                slot.exclude(from, Exclusion::SetAside);
+            }
+            if let Some(known) = self.peers.get_mut(&from) {
+                known.bench(self.now, self.config.bench);
+            }
+            self.note_need(above);
+            above = above.next();
+        }
     }
 
     /// Has the last commit of `height` verified against the set of the height below, which is the
@@ -217,6 +275,7 @@ impl Schedule {
             return;
         }
         self.drop_block(below);
+        self.reopen(below);
         self.accept(held.from, held.block, held.content);
         self.note_need(below);
     }

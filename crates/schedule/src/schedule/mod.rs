@@ -1,12 +1,13 @@
-//! The schedule itself, by concern: inputs from peers here, then who is asked for what
-//! (`requests`), what becomes of a copy
-//! (`receive`), what links (`link`), what is verified together (`runs`), who is to blame
-//! (`blame`), what is applied (`apply`), when the chain has been caught up with (`caught_up`), and
-//! what is told (`report`).
+//! The schedule itself, by concern: inputs from peers here, then what is asked (`requests`), of whom
+//! (`choose`), what is late (`hedge`), what becomes of a copy (`receive`), what links (`link`), what
+//! is verified together (`runs`), who is to blame (`blame`), what is applied (`apply`), when the
+//! chain has been caught up with (`caught_up`), and what is told (`report`).
 
 mod apply;
 mod blame;
 mod caught_up;
+mod choose;
+mod hedge;
 mod link;
 mod receive;
 mod report;
@@ -81,6 +82,8 @@ pub struct Schedule {
     wanted: BTreeSet<Height>,
     /// Of those, the ones that no present peer may be asked for.
     parked: BTreeSet<Height>,
+    /// Certified heights whose extended commit was not looked at yet.
+    unchecked: BTreeSet<Height>,
     peers: BTreeMap<PeerId, Peer>,
     timers: Timers,
     effects: VecDeque<Effect>,
@@ -133,6 +136,7 @@ impl Schedule {
             slots: VecDeque::new(),
             wanted: BTreeSet::new(),
             parked: BTreeSet::new(),
+            unchecked: BTreeSet::new(),
             peers: BTreeMap::new(),
             timers: Timers::default(),
             effects: VecDeque::new(),
@@ -240,10 +244,10 @@ impl Schedule {
     /// its block is large. Optional; without it only whole blocks count.
     pub fn handle_bytes(&mut self, now: Instant, peer: PeerId, bytes: u64) {
         self.tick(now);
-        let (rate, deadline) = (self.config.minimum_rate, self.config.peer_deadline);
+        let rate = self.config.minimum_rate;
         if let Some(known) = self.peers.get_mut(&peer) {
             known.received(now, bytes, rate);
-            if let Some(at) = known.deadline(deadline) {
+            if let Some(at) = self.deadline_of(peer) {
                 self.timers.set(Timer::Peer(peer), at);
             }
         }
@@ -309,7 +313,7 @@ impl Schedule {
             known.take_overdue(height);
             return;
         };
-        known.answered(now, ask, most);
+        known.answered(now, ask, false, most);
         known.no_blocks += 1;
         known.refuted.insert(height);
         if height > known.delivered_to {
@@ -317,6 +321,8 @@ impl Schedule {
             if lower {
                 known.unserved = Some(height);
             }
+        } else {
+            known.bench(now, self.config.bench);
         }
         self.expected_bytes -= ask.expected;
         self.after_answer(peer);

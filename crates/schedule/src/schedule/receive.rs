@@ -31,7 +31,7 @@ impl Schedule {
             return None;
         }
         if let Some(ask) = ask {
-            known.answered(now, ask, most);
+            known.answered(now, ask, true, most);
             self.expected_bytes -= ask.expected;
         }
         known.delivered(now, bytes);
@@ -60,7 +60,7 @@ impl Schedule {
         let reception = match slot.stage {
             Stage::Wanted | Stage::Asked => self.accept(peer, block, content),
             Stage::Here | Stage::Linked if slot.seek => self.replace(peer, block, content),
-            Stage::Here | Stage::Linked | Stage::Certifying(_) => Reception::Late,
+            Stage::Here | Stage::Linked | Stage::Certifying(_) => self.offer_extended(peer, block),
             Stage::Certified(_) | Stage::Applying(_) => {
                 self.judge(height);
                 self.offer_extended(peer, block)
@@ -105,8 +105,13 @@ impl Schedule {
             });
             slot.stage = Stage::Here;
             slot.seek = false;
+            slot.reencoded = false;
             slot.probed = false;
             slot.extended = Extended::Unknown;
+            slot.spare = false;
+        }
+        if self.is_benched(peer) {
+            self.want_spare(height, peer);
         }
         self.shed(height);
         if self.held(height).is_some() {

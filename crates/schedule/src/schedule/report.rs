@@ -296,7 +296,7 @@ impl Schedule {
         )?;
         for (&id, peer) in &self.peers {
             rule(
-                peer.asks.len() == peer.by_time.len(),
+                peer.asks.len() == peer.by_order.len(),
                 "requests are in both views",
             )?;
             rule(

@@ -7,9 +7,8 @@ use perihelion_types::{Height, HeightRange, PeerId};
 use super::Schedule;
 use crate::{
     Effect, Mode,
-    meter::seconds,
-    peer::MAX_OVERDUE,
-    slot::{Exclusion, Slot, Stage},
+    peer::Peer,
+    slot::{Exclusion, Stage},
     timer::Timer,
 };
 
@@ -27,11 +26,13 @@ impl Schedule {
         (self.block_size.get().unwrap_or(FIRST_SIZE) * 1.25) as usize + 1
     }
 
-    /// Gives every peer with room the lowest height that it can serve, the quickest peer first.
+    /// Gives every peer with room the lowest height that it can serve, the quickest peer first, and
+    /// those last that are asked only for what nobody else can be asked for.
     pub(super) fn fill(&mut self, now: Instant) {
         if !self.is_syncing() {
             return;
         }
+        self.ask_for_the_next(now);
         let mut idle: Vec<PeerId> = Vec::new();
         loop {
             let size = self.expected_size() as f64;
@@ -41,12 +42,20 @@ impl Schedule {
                 .filter(|(id, peer)| {
                     peer.has_room() && peer.serves().is_some() && !idle.contains(id)
                 })
-                .map(|(&id, peer)| (peer.cost(size), id))
-                .min_by(|a, b| a.0.total_cmp(&b.0).then(a.1.cmp(&b.1)));
-            let Some((_, peer)) = candidate else {
+                .map(|(&id, peer)| (peer.is_benched(now), peer.cost(size), id))
+                .min_by(|a, b| {
+                    let rank = a.0.cmp(&b.0).then(a.1.total_cmp(&b.1));
+                    rank.then(a.2.cmp(&b.2))
+                });
+            let Some((benched, _, peer)) = candidate else {
                 break;
             };
-            match self.find_height(peer) {
+            let found = if benched {
+                self.find_forsaken(now, peer)
+            } else {
+                self.find_height(peer)
+            };
+            match found {
                 Some(height) => self.ask(now, peer, height),
                 None => idle.push(peer),
             }
@@ -55,50 +64,40 @@ impl Schedule {
         self.watch_frontier(now);
     }
 
-    /// The lowest height that a peer may be asked for, within the window and its budgets.
-    fn find_height(&mut self, peer: PeerId) -> Option<Height> {
-        let (base, top) = self.peers.get(&peer)?.serves()?;
-        let expected = self.expected_size();
-        let room = self.held_bytes + self.expected_bytes + expected <= self.config.window_bytes;
+    /// What everything waits for is asked at once of the best peer, whatever its allowance; not
+    /// again of one that still owes it.
+    fn ask_for_the_next(&mut self, now: Instant) {
         let reserve = self.reserve();
-        let allowed = |height: Height| room || height <= reserve;
-        let open = self.wanted.range(base..=top).find(|&&height| {
-            self.slot(height)
-                .is_some_and(|slot| !slot.is_excluded(peer))
-        });
-        if let Some(&height) = open {
-            return allowed(height).then_some(height);
-        }
-        // Nothing open within the window: it grows, if it may.
-        let mut end = self.first().plus(self.slots.len() as i64);
-        while end <= top && self.slots.len() < self.config.window_blocks && allowed(end) {
-            self.slots.push_back(Slot::new());
-            self.wanted.insert(end);
-            if end >= base {
-                return Some(end);
+        let next: Vec<Height> = self.wanted.range(..=reserve).copied().collect();
+        for height in next {
+            let owing = |peer: &Peer| peer.overdue.contains_key(&height);
+            let owing = self.peers.iter().filter(|(_, peer)| owing(peer));
+            let owing: Vec<PeerId> = owing.map(|(&id, _)| id).collect();
+            if let Some(peer) = self.second_for(height, &owing) {
+                self.ask(now, peer, height);
             }
-            end = end.next();
         }
-        None
+    }
+
+    /// The height above the window.
+    pub(super) fn end(&self) -> Height {
+        self.first().plus(self.slots.len() as i64)
     }
 
     /// Up to this height requests are made whatever the budget: the block that is applied next and
     /// the one whose commit certifies it.
-    fn reserve(&self) -> Height {
+    pub(super) fn reserve(&self) -> Height {
         self.certified_to.plus(2)
     }
 
     /// Asks one peer for one height.
     pub(super) fn ask(&mut self, now: Instant, peer: PeerId, height: Height) {
         let expected = self.expected_size();
-        let deadline = self.config.peer_deadline;
         let Some(known) = self.peers.get_mut(&peer) else {
             return;
         };
         known.ask(now, height, expected);
-        if let Some(at) = known.deadline(deadline) {
-            self.timers.set(Timer::Peer(peer), at);
-        }
+        self.after_answer(peer);
         self.expected_bytes += expected;
         if let Some(slot) = self.slot_mut(height) {
             slot.asks.push(peer);
@@ -178,24 +177,21 @@ impl Schedule {
 
     /// The peer's deadline follows its oldest request.
     pub(super) fn after_answer(&mut self, peer: PeerId) {
-        let deadline = self.config.peer_deadline;
-        match self
-            .peers
-            .get(&peer)
-            .and_then(|known| known.deadline(deadline))
-        {
+        match self.deadline_of(peer) {
             Some(at) => self.timers.set(Timer::Peer(peer), at),
             None => self.timers.stop(Timer::Peer(peer)),
         }
     }
 
+    /// When a peer's oldest request is overdue.
+    pub(super) fn deadline_of(&self, peer: PeerId) -> Option<Instant> {
+        let known = self.peers.get(&peer)?;
+        known.deadline(self.config.peer_deadline, self.config.hedge_after.0)
+    }
+
     /// A peer's deadline has passed. All that it owes is asked of others; it may still answer.
     pub(super) fn peer_is_late(&mut self, now: Instant, peer: PeerId) {
-        let deadline = self.config.peer_deadline;
-        let Some(known) = self.peers.get_mut(&peer) else {
-            return;
-        };
-        match known.deadline(deadline) {
+        match self.deadline_of(peer) {
             Some(at) if at > now => {
                 self.timers.set(Timer::Peer(peer), at);
                 return;
@@ -203,9 +199,14 @@ impl Schedule {
             Some(_) => {}
             None => return,
         }
+        let deadline = self.config.peer_deadline;
+        let Some(known) = self.peers.get_mut(&peer) else {
+            return;
+        };
         let late = known.late(now, deadline);
         known.stalls += 1;
-        known.shrink(true);
+        known.shrink(known.is_silent(now, deadline));
+        known.bench(now, self.config.bench);
         for height in late {
             let Some(known) = self.peers.get_mut(&peer) else {
                 return;
@@ -232,90 +233,6 @@ impl Schedule {
             }
             self.note_need(height);
         }
-    }
-
-    /// Sets the clock for late blocks near the apply height.
-    fn watch_frontier(&mut self, now: Instant) {
-        if self.timers.get(Timer::Hedge).is_none() && self.near_missing().next().is_some() {
-            self.timers
-                .set(Timer::Hedge, now + self.config.hedge_after.0);
-        }
-    }
-
-    /// Heights near the apply height that are asked and not here.
-    fn near_missing(&self) -> impl Iterator<Item = (Height, &Slot)> {
-        let first = self.first();
-        self.slots
-            .iter()
-            .take(self.config.hedge_depth)
-            .enumerate()
-            .map(move |(index, slot)| (first.plus(index as i64), slot))
-            .filter(|(_, slot)| {
-                !slot.asks.is_empty()
-                    && (slot.held.is_none()
-                        || slot.seek
-                        || slot.extended == crate::slot::Extended::Wanting)
-            })
-    }
-
-    /// Asks a second peer for what is late near the apply height, and another when that one is late
-    /// too.
-    pub(super) fn hedge(&mut self, now: Instant) {
-        let (least, most) = self.config.hedge_after;
-        let mut due = Vec::new();
-        for (place, (height, slot)) in self.near_missing().enumerate() {
-            let timely = slot.asks.iter().any(|id| {
-                self.peers.get(id).is_some_and(|peer| {
-                    let usual = seconds(2.0 * peer.latency.get().unwrap_or(0.0));
-                    let ask = peer.asks.get(&height);
-                    ask.is_some_and(|ask| ask.at + usual.clamp(least, most) > now)
-                })
-            });
-            // At the two lowest, where everything waits, all may be asked in the end.
-            let crowd = if place < 2 { usize::MAX } else { 4 };
-            if !timely && slot.asks.len() < crowd {
-                due.push(height);
-            }
-        }
-        for height in due {
-            let asked = self
-                .slot(height)
-                .map(|slot| slot.asks.clone())
-                .unwrap_or_default();
-            let second = self.second_for(height, &asked);
-            if let Some(second) = second {
-                for late in asked {
-                    if let Some(peer) = self.peers.get_mut(&late) {
-                        peer.shrink(false);
-                    }
-                }
-                self.ask(now, second, height);
-            }
-        }
-        self.timers.stop(Timer::Hedge);
-        self.watch_frontier(now);
-    }
-
-    /// The best peer that may be asked for a height besides those that are. The head of the
-    /// window is worth one request beyond a peer's allowance.
-    pub(super) fn second_for(&self, height: Height, asked: &[PeerId]) -> Option<PeerId> {
-        let slot = self.slot(height)?;
-        let size = self.expected_size() as f64;
-        self.peers
-            .iter()
-            .filter(|(id, peer)| {
-                !asked.contains(id)
-                    && !slot.is_excluded(**id)
-                    && peer.asks.len() < self.config.peer_allowance
-                    && peer.overdue.len() < MAX_OVERDUE
-                    && !peer.asks.contains_key(&height)
-                    && peer
-                        .serves()
-                        .is_some_and(|(base, top)| base <= height && height <= top)
-            })
-            .map(|(&id, peer)| (peer.cost(size), id))
-            .min_by(|a, b| a.0.total_cmp(&b.0).then(a.1.cmp(&b.1)))
-            .map(|(_, id)| id)
     }
 
     /// Where the held bytes are above the budget, the farthest blocks that nothing was built on

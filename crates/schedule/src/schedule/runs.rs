@@ -177,8 +177,10 @@ impl Schedule {
                 if run.by_extended {
                     slot.own_commit_in_full = true;
                     slot.extended = Extended::Good;
+                    slot.spare = false;
                 }
             }
+            self.unchecked.insert(height);
             self.note_need(height);
             height = height.next();
         }
@@ -195,9 +197,9 @@ impl Schedule {
         let mut height = from;
         while height <= to {
             self.judge(height);
-            self.check_extended(height);
             height = height.next();
         }
+        self.check_extended();
     }
 
     fn set_stage(&mut self, height: Height, stage: Stage) {
@@ -312,6 +314,10 @@ impl Schedule {
         };
         slot.undecided.push(from);
         slot.exclude(from, Exclusion::SetAside);
+        let now = self.now;
+        if let Some(known) = self.peers.get_mut(&from) {
+            known.bench(now, self.config.bench);
+        }
         if self.second_for(height, &[]).is_some() {
             self.drop_block(height);
         }
@@ -328,7 +334,7 @@ impl Schedule {
         for length in 1..=most {
             let inside = first.plus(length as i64 - 1);
             let doubtful = self.slot(inside).is_some_and(|slot| {
-                slot.seek && (!slot.asks.is_empty() || self.wanted.contains(&inside))
+                slot.seek && (self.wanted.contains(&inside) || self.is_timely(inside, slot))
             });
             if doubtful {
                 break;

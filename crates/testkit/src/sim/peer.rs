@@ -26,6 +26,8 @@ pub enum Kind {
     NoExtended,
     /// Claims everything and withholds the block of one height.
     Withhold(i64),
+    /// Claims everything and withholds every tenth block: says NoBlock to one, nothing to the next.
+    WithholdTenths,
     /// Claims a thousand blocks too many.
     Inflated,
     /// Claims the largest height, and says NoBlock.
@@ -168,7 +170,9 @@ pub(super) fn answer(kind: Kind, chain: &Chain, fork: &Chain, height: i64, tip: 
         Kind::NoExtended => Answer::Block(Arc::new(block.without_extended_commit())),
         Kind::BadExtended => Answer::Block(bad_extended(block)),
         Kind::Withhold(withheld) if withheld == height => Answer::Nothing,
-        Kind::Withhold(_) => honest(),
+        Kind::WithholdTenths if height % 20 == 0 => Answer::NoBlock,
+        Kind::WithholdTenths if height % 10 == 0 => Answer::Nothing,
+        Kind::Withhold(_) | Kind::WithholdTenths => honest(),
         Kind::OtherEncoding => Answer::Block(Arc::new(other_encoding(block))),
     }
 }

@@ -38,14 +38,10 @@ impl Chain {
         self.last() - !self.is_extended as i64
     }
 
-    /// The height that the chain's own blocks certify, whatever comes with the last one.
-    pub(crate) const fn linked(&self) -> i64 {
-        self.last() - 1
-    }
-
     /// Its home, made when it is not there.
     pub(crate) fn home(&self) -> anyhow::Result<PathBuf> {
-        let home = cache().join("chains").join(self.name);
+        let folder = format!("{}-{}", self.name, self.blocks);
+        let home = cache().join("chains").join(folder);
         // The chain maker writes its summary last.
         if home.join("chain.json").is_file() {
             return Ok(home);
@@ -106,7 +102,8 @@ impl Chain {
         let (server, address) = self.serve_by_cometbft(cometbft, &name)?;
         let name = format!("synced-{}", self.name);
         let mut node = self.fresh_node(&perihelion()?, &name, [address])?.start()?;
-        node.wait_for("the whole chain", PATIENCE, |it| it.height >= self.linked())?;
+        let last = self.reachable();
+        node.wait_for("the whole chain", PATIENCE, |it| it.height >= last)?;
         node.stop()?;
         server.stop()?;
         fs::write(home.join("synced"), "")?;
@@ -238,8 +235,8 @@ impl Client {
 }
 
 /// Asserts that two nodes tell the same of every height: block id, header (with the hashes of
-/// application, validators and results), size, transactions, and results.
-pub(crate) fn assert_equal(one: &NodeProcess, other: &NodeProcess, first: i64, last: i64) {
+/// application, validators and results), size and number of transactions.
+pub(crate) fn assert_same_chain(one: &NodeProcess, other: &NodeProcess, first: i64, last: i64) {
     let (a, b) = (Client::of(one), Client::of(other));
     let mut from = first;
     while from <= last {
@@ -254,6 +251,12 @@ pub(crate) fn assert_equal(one: &NodeProcess, other: &NodeProcess, first: i64, l
         assert_eq!(ours, theirs, "{} and {}: {path}", one.name(), other.name());
         from = to + 1;
     }
+}
+
+/// Asserts that two nodes tell the same of every height: as [`assert_same_chain`], and results.
+pub(crate) fn assert_equal(one: &NodeProcess, other: &NodeProcess, first: i64, last: i64) {
+    assert_same_chain(one, other, first, last);
+    let (a, b) = (Client::of(one), Client::of(other));
     for height in first..=last {
         let path = format!("/block_results?height={height}");
         let (ours, theirs) = (a.call(&path).unwrap(), b.call(&path).unwrap());

@@ -1,6 +1,7 @@
 //! Tests of the simulated network and of the scheduler within it.
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
+mod liars;
 mod rules;
 mod scenarios;
 mod seeds;

@@ -1,0 +1,95 @@
+//! What is late, and is asked of a second peer.
+
+use std::{collections::BTreeSet, time::Instant};
+
+use perihelion_types::Height;
+
+use super::Schedule;
+use crate::{meter::seconds, slot::Slot, timer::Timer};
+
+/// How often late blocks are looked for within the shortest time after which one is late.
+const LOOKS: u32 = 5;
+
+impl Schedule {
+    /// Sets the clock for late blocks near the apply height, and of peers that have yet to answer
+    /// for the first time.
+    pub(super) fn watch_frontier(&mut self, now: Instant) {
+        if self.timers.get(Timer::Hedge).is_none()
+            && (self.near_missing().next().is_some() || self.unproven().next().is_some())
+        {
+            let next = now + self.config.hedge_after.0 / LOOKS;
+            self.timers.set(Timer::Hedge, next);
+        }
+    }
+
+    /// Heights near the apply height that are asked and not here.
+    fn near_missing(&self) -> impl Iterator<Item = (Height, &Slot)> {
+        let first = self.first();
+        self.slots
+            .iter()
+            .take(self.config.hedge_depth)
+            .enumerate()
+            .map(move |(index, slot)| (first.plus(index as i64), slot))
+            .filter(|(_, slot)| !slot.asks.is_empty() && (slot.held.is_none() || slot.seeks_copy()))
+    }
+
+    /// Heights asked of peers that have not answered anything yet, and of nobody else. They may be
+    /// many when many silent peers join, so these are not left until everything waits for them.
+    fn unproven(&self) -> impl Iterator<Item = (Height, &Slot)> {
+        self.peers
+            .values()
+            .filter(|peer| !peer.has_answered())
+            .flat_map(|peer| peer.asks.keys())
+            .filter_map(|&height| Some((height, self.slot(height)?)))
+            .filter(|(_, slot)| slot.asks.len() == 1 && slot.held.is_none())
+    }
+
+    /// Whether one of those who were asked for a height may still be expected to answer in time.
+    pub(super) fn is_timely(&self, height: Height, slot: &Slot) -> bool {
+        let (least, most) = self.config.hedge_after;
+        slot.asks.iter().any(|id| {
+            self.peers.get(id).is_some_and(|peer| {
+                let usual = seconds(2.0 * peer.latency.get().unwrap_or(0.0));
+                let ask = peer.asks.get(&height);
+                ask.is_some_and(|ask| ask.at + usual.clamp(least, most) > self.now)
+            })
+        })
+    }
+
+    /// Asks a second peer for what is late near the apply height, and another when that one is late
+    /// too.
+    pub(super) fn hedge(&mut self, now: Instant) {
+        let most = self.config.hedge_after.1;
+        let mut due = BTreeSet::new();
+        for (place, (height, slot)) in self.near_missing().enumerate() {
+            // At the two lowest, where everything waits, all may be asked in the end.
+            let crowd = if place < 2 { usize::MAX } else { 4 };
+            if !self.is_timely(height, slot) && slot.asks.len() < crowd {
+                due.insert(height);
+            }
+        }
+        let unproven = self.unproven();
+        let late = unproven.filter(|(height, slot)| !self.is_timely(*height, slot));
+        due.extend(late.map(|(height, _)| height));
+        for height in due {
+            let asked = self
+                .slot(height)
+                .map(|slot| slot.asks.clone())
+                .unwrap_or_default();
+            let second = self.second_for(height, &asked);
+            if let Some(second) = second {
+                for late in asked {
+                    if let Some(peer) = self.peers.get_mut(&late) {
+                        peer.shrink(false);
+                        if peer.is_silent(now, most) {
+                            peer.bench(now, self.config.bench);
+                        }
+                    }
+                }
+                self.ask(now, second, height);
+            }
+        }
+        self.timers.stop(Timer::Hedge);
+        self.watch_frontier(now);
+    }
+}
