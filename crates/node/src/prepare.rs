@@ -40,6 +40,9 @@ pub enum PrepareError {
         /// The hash of the file.
         found: String,
     },
+    /// The RPC server cannot speak TLS, or not listen at its Unix socket.
+    #[error(transparent)]
+    Rpc(#[from] perihelion_rpc::ServeError),
     /// A folder cannot be used.
     #[error("the folder {} cannot be {verb}: {source}: let the user who runs the node own it", path.display())]
     Folder {
@@ -121,8 +124,13 @@ pub fn prepare(config: Config, genesis_hash: Option<[u8; 32]>) -> Result<Prepare
     check_folders(&config)?;
     // Only whether they are free: their servers bind them again when everything else is ready.
     drop(listen("p2p.laddr", &config.p2p.laddr)?);
-    if !config.rpc.laddr.is_empty() && !config.rpc.laddr.starts_with("unix://") {
+    if config.rpc.laddr.starts_with("unix://") {
+        perihelion_rpc::check_address(&config.rpc.laddr)?;
+    } else if !config.rpc.laddr.is_empty() {
         drop(listen("rpc.laddr", &config.rpc.laddr)?);
+    }
+    if let Some(files) = config.rpc_server().tls {
+        perihelion_rpc::check_tls(&files)?;
     }
     let foreign_data = foreign_data(&config.data_dir());
     Ok(Prepared {

@@ -19,7 +19,7 @@ use perihelion_p2p::{
     Switch, SwitchHandle, SwitchSetup,
 };
 use perihelion_pool::{LastCommitKnown, PoolConfig, PoolExit, PoolHandle, VerifyMode};
-use perihelion_rpc::{RpcConfig, RpcContext, RpcServer};
+use perihelion_rpc::{RpcContext, RpcServer};
 use perihelion_schedule::Progress;
 use perihelion_state::{
     COMETBFT_VERSION, Executor, ExecutorConfig, P2P_PROTOCOL, Rules, until_genesis,
@@ -251,17 +251,10 @@ fn serve_rpc(
     if config.laddr.is_empty() {
         return Ok(None);
     }
-    let size = |value: u64| usize::try_from(value).unwrap_or(usize::MAX);
-    let settings = RpcConfig {
-        cors_allowed_origins: config.cors_allowed_origins.clone(),
-        cors_allowed_methods: config.cors_allowed_methods.clone(),
-        cors_allowed_headers: config.cors_allowed_headers.clone(),
-        max_open_connections: size(config.max_open_connections),
-        max_request_batch_size: size(config.max_request_batch_size),
-        max_body_bytes: size(config.max_body_bytes),
-        max_header_bytes: size(config.max_header_bytes),
-        ..RpcConfig::default()
-    };
+    let settings = prepared.config.rpc_server();
+    if config.tls_cert_file.is_empty() != config.tls_key_file.is_empty() {
+        warn!("RPC without TLS: that needs both rpc.tls_cert_file and rpc.tls_key_file");
+    }
     let context = RpcContext {
         store: Arc::clone(store),
         query: apps.query.clone(),
@@ -311,10 +304,14 @@ fn announce(prepared: &Prepared, switch: &SwitchHandle, state: &State) {
         version = env!("CARGO_PKG_VERSION"),
         "Perihelion is running"
     );
-    if prepared.config.p2p.persistent_peers.is_empty() {
-        warn!(
-            "no persistent_peers are configured: only peers that dial this node can be synced from"
-        );
+    let p2p = &prepared.config.p2p;
+    if p2p.persistent_peers.is_empty() {
+        let without = if p2p.seeds.is_empty() {
+            "no persistent_peers are configured"
+        } else {
+            "seeds are not dialled by this version, and no persistent_peers are configured"
+        };
+        warn!("{without}: only peers that dial this node can be synced from");
     }
 }
 

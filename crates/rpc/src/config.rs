@@ -1,4 +1,13 @@
-use std::time::Duration;
+use std::{path::PathBuf, time::Duration};
+
+/// Certificate and key of a server that speaks TLS, both in PEM.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct TlsFiles {
+    /// The certificate, and behind it those that lead to a root.
+    pub certificate: PathBuf,
+    /// Its private key.
+    pub key: PathBuf,
+}
 
 /// Bounds and permissions of the server; the defaults are CometBFT's.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -27,6 +36,8 @@ pub struct RpcConfig {
     /// Calls that are worked on at once; further ones wait. Default 4: reading the store beside the
     /// sync shall not take over the processors.
     pub workers: usize,
+    /// Certificate and key for HTTPS; without them, the default, plain HTTP.
+    pub tls: Option<TlsFiles>,
 }
 
 impl Default for RpcConfig {
@@ -49,6 +60,7 @@ impl Default for RpcConfig {
             read_timeout: Duration::from_secs(10),
             write_timeout: Duration::from_secs(10),
             workers: 4,
+            tls: None,
         }
     }
 }

@@ -17,12 +17,14 @@ mod context;
 mod go_json;
 mod http;
 mod jsonrpc;
+mod listen;
 mod routes;
 mod server;
 mod target;
 
-pub use config::RpcConfig;
+pub use config::{RpcConfig, TlsFiles};
 pub use context::{DisconnectView, NetworkView, PeerView, RpcContext};
+pub use listen::{RpcAddress, check_address, check_tls};
 pub use server::{RpcServer, ServeError, serve};
 
 /// The version of CometBFT that is told to applications; clients choose their dialect by the same

@@ -1,10 +1,4 @@
-use std::{
-    io,
-    net::{SocketAddr, TcpListener as StdListener},
-    sync::Arc,
-    thread::JoinHandle,
-    time::Duration,
-};
+use std::{io, path::PathBuf, sync::Arc, thread::JoinHandle, time::Duration};
 
 use axum::Router;
 use hyper::server::conn::http1;
@@ -14,12 +8,19 @@ use hyper_util::{
 };
 use thiserror::Error;
 use tokio::{
-    net::{TcpListener, TcpStream},
+    io::{AsyncRead, AsyncWrite},
     sync::{Semaphore, TryAcquireError},
 };
+use tokio_rustls::TlsAcceptor;
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
-use crate::{RpcConfig, RpcContext, connection::Impatient, context::Backend, http};
+use crate::{
+    RpcConfig, RpcContext,
+    connection::Impatient,
+    context::Backend,
+    http,
+    listen::{Bound, Listener, RpcAddress, Stream, acceptor},
+};
 
 /// Threads for connections. They only move bytes and text: more would take processors from the
 /// sync, one would let a large answer delay the others.
@@ -35,7 +36,7 @@ const STOP_PATIENCE: Duration = Duration::from_millis(500);
 #[derive(Debug, Error)]
 pub enum ServeError {
     /// The address is of no kind that can be listened on.
-    #[error("rpc.laddr {0:?} is no address to listen on: use tcp://HOST:PORT")]
+    #[error("rpc.laddr {0:?} is no address to listen on: use tcp://HOST:PORT or unix://PATH")]
     Address(String),
     /// The system refuses the address.
     #[error("cannot listen on {address} (rpc.laddr): {source}; is another node running there?")]
@@ -44,6 +45,14 @@ pub enum ServeError {
         address: String,
         /// What the system said.
         source: io::Error,
+    },
+    /// Certificate or key cannot be used.
+    #[error("{} (rpc.tls_cert_file, rpc.tls_key_file): {reason}", path.display())]
+    Tls {
+        /// The file.
+        path: PathBuf,
+        /// What is wrong with it.
+        reason: String,
     },
     /// The system gives no threads.
     #[error("cannot start the RPC server: {0}")]
@@ -56,15 +65,15 @@ pub enum ServeError {
 /// A running server. Dropping this does not stop it: the token given to [`serve`] does.
 #[derive(Debug)]
 pub struct RpcServer {
-    address: SocketAddr,
+    address: RpcAddress,
     thread: JoinHandle<()>,
 }
 
 impl RpcServer {
-    /// Where it listens: with the port that the system chose where 0 was asked for.
+    /// Where it listens.
     #[must_use]
-    pub const fn address(&self) -> SocketAddr {
-        self.address
+    pub const fn address(&self) -> &RpcAddress {
+        &self.address
     }
 
     /// Waits until the server has ended, about half a second after its token was cancelled at
@@ -77,7 +86,7 @@ impl RpcServer {
     }
 }
 
-/// Listens on `laddr` (`tcp://HOST:PORT`; port 0: any) and answers until `shutdown` is cancelled,
+/// Listens on `laddr` (`tcp://HOST:PORT`, port 0 for any, or `unix://PATH`) and answers until `shutdown` is cancelled,
 /// on threads of its own. When this returns, connections are accepted.
 ///
 /// # Errors
@@ -89,8 +98,9 @@ pub fn serve(
     shutdown: CancellationToken,
 ) -> Result<RpcServer, ServeError> {
     let backend = Arc::new(Backend::new(context)?);
-    let listener = listen(laddr)?;
-    let address = listener.local_addr().map_err(ServeError::Threads)?;
+    let tls = config.tls.as_ref().map(acceptor).transpose()?;
+    let bound = Bound::new(laddr)?;
+    let address = bound.address().map_err(ServeError::Threads)?;
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .worker_threads(IO_THREADS)
         .max_blocking_threads(config.workers.max(1))
@@ -100,49 +110,31 @@ pub fn serve(
         .map_err(ServeError::Threads)?;
     let listener = {
         let _inside = runtime.enter();
-        TcpListener::from_std(listener).map_err(ServeError::Threads)?
+        bound.into_listener().map_err(ServeError::Threads)?
     };
+    let config_has_tls = tls.is_some();
     let config = config.clone();
     let run = move || {
-        runtime.block_on(run(listener, backend, config, shutdown));
+        runtime.block_on(run(listener, tls, backend, config, shutdown));
         runtime.shutdown_timeout(STOP_PATIENCE);
     };
     let thread = std::thread::Builder::new()
         .name("rpc-main".to_owned())
         .spawn(run)
         .map_err(ServeError::Threads)?;
-    tracing::info!(%address, "RPC server listens");
+    tracing::info!(%address, tls = config_has_tls, "RPC server listens");
     Ok(RpcServer { address, thread })
 }
 
-fn listen(laddr: &str) -> Result<StdListener, ServeError> {
-    let bare = match laddr.split_once("://") {
-        Some(("tcp", bare)) => bare,
-        Some(_) => return Err(ServeError::Address(laddr.to_owned())),
-        None => laddr,
-    };
-    let Some((host, port)) = bare.rsplit_once(':') else {
-        return Err(ServeError::Address(laddr.to_owned()));
-    };
-    let port: u16 = port
-        .parse()
-        .map_err(|_| ServeError::Address(laddr.to_owned()))?;
-    let host = if host.is_empty() { "0.0.0.0" } else { host };
-    let address = format!("{host}:{port}");
-    let bound = StdListener::bind(&address).and_then(|listener| {
-        listener.set_nonblocking(true)?;
-        Ok(listener)
-    });
-    bound.map_err(|source| ServeError::Listen { address, source })
-}
-
 async fn run(
-    listener: TcpListener,
+    listener: Listener,
+    tls: Option<TlsAcceptor>,
     backend: Arc<Backend>,
     config: RpcConfig,
     shutdown: CancellationToken,
 ) {
     let router = http::router(Arc::clone(&backend), &config);
+    let config = Arc::new(config);
     let tasks = TaskTracker::new();
     tasks.spawn(follow(backend, shutdown.clone()));
     let most = match config.max_open_connections {
@@ -158,9 +150,10 @@ async fn run(
         };
         match accepted {
             Ok((stream, place)) => {
-                let serving = serve_connection(stream, router.clone(), &config, shutdown.clone());
+                let (router, stop) = (router.clone(), shutdown.clone());
+                let (tls, config) = (tls.clone(), Arc::clone(&config));
                 tasks.spawn(async move {
-                    serving.await;
+                    welcome(stream, tls, router, &config, stop).await;
                     drop(place);
                 });
             }
@@ -178,9 +171,9 @@ async fn run(
 
 /// A place first, then a connection: those without a place wait in the system's queue.
 async fn accept(
-    listener: &TcpListener,
+    listener: &Listener,
     places: &Arc<Semaphore>,
-) -> io::Result<(TcpStream, tokio::sync::OwnedSemaphorePermit)> {
+) -> io::Result<(Stream, tokio::sync::OwnedSemaphorePermit)> {
     let place = match Arc::clone(places).try_acquire_owned() {
         Ok(place) => place,
         Err(TryAcquireError::NoPermits | TryAcquireError::Closed) => {
@@ -188,18 +181,39 @@ async fn accept(
             waiting.await.map_err(io::Error::other)?
         }
     };
-    let (stream, _) = listener.accept().await?;
-    stream.set_nodelay(true)?;
-    Ok((stream, place))
+    Ok((listener.accept().await?, place))
 }
 
-/// Answers the requests of one connection; a failure ends it and concerns nobody else.
-fn serve_connection(
-    stream: TcpStream,
+/// Serves one connection, over TLS where that is configured; the handshake has the time of a
+/// request.
+async fn welcome(
+    stream: Stream,
+    tls: Option<TlsAcceptor>,
     router: Router,
     config: &RpcConfig,
     shutdown: CancellationToken,
-) -> impl Future<Output = ()> + Send + 'static {
+) {
+    let Some(tls) = tls else {
+        return serve_connection(stream, router, config, shutdown).await;
+    };
+    let shaken = tokio::select! {
+        () = shutdown.cancelled() => return,
+        shaken = tokio::time::timeout(config.read_timeout, tls.accept(stream)) => shaken,
+    };
+    match shaken {
+        Ok(Ok(stream)) => serve_connection(stream, router, config, shutdown).await,
+        Ok(Err(error)) => tracing::debug!(%error, "a TLS handshake failed"),
+        Err(_) => tracing::debug!("a TLS handshake took too long"),
+    }
+}
+
+/// Answers the requests of one connection; a failure ends it and concerns nobody else.
+async fn serve_connection(
+    stream: impl AsyncRead + AsyncWrite + Unpin + Send + 'static,
+    router: Router,
+    config: &RpcConfig,
+    shutdown: CancellationToken,
+) {
     let stream = TokioIo::new(Impatient::new(stream, config.write_timeout));
     let service = TowerToHyperService::new(router);
     let mut builder = http1::Builder::new();
@@ -208,18 +222,16 @@ fn serve_connection(
         .header_read_timeout(config.read_timeout)
         .max_buf_size(config.max_header_bytes.max(LEAST_HEADER_BYTES));
     let connection = builder.serve_connection(stream, service);
-    async move {
-        let mut connection = std::pin::pin!(connection);
-        let result = tokio::select! {
-            result = connection.as_mut() => result,
-            () = shutdown.cancelled() => {
-                connection.as_mut().graceful_shutdown();
-                connection.await
-            }
-        };
-        if let Err(error) = result {
-            tracing::debug!(%error, "an RPC connection ended");
+    let mut connection = std::pin::pin!(connection);
+    let result = tokio::select! {
+        result = connection.as_mut() => result,
+        () = shutdown.cancelled() => {
+            connection.as_mut().graceful_shutdown();
+            connection.await
         }
+    };
+    if let Err(error) = result {
+        tracing::debug!(%error, "an RPC connection ended");
     }
 }
 

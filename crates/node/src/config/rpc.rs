@@ -2,7 +2,10 @@
 
 use std::time::Duration;
 
-use super::visit::{Key, Section, Visitor};
+use super::{
+    Config,
+    visit::{Key, Section, Visitor},
+};
 
 /// The server for clients.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -79,6 +82,31 @@ impl Default for RpcConfig {
             tls_cert_file: String::new(),
             tls_key_file: String::new(),
             pprof_laddr: String::new(),
+        }
+    }
+}
+
+impl Config {
+    /// The same for the server itself, the paths being those of this home.
+    #[must_use]
+    pub fn rpc_server(&self) -> perihelion_rpc::RpcConfig {
+        let rpc = &self.rpc;
+        let size = |value: u64| usize::try_from(value).unwrap_or(usize::MAX);
+        let file = |name: &str| self.home().join("config").join(name);
+        let tls = !rpc.tls_cert_file.is_empty() && !rpc.tls_key_file.is_empty();
+        perihelion_rpc::RpcConfig {
+            cors_allowed_origins: rpc.cors_allowed_origins.clone(),
+            cors_allowed_methods: rpc.cors_allowed_methods.clone(),
+            cors_allowed_headers: rpc.cors_allowed_headers.clone(),
+            max_open_connections: size(rpc.max_open_connections),
+            max_request_batch_size: size(rpc.max_request_batch_size),
+            max_body_bytes: size(rpc.max_body_bytes),
+            max_header_bytes: size(rpc.max_header_bytes),
+            tls: tls.then(|| perihelion_rpc::TlsFiles {
+                certificate: file(&rpc.tls_cert_file),
+                key: file(&rpc.tls_key_file),
+            }),
+            ..perihelion_rpc::RpcConfig::default()
         }
     }
 }

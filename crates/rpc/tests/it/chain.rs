@@ -7,7 +7,7 @@ use perihelion_certify::CertifiedBlock;
 use perihelion_p2p::{FlowStatus, NodeInfo, PeerStats, ProtocolVersion};
 use perihelion_proto::tendermint::types as pb;
 use perihelion_rpc::{
-    DisconnectView, NetworkView, PeerView, RpcConfig, RpcContext, RpcServer, serve,
+    DisconnectView, NetworkView, PeerView, RpcAddress, RpcConfig, RpcContext, RpcServer, serve,
 };
 use perihelion_schedule::{Limit, Mode, Progress, TargetSource, WindowProgress};
 use perihelion_state::{AppColumn, Executor, ExecutorConfig};
@@ -152,11 +152,25 @@ impl Drop for Node {
 
 impl Node {
     pub(crate) fn address(&self) -> std::net::SocketAddr {
-        self.server.as_ref().unwrap().address()
+        match self.server.as_ref().unwrap().address() {
+            RpcAddress::Tcp(address) => *address,
+            RpcAddress::Unix(path) => panic!("at {}", path.display()),
+        }
     }
 
     /// A node that holds the first `blocks` of the chain and stands in consensus.
     pub(crate) fn start(
+        blocks: usize,
+        config: &RpcConfig,
+        network: FixedNetwork,
+        key: PublicKey,
+    ) -> Self {
+        Self::start_at("tcp://127.0.0.1:0", blocks, config, network, key)
+    }
+
+    /// The same at another address.
+    pub(crate) fn start_at(
+        laddr: &str,
         blocks: usize,
         config: &RpcConfig,
         network: FixedNetwork,
@@ -183,7 +197,7 @@ impl Node {
             version: "0.1.0".to_owned(),
         };
         let stop = CancellationToken::new();
-        let server = serve("tcp://127.0.0.1:0", context, config, stop.clone()).unwrap();
+        let server = serve(laddr, context, config, stop.clone()).unwrap();
         Self {
             server: Some(server),
             progress: sender,
@@ -224,6 +238,11 @@ fn replay(store: &Arc<Store>, genesis: &Genesis, blocks: usize) -> QueryConnecti
 
 /// A node with a few blocks and a network that only names itself.
 pub(crate) fn small_node(config: &RpcConfig) -> Node {
+    small_node_at("tcp://127.0.0.1:0", config)
+}
+
+/// The same at another address.
+pub(crate) fn small_node_at(laddr: &str, config: &RpcConfig) -> Node {
     let status: Value = perihelion_test_support::load("rpc/status.json");
     let recorded: Value = recorded_result(&status, "status");
     let network = FixedNetwork {
@@ -231,7 +250,7 @@ pub(crate) fn small_node(config: &RpcConfig) -> Node {
         peers: Vec::new(),
     };
     let key = serde_json::from_value(recorded["validator_info"]["pub_key"].clone()).unwrap();
-    Node::start(3, config, network, key)
+    Node::start_at(laddr, 3, config, network, key)
 }
 
 /// The result of the first exchange of a file.

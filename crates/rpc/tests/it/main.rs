@@ -3,5 +3,6 @@
 
 mod chain;
 mod client;
+mod listen;
 mod robust;
 mod vectors;

@@ -6,7 +6,7 @@ use std::{
     time::Duration,
 };
 
-use perihelion_rpc::RpcConfig;
+use perihelion_rpc::{RpcAddress, RpcConfig};
 use perihelion_schedule::Mode;
 use perihelion_types::Height;
 use serde_json::Value;
@@ -189,7 +189,9 @@ fn the_state_of_the_sync_is_told() {
 fn the_port_is_free_and_the_store_released_when_the_server_has_ended() {
     let mut node = small_node(&RpcConfig::default());
     let server = node.server.take().unwrap();
-    let address = server.address();
+    let RpcAddress::Tcp(address) = *server.address() else {
+        panic!("listens at a TCP address")
+    };
     let idle = TcpStream::connect(address).unwrap();
     node.stop.cancel();
     server.join();
