@@ -95,9 +95,9 @@ pub enum StartError {
     #[error("the commit is for block {got}, the last applied block is {expected}")]
     OtherCommit {
         /// The last applied block.
-        expected: BlockId,
+        expected: Box<BlockId>,
         /// What the commit is for.
-        got: BlockId,
+        got: Box<BlockId>,
     },
     /// The commit has another number of places than there are validators.
     #[error("the commit has {got} places, there were {expected} validators")]
@@ -457,6 +457,12 @@ impl Consensus {
         })
     }
 
+    /// Whether the log was replayed and [`start`](Self::start) called.
+    #[must_use]
+    pub fn is_started(&self) -> bool {
+        self.mode.is_running()
+    }
+
     /// The height up to which nothing is signed, because a final block is held.
     #[must_use]
     pub fn pinned(&self) -> Height {
@@ -538,8 +544,8 @@ fn last_commit(
     };
     if (commit.height, commit.block_id) != (height, state.last_block_id) {
         return Err(StartError::OtherCommit {
-            expected: state.last_block_id,
-            got: commit.block_id,
+            expected: Box::new(state.last_block_id),
+            got: Box::new(commit.block_id),
         });
     }
     let (expected, got) = (

@@ -46,6 +46,10 @@ impl Consensus {
     ///
     /// Where this node wanted a signature, the next record tells whether it had it: its own
     /// message, or anything else when it stayed silent.
+    ///
+    /// The owner makes sure that the log has the end of the last applied height, synced, before
+    /// anything is appended: a crash may have come before it, and what is appended now would not be
+    /// found at the next start.
     pub fn replay(&mut self, now: Now, record: WalMessage) {
         self.inputs.push_back(Input::Replayed(record));
         self.run(now);
@@ -142,6 +146,9 @@ impl Consensus {
         match record {
             WalMessage::Message { peer, message } => {
                 if message.height() == self.rs.height {
+                    if peer.is_none() {
+                        self.adopt(now, &message);
+                    }
                     self.take_message(now, peer, message);
                 } else if let Message::Vote(vote) = &message
                     && vote.height.next() == self.rs.height
@@ -151,6 +158,23 @@ impl Consensus {
             }
             WalMessage::Timeout(timeout) => self.take_timeout(timeout),
             WalMessage::RoundState { .. } | WalMessage::EndHeight(_) => {}
+        }
+    }
+
+    /// This node's own message in the log proves that it was in that round and step, even where
+    /// what led there cannot be counted again. So nothing is ever wanted signed once more.
+    fn adopt(&mut self, now: Now, message: &Message) {
+        if message.round() > self.rs.round {
+            self.start_round(now, message.round());
+        }
+        let step = match message {
+            Message::Proposal(_) | Message::Part { .. } => Step::Propose,
+            Message::Vote(vote) if vote.vote_type == SignedMsgType::Precommit => Step::Precommit,
+            Message::Vote(_) => Step::Prevote,
+        };
+        if message.round() == self.rs.round && self.rs.step < step {
+            self.rs.step = step;
+            self.set_timeout(now, step);
         }
     }
 

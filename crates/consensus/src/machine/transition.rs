@@ -45,7 +45,7 @@ impl Consensus {
     }
 
     /// Lines 11 to 13.
-    fn start_round(&mut self, now: Now, round: Round) {
+    pub(super) fn start_round(&mut self, now: Now, round: Round) {
         let rs = &mut self.rs;
         let ahead = round.get().saturating_sub(rs.round.get());
         if ahead > 0 {

@@ -266,8 +266,8 @@ impl HeightVoteSet {
     }
 
     /// How many rounds peers have opened.
-    #[cfg(test)]
-    pub(crate) fn catchup_rounds(&self) -> usize {
+    #[must_use]
+    pub fn catchup_rounds(&self) -> usize {
         self.catchup_rounds
     }
 }

@@ -451,9 +451,10 @@ impl VoteSet {
         Some(self.extended_commit()?.to_commit())
     }
 
-    /// How many votes are held, conflicting ones included, and how many claims.
-    #[cfg(test)]
-    pub(crate) fn held(&self) -> (usize, usize) {
+    /// How many votes are held, conflicting ones included, and how many claims: what the bounds
+    /// are for.
+    #[must_use]
+    pub fn held(&self) -> (usize, usize) {
         let votes = self.by_block.values().map(|votes| votes.votes.len()).sum();
         (votes, self.claims.len())
     }

@@ -1,0 +1,233 @@
+//! The byzantine validators: one mind with all their keys. It sees everything, and signs whatever
+//! it likes: two votes in one place, votes without regard to its own locks, late ones, proposals of
+//! two blocks, of invalid ones, without their parts; it claims majorities that are none.
+
+use std::sync::Arc;
+
+use bytes::Bytes;
+use perihelion_consensus::{Consensus, Maj23, Message};
+use perihelion_crypto::PrivateKey;
+use perihelion_types::{
+    Block, BlockId, Hash, Height, Round, SignedMsgType, State, Time, ValidatorSet, Vote,
+};
+
+use super::{gossip::Payload, rng::Rng};
+use crate::chain::{self, Built, REJECTED_TX};
+
+pub(crate) struct Adversary {
+    /// Numbers of its nodes and their keys.
+    pub(crate) nodes: Vec<(usize, PrivateKey)>,
+    /// Counts its transactions.
+    made: u64,
+}
+
+/// One message, who of the byzantine sends it, after how many ms, and to a chosen half.
+pub(crate) struct Sent {
+    pub(crate) from: usize,
+    pub(crate) payload: Payload,
+    pub(crate) delay_ms: u64,
+    pub(crate) half: u64,
+}
+
+/// What it does in one turn.
+#[derive(Default)]
+pub(crate) struct Turn {
+    pub(crate) sent: Vec<Sent>,
+    pub(crate) blocks: Vec<Built>,
+}
+
+impl Adversary {
+    pub(crate) fn new(nodes: Vec<(usize, PrivateKey)>) -> Self {
+        Self { nodes, made: 0 }
+    }
+
+    /// `known`: blocks of the victim's height.
+    pub(crate) fn act(
+        &mut self,
+        rng: &mut Rng,
+        victim: &Consensus,
+        known: &[Built],
+        time: Time,
+    ) -> Turn {
+        let mut turn = Turn::default();
+        if self.nodes.is_empty() {
+            return turn;
+        }
+        let (number, key) = self.nodes[rng.index(self.nodes.len())].clone();
+        let state = Arc::clone(victim.state());
+        let set = &state.validators;
+        if set.by_address(&key.public_key().address()).is_none() {
+            return turn;
+        }
+        let place = (victim.height(), near(rng, victim.round()));
+        if chain::proposer(set, place.1.min(50)) == key.public_key().address() && rng.chance(2, 3) {
+            self.propose(rng, victim, known, (number, &key, place, time), &mut turn);
+        }
+        for _ in 0..rng.within(1..4) {
+            let vote = some_vote(rng, &key, set, place, known, time, &state);
+            turn.say(rng, number, Message::Vote(Arc::new(vote)));
+        }
+        if rng.chance(1, 6) {
+            let claim = Maj23 {
+                height: place.0,
+                round: Round::new(place.1),
+                vote_type: some_type(rng),
+                block_id: some_block(rng, known),
+            };
+            turn.send(rng, number, Payload::Claim(claim));
+        }
+        turn
+    }
+
+    fn propose(
+        &mut self,
+        rng: &mut Rng,
+        victim: &Consensus,
+        known: &[Built],
+        (number, key, place, time): (usize, &PrivateKey, (Height, i32), Time),
+        turn: &mut Turn,
+    ) {
+        for _ in 0..rng.within(1..3) {
+            let again = !known.is_empty() && rng.chance(1, 3);
+            let block = if again {
+                rng.pick(known).clone()
+            } else {
+                let Some(block) = self.make(rng, victim, key) else {
+                    return;
+                };
+                turn.blocks.push(block.clone());
+                block
+            };
+            let pol = i32::try_from(rng.within(0..3)).unwrap() - 1;
+            let proposal = chain::proposal(key, place, pol.min(place.1 - 1), block.id(), time);
+            let half = rng.next();
+            turn.send_to(half, number, Message::Proposal(Arc::new(proposal)));
+            if rng.chance(3, 4) {
+                for index in 0..block.parts.header().total {
+                    let part = block.parts.part(index).unwrap().clone();
+                    let message = Message::Part {
+                        height: place.0,
+                        round: Round::new(place.1),
+                        part: Arc::new(part),
+                    };
+                    if rng.chance(9, 10) {
+                        turn.send_to(half, number, message);
+                    }
+                }
+            }
+        }
+    }
+
+    /// A block that follows, one that does not, or one that the application rejects.
+    fn make(&mut self, rng: &mut Rng, victim: &Consensus, key: &PrivateKey) -> Option<Built> {
+        let state = victim.state();
+        let commit = match victim.last_commit() {
+            None => chain::no_commit(),
+            Some(votes) => votes.commit()?,
+        };
+        self.made += 1;
+        let tx = format!("evil {}", self.made);
+        let txs: &[&[u8]] = if rng.chance(1, 5) {
+            &[REJECTED_TX]
+        } else {
+            &[tx.as_bytes()]
+        };
+        let address = key.public_key().address();
+        let mut block = chain::raw_block(state, commit, txs, address);
+        if rng.chance(1, 3) {
+            spoil(rng, &mut block);
+        }
+        Some(Built::of(&block))
+    }
+}
+
+impl Turn {
+    fn say(&mut self, rng: &mut Rng, from: usize, message: Message) {
+        self.send(rng, from, Payload::Message(message));
+    }
+
+    fn send(&mut self, rng: &mut Rng, from: usize, payload: Payload) {
+        let delay_ms = if rng.chance(1, 4) {
+            rng.within(0..2000)
+        } else {
+            rng.within(0..20)
+        };
+        self.sent.push(Sent {
+            from,
+            payload,
+            delay_ms,
+            half: rng.next(),
+        });
+    }
+
+    fn send_to(&mut self, half: u64, from: usize, message: Message) {
+        self.sent.push(Sent {
+            from,
+            payload: Payload::Message(message),
+            delay_ms: 1,
+            half,
+        });
+    }
+}
+
+fn near(rng: &mut Rng, round: Round) -> i32 {
+    let off = *rng.pick(&[0, 0, 0, 0, 1, 1, -1, 3]);
+    if rng.chance(1, 200) {
+        return i32::MAX - 1;
+    }
+    (round.get() + off).max(0)
+}
+
+fn some_type(rng: &mut Rng) -> SignedMsgType {
+    *rng.pick(&[SignedMsgType::Prevote, SignedMsgType::Precommit])
+}
+
+fn some_block(rng: &mut Rng, known: &[Built]) -> BlockId {
+    if known.is_empty() || rng.chance(1, 4) {
+        BlockId::NIL
+    } else {
+        rng.pick(known).id()
+    }
+}
+
+fn some_vote(
+    rng: &mut Rng,
+    key: &PrivateKey,
+    set: &ValidatorSet,
+    place: (Height, i32),
+    known: &[Built],
+    time: Time,
+    state: &State,
+) -> Vote {
+    let (vote_type, block_id) = (some_type(rng), some_block(rng, known));
+    let mut vote = chain::vote(key, set, vote_type, place, block_id, time);
+    let extends = vote_type == SignedMsgType::Precommit && !block_id.is_nil();
+    if extends && state.consensus_params.vote_extensions_enabled(place.0) {
+        vote = chain::extended(key, vote, b"evil");
+    }
+    if rng.chance(1, 40) {
+        vote.signature = Bytes::from_static(&[3; 64]);
+    }
+    vote
+}
+
+fn spoil(rng: &mut Rng, block: &mut Block) {
+    let header = &mut block.header;
+    match rng.within(0..4) {
+        0 => header.app_hash = Bytes::from_static(b"wrong"),
+        1 => header.time = header.time.checked_add_nanos(1_000).unwrap(),
+        2 => header.next_validators_hash = Hash::of(b"others"),
+        _ => {
+            // The header says of the last commit what it says itself, and it is forged.
+            if let Some(commit) = &mut block.last_commit
+                && let Some(place) = commit.signatures.first_mut()
+                && !place.signature.is_empty()
+            {
+                place.signature = Bytes::from_static(&[7; 64]);
+                header.last_commit_hash = commit.hash();
+            } else {
+                header.consensus_hash = Hash::of(b"others");
+            }
+        }
+    }
+}
