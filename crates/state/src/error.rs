@@ -79,7 +79,8 @@ pub enum StartError {
     Storage(#[from] StoreError),
     /// The application has executed blocks that are not stored here.
     #[error(
-        "the application is at height {app} (app hash {app_hash:X}), above the last stored block {store} (state at {state}, app hash {state_hash:X}): it belongs to other data; give it the data of this home, or this node the home that it was run with"
+        "the application is at height {app} (app hash {app_hash}), above the last stored block {store} (state at {state}, app hash {state_hash}): it belongs to other data; give it the data of this home, or this node the home that it was run with",
+        app_hash = shown(.app_hash), state_hash = shown(.state_hash)
     )]
     AppAhead {
         /// The application's height.
@@ -95,7 +96,8 @@ pub enum StartError {
     },
     /// The blocks that the application lacks were pruned.
     #[error(
-        "the application is at height {app} (app hash {app_hash:X}), the state at {state} (app hash {state_hash:X}), and the blocks between are gone: the first one stored is {base}; restore the application from a snapshot, or sync again"
+        "the application is at height {app} (app hash {app_hash}), the state at {state} (app hash {state_hash}), and the blocks between are gone: the first one stored is {base}; restore the application from a snapshot, or sync again",
+        app_hash = shown(.app_hash), state_hash = shown(.state_hash)
     )]
     AppTooFarBehind {
         /// The application's height.
@@ -111,7 +113,8 @@ pub enum StartError {
     },
     /// Both are at one height and disagree.
     #[error(
-        "at height {height} the application has the app hash {app_hash:X}, the chain {chain_hash:X}: another version of the application, or its data was changed"
+        "at height {height} the application has the app hash {app_hash}, the chain {chain_hash}: another version of the application, or its data was changed",
+        app_hash = shown(.app_hash), chain_hash = shown(.chain_hash)
     )]
     AppHash {
         /// The height after whose block the hashes differ.
@@ -162,11 +165,39 @@ pub enum StartError {
     },
 }
 
+/// An application's hash for people: upper-case hexadecimal.
+pub(crate) fn shown(app_hash: &Bytes) -> String {
+    if app_hash.is_empty() {
+        "(empty)".to_owned()
+    } else {
+        format!("{app_hash:X}")
+    }
+}
+
 impl From<ApplyError> for StartError {
     fn from(error: ApplyError) -> Self {
         match error {
             ApplyError::Application(error) => Self::Application(error),
             error => Self::Apply(Box::new(error)),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_empty_app_hash_is_shown_as_such() {
+        let error = StartError::AppHash {
+            height: Height::new(5),
+            app_hash: Bytes::new(),
+            chain_hash: Bytes::from_static(&[0xab, 1]),
+        };
+        let text = error.to_string();
+        assert!(
+            text.contains("the app hash (empty), the chain AB01:"),
+            "{text}"
+        );
     }
 }

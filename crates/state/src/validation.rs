@@ -12,7 +12,7 @@ use perihelion_types::{
 use prost::Message as _;
 use thiserror::Error;
 
-use crate::request::LastCommitSize;
+use crate::{error::shown, request::LastCommitSize};
 
 /// Whether the signatures of a block's last commit are still to be verified.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -52,7 +52,8 @@ pub enum ValidationError {
     },
     /// The application's state before this block.
     #[error(
-        "app hash is {got:X}, ours is {expected:X}: the application yields another state than the chain's validators had"
+        "app hash is {got}, ours is {expected}: the application yields another state than the chain's validators had",
+        got = shown(.got), expected = shown(.expected)
     )]
     AppHash { expected: Bytes, got: Bytes },
     /// The consensus parameters.

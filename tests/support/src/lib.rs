@@ -6,6 +6,8 @@
 //! passed.
 #![allow(clippy::missing_panics_doc, reason = "every function is an assertion")]
 
+pub mod block_validation;
+
 use std::{
     fs,
     path::{Path, PathBuf},

@@ -8,78 +8,15 @@ use std::{
 use bytes::Bytes;
 use perihelion_certify::{EvidenceError, History, HistoryError, verify_evidence_list};
 use perihelion_proto::tendermint::{state as state_pb, types as pb};
-use perihelion_test_support::{Hex, Moment, Verdict, each, load, load_lines};
+use perihelion_test_support::{
+    block_validation::{Case, File, StateCase},
+    each, load_lines,
+};
 use perihelion_types::{
     Block, Commit, Evidence, Hash, Header, Height, Rules, SignedHeader, State, ValidatorSet,
     evidence::list_bytes,
 };
 use prost::Message;
-use serde::Deserialize;
-
-#[derive(Deserialize)]
-#[serde(deny_unknown_fields)]
-#[allow(dead_code, reason = "some fields are for people")]
-struct File {
-    about: String,
-    made_by: String,
-    verdicts: String,
-    states: Vec<StateCase>,
-    cases: Vec<Case>,
-}
-
-#[derive(Deserialize)]
-#[serde(deny_unknown_fields)]
-#[allow(dead_code, reason = "some fields are for people")]
-struct StateCase {
-    name: String,
-    state: Hex,
-    chain_id: String,
-    initial_height: i64,
-    last_block_height: i64,
-    last_block_time: Moment,
-    last_block_id: LastBlockId,
-    app_hash: Hex,
-    last_results_hash: Hex,
-    consensus_params: Hex,
-    validators: Hex,
-    next_validators: Hex,
-    version_app: u64,
-    history: Vec<Past>,
-}
-
-#[derive(Deserialize)]
-#[serde(deny_unknown_fields)]
-#[allow(dead_code, reason = "some fields are for people")]
-struct LastBlockId {
-    hash: Hex,
-    parts_hash: Hex,
-    parts_total: u32,
-}
-
-#[derive(Deserialize)]
-#[serde(deny_unknown_fields)]
-struct Past {
-    height: i64,
-    header: Hex,
-    commit: Hex,
-    validators: Hex,
-}
-
-#[derive(Deserialize)]
-#[serde(deny_unknown_fields)]
-#[allow(dead_code, reason = "some fields are for people")]
-struct Case {
-    name: String,
-    state: String,
-    block: Hex,
-    header_hash: Hex,
-    validate_basic: Verdict,
-    from_proto: Verdict,
-    validate_block: Verdict,
-    skip_last_commit: Verdict,
-    #[serde(default)]
-    after_the_right_block: Option<Verdict>,
-}
 
 /// The chain below a state, as the vectors give it.
 struct Chain {
@@ -230,7 +167,7 @@ fn chains(states: &[StateCase]) -> BTreeMap<&str, Chain> {
 
 #[test]
 fn vector_verdicts_on_evidence_by_v038() {
-    let file: File = load("block_validation.json");
+    let file = File::load("block_validation.json");
     let judged = judge(
         &chains(&file.states),
         &file.cases,
@@ -243,8 +180,8 @@ fn vector_verdicts_on_evidence_by_v038() {
 /// The file of v0.40 holds the cases that differ: evidence that is valid by v0.38 still is.
 #[test]
 fn vector_verdicts_on_evidence_by_v040() {
-    let base: File = load("block_validation.json");
-    let file: File = load("block_validation_v0.40.json");
+    let base = File::load("block_validation.json");
+    let file = File::load("block_validation_v0.40.json");
     let mut accepted = valid(&base.cases);
     accepted.extend(valid(&file.cases));
     judge(&chains(&file.states), &file.cases, &accepted, Rules::V040);

@@ -6,4 +6,5 @@ mod chain_file;
 mod chains;
 mod crashes;
 mod handshake;
+mod history;
 mod validation_vectors;

@@ -5,70 +5,14 @@ use std::{collections::HashMap, sync::Arc};
 use perihelion_certify::{History, HistoryError};
 use perihelion_proto::tendermint::{state as pb_state, types as pb};
 use perihelion_state::{LastCommit, Rules, ValidationError, validate_block};
-use perihelion_test_support::{Hex, Moment, Verdict, each, load};
+use perihelion_test_support::{
+    block_validation::{File, StateCase},
+    each,
+};
 use perihelion_types::{
     Block, Commit, Evidence, Header, Height, SignedHeader, State, ValidatorSet,
 };
 use prost::Message;
-use serde::Deserialize;
-
-#[derive(Deserialize)]
-#[serde(deny_unknown_fields)]
-struct File {
-    #[serde(rename = "about")]
-    _about: String,
-    #[serde(rename = "made_by")]
-    _made_by: String,
-    #[serde(rename = "verdicts")]
-    _verdicts: String,
-    states: Vec<StateCase>,
-    cases: Vec<Case>,
-}
-
-#[derive(Deserialize)]
-#[serde(deny_unknown_fields)]
-struct StateCase {
-    name: String,
-    state: Hex,
-    chain_id: String,
-    initial_height: i64,
-    last_block_height: i64,
-    last_block_time: Moment,
-    #[serde(rename = "last_block_id")]
-    _last_block_id: serde_json::Value,
-    app_hash: Hex,
-    last_results_hash: Hex,
-    consensus_params: Hex,
-    validators: Hex,
-    next_validators: Hex,
-    version_app: u64,
-    history: Vec<Past>,
-}
-
-#[derive(Deserialize)]
-#[serde(deny_unknown_fields)]
-struct Past {
-    height: i64,
-    header: Hex,
-    commit: Hex,
-    validators: Hex,
-}
-
-#[derive(Deserialize)]
-#[serde(deny_unknown_fields)]
-struct Case {
-    name: String,
-    state: String,
-    block: Hex,
-    from_proto: Verdict,
-    header_hash: Hex,
-    validate_basic: Verdict,
-    validate_block: Verdict,
-    skip_last_commit: Verdict,
-    /// CometBFT v0.40 accepts these once it has validated a block with the same header; a block is
-    /// judged anew here each time, as v0.38 does.
-    after_the_right_block: Option<Verdict>,
-}
 
 /// The chain that a state stands on.
 struct Chain {
@@ -145,7 +89,7 @@ impl History for Chain {
 
 fn run(file: &str, rules: Rules) {
     let stateless = rules;
-    let file: File = load(file);
+    let file = File::load(file);
     let mut chains: HashMap<String, Chain> = HashMap::new();
     each("states", &file.states, |_, case| {
         chains.insert(case.name.clone(), Chain::of(case));
@@ -184,6 +128,8 @@ fn run(file: &str, rules: Rules) {
         let trusting = verdict(LastCommit::Trust);
         case.skip_last_commit
             .assert_agrees(&format!("{what}, last commit trusted"), &trusting);
+        // CometBFT v0.40 accepts these once it has validated a block with the same header; a block is
+        // judged anew here each time, as v0.38 does.
         if let Some(after) = &case.after_the_right_block {
             assert_ne!(after.ok, full.is_ok(), "{what}: judged anew");
         }

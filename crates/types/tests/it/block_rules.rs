@@ -1,39 +1,12 @@
 use bytes::Bytes;
 use perihelion_proto::tendermint::types as pb;
-use perihelion_test_support::{Hex, Verdict, each, load};
+use perihelion_test_support::{block_validation::File, each};
 use perihelion_types::{Block, DecodeError, FetchedBlock, Rules, header};
 use prost::Message;
-use serde::{Deserialize, de::IgnoredAny};
 
 /// Blocks alone; the verdicts against a state are for whoever holds one.
-#[derive(Deserialize)]
-#[serde(deny_unknown_fields)]
-#[allow(dead_code, reason = "some fields are for people")]
-struct File {
-    about: String,
-    made_by: String,
-    verdicts: String,
-    states: IgnoredAny,
-    cases: Vec<Case>,
-}
-
-#[derive(Deserialize)]
-#[serde(deny_unknown_fields)]
-#[allow(dead_code, reason = "some fields are for people")]
-struct Case {
-    name: String,
-    state: String,
-    block: Hex,
-    header_hash: Hex,
-    validate_basic: Verdict,
-    from_proto: Verdict,
-    validate_block: Verdict,
-    skip_last_commit: Verdict,
-    after_the_right_block: Option<Verdict>,
-}
-
 fn check(file: &str, rules: Rules) {
-    let file: File = load(file);
+    let file = File::load(file);
     each("cases", &file.cases, |_, case| {
         let raw = Bytes::from(case.block.0.clone());
         let message = pb::Block::decode(raw.clone()).unwrap();
