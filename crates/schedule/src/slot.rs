@@ -89,6 +89,15 @@ pub(crate) enum Extended {
     Wanting,
 }
 
+/// Peers whose copies of one height were set aside, remembered at most: each has sent a block for
+/// it. Fewer, and a few liars that come back could be asked in turn; more would be memory for
+/// nothing.
+const MAX_SET_ASIDE: usize = 64;
+
+/// Copies of one height that are remembered at most, the latest ones. Fewer, and liars could hide
+/// behind one another.
+const MAX_ATTEMPTS: usize = 256;
+
 /// One height of the window.
 #[derive(Debug)]
 pub(crate) struct Slot {
@@ -156,8 +165,29 @@ impl Slot {
     pub(crate) fn exclude(&mut self, peer: PeerId, why: Exclusion) {
         match self.excluded.iter_mut().find(|(other, _)| *other == peer) {
             Some(entry) => entry.1 = why,
-            None => self.excluded.push((peer, why)),
+            None => {
+                let set_aside = |&(_, why): &(PeerId, Exclusion)| why == Exclusion::SetAside;
+                if self
+                    .excluded
+                    .iter()
+                    .filter(|entry| set_aside(entry))
+                    .count()
+                    >= MAX_SET_ASIDE
+                    && let Some(oldest) = self.excluded.iter().position(set_aside)
+                {
+                    self.excluded.remove(oldest);
+                }
+                self.excluded.push((peer, why));
+            }
         }
+    }
+
+    /// A peer is gone: what it lacked or was late with is forgotten, so that ids which come and go
+    /// do not add up. What it lied about is not: it is not asked for that again when it comes back.
+    pub(crate) fn forget(&mut self, peer: PeerId) {
+        self.unask(peer);
+        self.excluded
+            .retain(|&(other, why)| other != peer || why == Exclusion::SetAside);
     }
 
     /// Forgets that `peer` was asked; says whether it was.
@@ -174,6 +204,9 @@ impl Slot {
     pub(crate) fn remember(&mut self, peer: PeerId, content: Content) {
         let known = |attempt: &Attempt| attempt.peer == peer && attempt.content == content;
         if !self.attempts.iter().any(known) {
+            if self.attempts.len() >= MAX_ATTEMPTS {
+                self.attempts.remove(0);
+            }
             self.attempts.push(Attempt {
                 peer,
                 content,
@@ -189,5 +222,54 @@ impl Slot {
                 attempt.suspect = Some(fault);
             }
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn peer(number: u32) -> PeerId {
+        let mut id = [0; 20];
+        id[..4].copy_from_slice(&number.to_be_bytes());
+        PeerId::new(id)
+    }
+
+    #[test]
+    fn peers_that_come_and_go_do_not_add_up() {
+        let mut slot = Slot::new();
+        for number in 0..1000 {
+            let why = [Exclusion::NoBlock, Exclusion::Late][number as usize % 2];
+            slot.asks.push(peer(number));
+            slot.exclude(peer(number), why);
+            slot.forget(peer(number));
+        }
+        assert!(slot.excluded.is_empty() && slot.asks.is_empty());
+    }
+
+    #[test]
+    fn who_lied_about_a_height_is_remembered_within_a_bound() {
+        let mut slot = Slot::new();
+        for number in 0..1000 {
+            slot.exclude(peer(number), Exclusion::SetAside);
+            slot.forget(peer(number));
+            assert!(slot.is_excluded(peer(number)));
+        }
+        assert_eq!(slot.excluded.len(), MAX_SET_ASIDE);
+        assert!(!slot.is_excluded(peer(0)));
+    }
+
+    #[test]
+    fn the_latest_copies_are_remembered_within_a_bound() {
+        let mut slot = Slot::new();
+        let content = Content {
+            header: Hash::of(b"a header"),
+            commit: None,
+        };
+        for number in 0..1000 {
+            slot.remember(peer(number), content);
+        }
+        assert_eq!(slot.attempts.len(), MAX_ATTEMPTS);
+        assert_eq!(slot.attempts.last().map(|last| last.peer), Some(peer(999)));
     }
 }
