@@ -14,17 +14,15 @@ use crate::{Mempool, wire};
 /// How long to wait for a peer that is behind. CometBFT's figure.
 const BEHIND_PAUSE: Duration = Duration::from_millis(100);
 
-/// How far peers are.
-pub trait PeerHeights: Send + Sync + 'static {
-    /// The height that a peer works on, as it said last; `None` where it has not said yet.
-    fn height(&self, peer: &PeerId) -> Option<Height>;
-}
+/// How far peers are: the height that a peer works on, as it said last; `None` where it has not said
+/// yet.
+pub type PeerHeights = Arc<dyn Fn(&PeerId) -> Option<Height> + Send + Sync>;
 
 /// What the tasks share.
 #[derive(Clone)]
 pub(crate) struct Gossip {
     pub(crate) mempool: Arc<Mempool>,
-    pub(crate) heights: Arc<dyn PeerHeights>,
+    pub(crate) heights: PeerHeights,
     pub(crate) active: watch::Receiver<bool>,
     /// Where only so many peers are sent transactions at a time.
     pub(crate) persistent: Option<Arc<Semaphore>>,
@@ -62,7 +60,7 @@ impl Gossip {
                 continue;
             };
             // One block behind is as far as consensus itself lets a peer be.
-            let height = self.heights.height(&id);
+            let height = (self.heights)(&id);
             if height.is_none_or(|height| height < next.height.prev()) {
                 sleep(BEHIND_PAUSE).await;
                 continue;

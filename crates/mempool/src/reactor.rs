@@ -76,7 +76,7 @@ impl MempoolReactor {
     #[must_use]
     pub fn new(
         mempool: Arc<Mempool>,
-        heights: Arc<dyn PeerHeights>,
+        heights: PeerHeights,
         unconditional: HashSet<PeerId>,
         active: watch::Receiver<bool>,
     ) -> Self {

@@ -37,7 +37,7 @@ pub(crate) enum Column {
     Params,
     /// Responses to FinalizeBlock; under `last` the last one when they are discarded.
     Results,
-    /// Committed evidence: height, hash.
+    /// Committed evidence: height, hash. Behind all heights, evidence that waits for a block.
     Evidence,
     /// The built-in application's own keys.
     App,

@@ -37,21 +37,28 @@ pub fn check_block(raw: &[u8]) -> Result<(), DecodeError> {
         });
     }
     let mut last_commit = Count::signatures();
-    let mut in_evidence = Count {
-        what: "signatures and validators in evidence",
-        max: raw.len() / BYTES_PER_EVIDENCE_ITEM,
-        ..Count::signatures()
-    };
+    let mut in_evidence = Count::in_evidence(raw);
     for field in Fields(raw) {
         match field? {
-            (3, Some(list)) => {
-                for evidence in occurrences(list, 1) {
-                    check_evidence(evidence?, &mut in_evidence)?;
-                }
-            }
+            (3, Some(list)) => check_list(list, &mut in_evidence)?,
             (4, Some(commit)) => last_commit.add_field(commit, 4)?,
             _ => {}
         }
+    }
+    Ok(())
+}
+
+/// The same for a `tendermint.types.EvidenceList`, as the evidence channel carries it.
+///
+/// # Errors
+/// As [`check_block`].
+pub fn check_evidence_list(raw: &[u8]) -> Result<(), DecodeError> {
+    check_list(raw, &mut Count::in_evidence(raw))
+}
+
+fn check_list(list: &[u8], in_evidence: &mut Count) -> Result<(), DecodeError> {
+    for evidence in occurrences(list, 1) {
+        check_evidence(evidence?, in_evidence)?;
     }
     Ok(())
 }
@@ -109,6 +116,15 @@ impl Count {
             count: 0,
             max: MAX_SIGNATURES,
             min_bytes: MIN_SIGNATURE_BYTES,
+        }
+    }
+
+    /// Those in evidence that stands in `raw`.
+    const fn in_evidence(raw: &[u8]) -> Self {
+        Self {
+            what: "signatures and validators in evidence",
+            max: raw.len() / BYTES_PER_EVIDENCE_ITEM,
+            ..Self::signatures()
         }
     }
 

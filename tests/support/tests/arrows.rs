@@ -11,7 +11,7 @@ use toml::Table;
 
 /// The layers from the bottom up: each crate, and the crates right below it. It may depend on those
 /// and on all that is below them.
-const LAYERS: [(&str, &[&str]); 18] = [
+const LAYERS: [(&str, &[&str]); 19] = [
     ("proto", &[]),
     ("crypto", &["proto"]),
     ("types", &["proto", "crypto"]),
@@ -25,6 +25,7 @@ const LAYERS: [(&str, &[&str]); 18] = [
     ("pool", &["schedule", "certify", "state"]),
     ("blocksync-reactor", &["p2p", "pool", "store"]),
     ("consensus-reactor", &["consensus", "state", "p2p"]),
+    ("evidence", &["state", "p2p"]),
     ("mempool", &["abci", "p2p"]),
     ("rpc", &["p2p", "pool", "store", "abci"]),
     (

@@ -9,9 +9,7 @@ use std::{
 
 use bytes::Bytes;
 use perihelion_abci::AppError;
-use perihelion_mempool::{
-    Mempool, MempoolConfig, MempoolReactor, PeerHeights, TxLimits, channels, wire,
-};
+use perihelion_mempool::{Mempool, MempoolConfig, MempoolReactor, TxLimits, channels, wire};
 use perihelion_p2p::{
     ChannelDescriptor, MConnectionConfig, NodeInfo, NodeKey, P2pConfig, PeerAddress, PeerEvent,
     PeerHandle, ProtocolVersion, Switch, SwitchHandle, SwitchSetup,
@@ -49,8 +47,8 @@ pub(crate) async fn until(what: &str, check: impl Fn() -> bool) {
 #[derive(Default)]
 pub(crate) struct Heights(pub(crate) Mutex<HashMap<PeerId, i64>>);
 
-impl PeerHeights for Heights {
-    fn height(&self, peer: &PeerId) -> Option<Height> {
+impl Heights {
+    fn of(&self, peer: &PeerId) -> Option<Height> {
         let heights = self.0.lock().unwrap();
         Some(Height::new(heights.get(peer).copied().unwrap_or(1)))
     }
@@ -121,9 +119,10 @@ impl Node {
         ));
         let heights = Arc::<Heights>::default();
         let (active, is_active) = watch::channel(true);
+        let told = Arc::clone(&heights);
         let reactor = MempoolReactor::new(
             Arc::clone(&mempool),
-            heights.clone(),
+            Arc::new(move |peer: &PeerId| told.of(peer)),
             HashSet::new(),
             is_active,
         );

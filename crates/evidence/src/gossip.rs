@@ -1,0 +1,90 @@
+//! Passing evidence on to one peer.
+
+use std::{collections::HashSet, sync::Arc, time::Duration};
+
+use perihelion_p2p::PeerHandle;
+use perihelion_types::{Height, PeerId};
+use tokio::{
+    sync::watch,
+    time::{Instant, sleep_until},
+};
+
+use crate::{EvidencePool, pool::Pending, wire};
+
+/// How far peers are: the height that a peer works on, as it said last; `None` where it has not said
+/// yet.
+pub type PeerHeights = Arc<dyn Fn(&PeerId) -> Option<Height> + Send + Sync>;
+
+/// When a peer is sent everything again that waits: CometBFT's interval. Most evidence is in the
+/// next block, and is sent once.
+const AGAIN: Duration = Duration::from_secs(10);
+/// When to look again whether a peer that is behind has come far enough.
+const BEHIND_PAUSE: Duration = Duration::from_millis(500);
+
+/// What is to be done with a piece of evidence.
+#[derive(Debug, PartialEq, Eq)]
+enum Fit {
+    Send,
+    /// The peer lacks the blocks that it needs to verify it.
+    Later,
+    /// For the peer it is too old, or too large.
+    Never,
+}
+
+fn fit(pending: &Pending, peer: Option<Height>, max_age_blocks: i64) -> Fit {
+    match peer {
+        // A client gave it to us; peers take no such message.
+        _ if pending.message.len() > wire::MAX_MESSAGE_BYTES => Fit::Never,
+        None => Fit::Later,
+        Some(height) if height < pending.peers_from => Fit::Later,
+        Some(height) if height.since(pending.evidence.height()) > max_age_blocks => Fit::Never,
+        Some(_) => Fit::Send,
+    }
+}
+
+/// Sends a peer all evidence that it can verify, until it is gone.
+pub(crate) async fn run(
+    pool: Arc<EvidencePool>,
+    heights: PeerHeights,
+    mut active: watch::Receiver<bool>,
+    peer: PeerHandle,
+) {
+    let id = peer.id();
+    let mut added = pool.subscribe_added();
+    let mut sent = HashSet::new();
+    let mut again = Instant::now() + AGAIN;
+    loop {
+        if active.wait_for(|active| *active).await.is_err() {
+            return;
+        }
+        added.mark_unchanged();
+        let max_age = pool.state().consensus_params.evidence.max_age_num_blocks;
+        let mut next = again;
+        for pending in pool.snapshot() {
+            if sent.contains(&pending.hash) {
+                continue;
+            }
+            match fit(&pending, heights(&id), max_age) {
+                Fit::Send => {
+                    let message = pending.message.clone();
+                    if peer.send(wire::CHANNEL, message).await.is_err() {
+                        return;
+                    }
+                    sent.insert(pending.hash);
+                }
+                Fit::Later => next = next.min(Instant::now() + BEHIND_PAUSE),
+                Fit::Never => {}
+            }
+        }
+        tokio::select! {
+            changed = added.changed() => if changed.is_err() {
+                return;
+            },
+            () = sleep_until(next) => {}
+        }
+        if Instant::now() >= again {
+            sent.clear();
+            again = Instant::now() + AGAIN;
+        }
+    }
+}

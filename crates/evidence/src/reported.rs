@@ -1,0 +1,62 @@
+//! Votes of our own consensus that contradict each other.
+
+use std::sync::Arc;
+
+use perihelion_certify::{EvidenceError, History};
+use perihelion_types::{DuplicateVoteEvidence, Evidence, Height, Vote};
+
+/// Pairs of votes that may wait for the time of their block. Consensus reports one a validator,
+/// round and type of vote.
+pub const MAX_REPORTED: usize = 1_000;
+
+/// Two votes of one validator, height, round and type.
+#[derive(Debug, Clone)]
+pub(crate) struct Pair {
+    first: Arc<Vote>,
+    second: Arc<Vote>,
+}
+
+impl Pair {
+    pub(crate) fn new(first: Arc<Vote>, second: Arc<Vote>) -> Self {
+        Self { first, second }
+    }
+
+    pub(crate) fn height(&self) -> Height {
+        self.first.height
+    }
+
+    pub(crate) fn is_same(&self, other: &Self) -> bool {
+        let pair = |it: &Self| (Arc::clone(&it.first), Arc::clone(&it.second));
+        let (first, second) = pair(other);
+        pair(self) == (Arc::clone(&first), Arc::clone(&second)) || pair(self) == (second, first)
+    }
+
+    /// The evidence, which needs the block at the votes' height and its validators.
+    pub(crate) fn evidence(&self, history: &impl History) -> Result<Evidence, EvidenceError> {
+        let height = self.height();
+        let header = history
+            .header(height)?
+            .ok_or(EvidenceError::NoHeader(height))?;
+        let set = history
+            .validators(height)?
+            .ok_or(EvidenceError::NoValidators(height))?;
+        let (_, member) = self
+            .first
+            .address()
+            .and_then(|address| set.by_address(&address))
+            .ok_or(EvidenceError::NotAValidator { height })?;
+        let (first, second) = ((*self.first).clone(), (*self.second).clone());
+        let (vote_a, vote_b) = if first.block_id.key() < second.block_id.key() {
+            (first, second)
+        } else {
+            (second, first)
+        };
+        Ok(Evidence::DuplicateVote(DuplicateVoteEvidence {
+            vote_a,
+            vote_b,
+            total_voting_power: set.total_voting_power(),
+            validator_power: member.voting_power,
+            timestamp: header.time,
+        }))
+    }
+}
