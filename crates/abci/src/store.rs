@@ -3,6 +3,7 @@ use std::{
     sync::{PoisonError, RwLock},
 };
 
+use bytes::Bytes;
 use thiserror::Error;
 
 /// One change to what a built-in application keeps.
@@ -11,7 +12,7 @@ pub struct AppWrite {
     /// The key.
     pub key: Vec<u8>,
     /// The value, or `None` to delete the key.
-    pub value: Option<Vec<u8>>,
+    pub value: Option<Bytes>,
 }
 
 /// A key and its value.
@@ -65,7 +66,8 @@ impl MemoryAppStore {
         let mut values = self.values.write().unwrap_or_else(PoisonError::into_inner);
         for write in writes {
             match write.value {
-                Some(value) => values.insert(write.key, value),
+                // A copy: the value may be a piece of a whole block, which is not to be kept.
+                Some(value) => values.insert(write.key, value.to_vec()),
                 None => values.remove(&write.key),
             };
         }

@@ -5,6 +5,7 @@ pub mod config;
 pub mod files;
 pub mod home;
 pub mod logging;
+pub mod memory;
 pub mod prepare;
 pub mod progress;
 pub mod run;

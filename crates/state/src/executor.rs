@@ -241,7 +241,7 @@ impl Executor {
         let committed = self.app.commit(height)?;
         let writes = self.app.take_writes(height)?.unwrap_or_default();
         times.execute += clock.lap();
-        let synced = self.save(&save, &transition.state, &writes, own)?;
+        let synced = self.save(&save, &transition.state, writes, own)?;
         self.state = Arc::new(transition.state);
         mark_evidence(&self.store, block.block()).map_err(storage(height))?;
         let retain_height = self.prune(Height::new(committed.retain_height));
@@ -283,7 +283,7 @@ impl Executor {
         &mut self,
         block: &BlockSave<'_>,
         state: &State,
-        writes: &[AppWrite],
+        writes: Vec<AppWrite>,
         block_is_stored: bool,
     ) -> Result<bool, ApplyError> {
         let height = state.last_block_height;
@@ -390,13 +390,10 @@ pub(crate) fn mark_evidence(store: &Store, block: &Block) -> Result<(), StoreErr
 }
 
 /// The same writes as the store names them.
-pub(crate) fn store_writes(writes: &[AppWrite]) -> Vec<perihelion_store::AppWrite> {
+pub(crate) fn store_writes(writes: Vec<AppWrite>) -> Vec<perihelion_store::AppWrite> {
     writes
-        .iter()
-        .map(|write| perihelion_store::AppWrite {
-            key: write.key.clone(),
-            value: write.value.clone(),
-        })
+        .into_iter()
+        .map(|AppWrite { key, value }| perihelion_store::AppWrite { key, value })
         .collect()
 }
 

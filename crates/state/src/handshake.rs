@@ -139,7 +139,7 @@ impl Handshake<'_> {
             .app
             .init_chain(&request::init_chain(self.genesis, &validators))?;
         let writes = self.app.take_writes(self.genesis.initial_height)?;
-        let app_writes = store_writes(&writes.unwrap_or_default());
+        let app_writes = store_writes(writes.unwrap_or_default());
         if state.last_block_height == Height::ZERO {
             self.apply_init_chain(&mut state, &response)?;
             let save = StateSave {
@@ -249,7 +249,7 @@ impl Handshake<'_> {
         self.app.commit(height)?;
         if let Some(writes) = self.app.take_writes(height)? {
             self.store
-                .save_app_writes(&store_writes(&writes), Sync::No)?;
+                .save_app_writes(&store_writes(writes), Sync::No)?;
         }
         replay.app_hash = response.app_hash;
         replay.last_validators_hash = block.header.validators_hash;
@@ -285,7 +285,7 @@ impl Handshake<'_> {
             .save_results(height, &response.encode_to_vec(), Sync::Yes)?;
         self.app.commit(height)?;
         let writes = self.app.take_writes(height)?.unwrap_or_default();
-        self.save(state, &next.state, &writes)?;
+        self.save(state, &next.state, writes)?;
         Ok(next.state)
     }
 
@@ -313,7 +313,7 @@ impl Handshake<'_> {
             })?;
         check_hash(height, app_hash, &response.app_hash)?;
         let next = transition(state, &block, block_id, &response)?;
-        self.save(state, &next.state, &[])?;
+        self.save(state, &next.state, Vec::new())?;
         Ok(next.state)
     }
 
@@ -321,7 +321,7 @@ impl Handshake<'_> {
         &self,
         previous: &State,
         state: &State,
-        writes: &[perihelion_abci::AppWrite],
+        writes: Vec<perihelion_abci::AppWrite>,
     ) -> Result<(), StartError> {
         let app_writes = store_writes(writes);
         let save = StateSave {

@@ -140,11 +140,11 @@ impl Store {
         Ok(())
     }
 
-    fn add_block(
+    fn add_block<'a>(
         &self,
-        batch: &mut Batch,
+        batch: &mut Batch<'a>,
         range: &mut StoredRange,
-        save: &BlockSave<'_>,
+        save: &BlockSave<'a>,
     ) -> Result<(), StoreError> {
         let block = save.block;
         let height = block.height();
@@ -160,7 +160,7 @@ impl Store {
                 });
             }
             let record = MetaRecord::of(block);
-            batch.put_bytes(Column::Blocks, key, block.raw());
+            batch.put_large(Column::Blocks, key, block.raw());
             batch.put(Column::BlockMeta, key, record.encode());
             batch.put(Column::Hashes, record.block_id.hash.as_bytes(), key);
             range.height = height;
@@ -202,13 +202,13 @@ impl Store {
     }
 
     /// Discarded results stay until they are indexed; the last ones always do.
-    fn add_results(&self, batch: &mut Batch, height: Height, results: &[u8]) {
+    fn add_results<'a>(&self, batch: &mut Batch<'a>, height: Height, results: &'a [u8]) {
         let key = height_key(height);
         if self.options.discard_abci_responses {
             batch.put(Column::Results, LAST, [&key, results].concat());
         }
         if !self.options.discard_abci_responses || self.options.index == IndexKind::Kv {
-            batch.put(Column::Results, key, results);
+            batch.put_large(Column::Results, key, results);
         }
     }
 

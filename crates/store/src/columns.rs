@@ -1,12 +1,14 @@
 //! What lies where: the column families, their keys, and how RocksDB keeps each.
 
+use std::path::Path;
+
 use perihelion_types::Height;
 use rocksdb::{
     BlockBasedOptions, Cache, ColumnFamilyDescriptor, DBCompressionType, DBRecoveryMode, LogLevel,
     Options, WriteBufferManager,
 };
 
-use crate::StoreOptions;
+use crate::{StoreOptions, direct_io};
 
 /// Values of at least this size go to blob files, so that compaction moves keys and not bodies.
 /// Larger: small blocks are rewritten at every level. Smaller: more lookups cost a second read.
@@ -103,9 +105,9 @@ impl Column {
 
     fn options(self, options: &StoreOptions, cache: &Cache) -> Options {
         let mut column = Options::default();
-        // A third of the budget for one table at most; the shared budget usually comes first.
-        column.set_write_buffer_size((options.memtable_bytes / 3).max(1 << 20));
-        column.set_max_write_buffer_number(3);
+        // The shared budget comes first. While two are being written out, writing waits.
+        column.set_write_buffer_size(options.memtable_bytes.max(1 << 20));
+        column.set_max_write_buffer_number(2);
         column.set_arena_block_size(64 << 10);
         column.set_compression_type(DBCompressionType::Lz4);
         column.set_level_compaction_dynamic_level_bytes(true);
@@ -130,8 +132,12 @@ impl Column {
     }
 }
 
-/// The options of every column family, and those of the database.
-pub(crate) fn descriptors(options: &StoreOptions) -> (Options, Vec<ColumnFamilyDescriptor>) {
+/// The options of every column family, and those of the database. `beside` is a file on the same
+/// file system.
+pub(crate) fn descriptors(
+    beside: &Path,
+    options: &StoreOptions,
+) -> (Options, Vec<ColumnFamilyDescriptor>) {
     let cache = Cache::new_lru_cache(options.cache_bytes);
     let buffers =
         WriteBufferManager::new_write_buffer_manager(options.memtable_bytes.max(1 << 20), false);
@@ -149,6 +155,11 @@ pub(crate) fn descriptors(options: &StoreOptions) -> (Options, Vec<ColumnFamilyD
     database.set_track_and_verify_wals_in_manifest(true);
     database.set_max_total_wal_size(2 * options.memtable_bytes as u64);
     database.set_bytes_per_sync(1 << 20);
+    // All tables are written out together, so that no log outlives one round of that: fewer and
+    // shorter logs, and what was copied to the system's cache for one is used again for the next.
+    database.set_atomic_flush(true);
+    // What is written out is seldom read soon: past the system's cache it costs half the time.
+    database.set_use_direct_io_for_flush_and_compaction(direct_io::works_with(beside));
     database.set_keep_log_file_num(2);
     database.set_max_log_file_size(1 << 20);
     database.set_log_level(LogLevel::Warn);

@@ -1,6 +1,7 @@
 //! The only place that calls RocksDB: typed errors, and no write after a failed one.
 
 use std::{
+    borrow::Cow,
     fs::{self, File},
     path::{Path, PathBuf},
     sync::OnceLock,
@@ -15,6 +16,7 @@ use rocksdb::{
 use crate::{
     StoreError, StoreOptions, Sync, blob_files,
     columns::{self, Column},
+    home,
 };
 
 /// RocksDB with our column families.
@@ -25,15 +27,15 @@ pub(crate) struct Database {
     failed: OnceLock<String>,
 }
 
-/// The changes of one write: all of them are made, or none.
+/// The changes of one write: all of them are made, or none. Large values are borrowed until RocksDB
+/// copies them.
 #[derive(Default)]
-pub(crate) struct Batch {
-    changes: Vec<(Column, Change)>,
+pub(crate) struct Batch<'a> {
+    changes: Vec<(Column, Change<'a>)>,
 }
 
-enum Change {
-    Put(Vec<u8>, Vec<u8>),
-    PutBytes(Vec<u8>, bytes::Bytes),
+enum Change<'a> {
+    Put(Vec<u8>, Cow<'a, [u8]>),
     Delete(Vec<u8>),
     DeleteRange(Vec<u8>, Vec<u8>),
 }
@@ -41,7 +43,18 @@ enum Change {
 /// A key and its value.
 pub type Entry = (Vec<u8>, Vec<u8>);
 
-impl Batch {
+impl Change<'_> {
+    /// Bytes of key and value, and of what RocksDB writes beside them, at the most.
+    fn len(&self) -> usize {
+        16 + match self {
+            Self::Put(key, value) => key.len() + value.len(),
+            Self::Delete(key) => key.len(),
+            Self::DeleteRange(from, to) => from.len() + to.len(),
+        }
+    }
+}
+
+impl<'a> Batch<'a> {
     pub(crate) fn put(
         &mut self,
         column: Column,
@@ -49,18 +62,13 @@ impl Batch {
         value: impl Into<Vec<u8>>,
     ) {
         self.changes
-            .push((column, Change::Put(key.into(), value.into())));
+            .push((column, Change::Put(key.into(), Cow::Owned(value.into()))));
     }
 
     /// A large value, not copied before RocksDB does.
-    pub(crate) fn put_bytes(
-        &mut self,
-        column: Column,
-        key: impl Into<Vec<u8>>,
-        value: &bytes::Bytes,
-    ) {
+    pub(crate) fn put_large(&mut self, column: Column, key: impl Into<Vec<u8>>, value: &'a [u8]) {
         self.changes
-            .push((column, Change::PutBytes(key.into(), value.clone())));
+            .push((column, Change::Put(key.into(), Cow::Borrowed(value))));
     }
 
     pub(crate) fn delete(&mut self, column: Column, key: impl Into<Vec<u8>>) {
@@ -102,7 +110,7 @@ impl Database {
         } else {
             Self::create(path, options)?;
         }
-        let (database, columns) = columns::descriptors(options);
+        let (database, columns) = columns::descriptors(&beside(path), options);
         let db = DB::open_cf_descriptors(&database, path, columns).map_err(failed)?;
         Ok(Self {
             db,
@@ -122,7 +130,7 @@ impl Database {
         if partial.exists() {
             fs::remove_dir_all(&partial).map_err(file_error)?;
         }
-        let (mut database, columns) = columns::descriptors(options);
+        let (mut database, columns) = columns::descriptors(&beside(path), options);
         database.create_if_missing(true);
         database.create_missing_column_families(true);
         let db = DB::open_cf_descriptors(&database, &partial, columns).map_err(|error| {
@@ -150,14 +158,21 @@ impl Database {
     }
 
     /// Writes `batch` as one. `height` is for the error alone.
-    pub(crate) fn write(&self, batch: Batch, sync: Sync, height: Height) -> Result<(), StoreError> {
+    #[allow(clippy::needless_pass_by_value, reason = "a batch is written once")]
+    pub(crate) fn write(
+        &self,
+        batch: Batch<'_>,
+        sync: Sync,
+        height: Height,
+    ) -> Result<(), StoreError> {
         self.check_writable()?;
-        let mut raw = WriteBatch::default();
+        let bytes: usize = batch.changes.iter().map(|(_, change)| change.len()).sum();
+        // RocksDB doubles a buffer that is too small: a large block would take twice its bytes.
+        let mut raw = WriteBatch::with_capacity_bytes(bytes + 64);
         for (column, change) in &batch.changes {
             let column = self.handle(*column);
             match change {
                 Change::Put(key, value) => raw.put_cf(column, key, value),
-                Change::PutBytes(key, value) => raw.put_cf(column, key, value),
                 Change::Delete(key) => raw.delete_cf(column, key),
                 Change::DeleteRange(from, to) => raw.delete_range_cf(column, from, to),
             }
@@ -332,6 +347,11 @@ impl Drop for Database {
             tracing::error!(%error, path = %self.path.display(), "the last writes may be lost");
         }
     }
+}
+
+/// The file that is there beside a database, whether or not that was made yet.
+fn beside(path: &Path) -> PathBuf {
+    path.with_file_name(home::FORMAT_FILE)
 }
 
 fn describe_key(key: &[u8]) -> String {

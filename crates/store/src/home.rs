@@ -10,6 +10,8 @@ use crate::StoreError;
 
 /// The format that this program writes, and the newest that it reads.
 pub const FORMAT: u32 = 1;
+/// The file that tells the format.
+pub(crate) const FORMAT_FILE: &str = "FORMAT";
 /// The oldest format that is still read.
 const OLDEST: u32 = 1;
 /// What turns a folder of an older format into one of ours.
@@ -31,7 +33,7 @@ impl StoreHome {
         fs::create_dir_all(&folder).map_err(|source| file_error(&folder, source))?;
         let lock = take_lock(&folder.join("LOCK"))?;
         let database = folder.join("db");
-        let format = folder.join("FORMAT");
+        let format = folder.join(FORMAT_FILE);
         if format.exists() || database.exists() {
             check_format(&format)?;
         } else {

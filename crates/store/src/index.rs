@@ -303,7 +303,7 @@ impl Store {
 /// What a batch of the index has so far.
 #[derive(Default)]
 struct Entries {
-    batch: Batch,
+    batch: Batch<'static>,
     bytes: usize,
 }
 

@@ -14,6 +14,7 @@ mod blocks;
 mod codec;
 mod columns;
 mod database;
+mod direct_io;
 mod error;
 mod evidence;
 mod home;

@@ -19,15 +19,17 @@ pub enum IndexKind {
 
 /// How a store is opened.
 ///
-/// Memory: `cache_bytes + memtable_bytes`, and about 4 MiB for buffers of the log and of
-/// compaction. The defaults stay below 128 MiB together.
+/// Memory: `cache_bytes`, up to three times `memtable_bytes` (one budget being filled, two being
+/// written out on a slow disk) and one block's write above each, and about 4 MiB for buffers of the
+/// log and of compaction. The defaults stay below 144 MiB together with small blocks.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct StoreOptions {
     /// Bytes of the cache for blocks of tables, their indexes and filters. Default 40 MiB; a much
     /// smaller one makes every lookup by hash read the disk.
     pub cache_bytes: usize,
-    /// Bytes of all tables in memory together. Default 64 MiB; smaller ones are written out, and
-    /// compacted, more often.
+    /// Bytes of all tables in memory together, before they are written out. Default 32 MiB; smaller
+    /// ones make more files, and more for compaction to do; larger ones hold more memory and a
+    /// longer log, which costs time in the system's cache.
     pub memtable_bytes: usize,
     /// What is indexed. Default [`IndexKind::Kv`].
     pub index: IndexKind,
@@ -40,7 +42,7 @@ impl Default for StoreOptions {
     fn default() -> Self {
         Self {
             cache_bytes: 40 << 20,
-            memtable_bytes: 64 << 20,
+            memtable_bytes: 32 << 20,
             index: IndexKind::Kv,
             discard_abci_responses: false,
         }

@@ -11,6 +11,7 @@
 
 use std::sync::Arc;
 
+use bytes::Bytes;
 use perihelion_proto::tendermint::{state as pb, types as pb_types};
 use perihelion_types::{ConsensusParams, DecodeError, Height, State, ValidatorSet};
 use prost::Message;
@@ -38,7 +39,7 @@ pub struct AppWrite {
     /// The application's own key.
     pub key: Vec<u8>,
     /// The new value; `None` deletes.
-    pub value: Option<Vec<u8>>,
+    pub value: Option<Bytes>,
 }
 
 /// What is saved of a state.
@@ -54,11 +55,11 @@ pub struct StateSave<'a> {
 }
 
 impl Store {
-    pub(crate) fn add_state(
+    pub(crate) fn add_state<'a>(
         &self,
-        batch: &mut Batch,
+        batch: &mut Batch<'a>,
         range: &mut StoredRange,
-        save: &StateSave<'_>,
+        save: &StateSave<'a>,
     ) -> Result<(), StoreError> {
         let state = save.state;
         let has_blocks = range.height != Height::ZERO;
@@ -76,7 +77,7 @@ impl Store {
         batch.put(Column::State, STATE, encode_without_sets(state));
         for write in save.app_writes {
             match &write.value {
-                Some(value) => batch.put(Column::App, &write.key[..], &value[..]),
+                Some(value) => batch.put_large(Column::App, &write.key[..], value),
                 None => batch.delete(Column::App, &write.key[..]),
             }
         }
@@ -260,7 +261,7 @@ fn same(a: &Arc<ValidatorSet>, b: &Arc<ValidatorSet>) -> bool {
 }
 
 /// Writes what changed with one block.
-fn add_changes(batch: &mut Batch, state: &State, previous: &State) {
+fn add_changes(batch: &mut Batch<'_>, state: &State, previous: &State) {
     let next = state.next_height();
     let known = next.next();
     let is_changed =
@@ -291,7 +292,7 @@ fn add_changes(batch: &mut Batch, state: &State, previous: &State) {
 }
 
 /// Writes a state that does not follow the stored one: all three sets, and the parameters.
-fn add_everything(batch: &mut Batch, state: &State) {
+fn add_everything(batch: &mut Batch<'_>, state: &State) {
     let next = state.next_height();
     batch.delete_range(Column::State, set_key(Height::ZERO), set_key(Height::MAX));
     if state.last_block_height.is_positive() {
@@ -322,11 +323,11 @@ fn add_everything(batch: &mut Batch, state: &State) {
     add_params(batch, state);
 }
 
-fn add_set(batch: &mut Batch, height: Height, set: &ValidatorSet) {
+fn add_set(batch: &mut Batch<'_>, height: Height, set: &ValidatorSet) {
     batch.put(Column::Validators, height_key(height), encode_set(set));
 }
 
-fn add_params(batch: &mut Batch, state: &State) {
+fn add_params(batch: &mut Batch<'_>, state: &State) {
     let params = pb_types::ConsensusParams::from(&state.consensus_params);
     batch.put(
         Column::Params,

@@ -209,7 +209,7 @@ impl Store {
         let mut batch = Batch::default();
         for write in writes {
             match &write.value {
-                Some(value) => batch.put(Column::App, &write.key[..], &value[..]),
+                Some(value) => batch.put_large(Column::App, &write.key[..], value),
                 None => batch.delete(Column::App, &write.key[..]),
             }
         }

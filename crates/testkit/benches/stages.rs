@@ -2,7 +2,7 @@
 //! 160 transactions, 59 KB).
 #![allow(missing_docs, reason = "the macros of criterion make functions")]
 
-use std::{hint::black_box, sync::Arc};
+use std::{hint::black_box, sync::Arc, time::Duration};
 
 use bytes::Bytes;
 use criterion::{BatchSize, Criterion, Throughput, criterion_group, criterion_main};
@@ -10,11 +10,13 @@ use perihelion_abci::{AppConnections, KvStore, KvStoreOptions};
 use perihelion_blocksync_reactor::wire;
 use perihelion_certify::{Anchor, CertifiedBlock, Run, certify_run, verify_commit_light};
 use perihelion_p2p::frame::{FrameOpener, FrameSealer, SEALED_FRAME};
-use perihelion_proto::tendermint::state as pb;
+use perihelion_proto::tendermint::{state as pb, types as pb_types};
 use perihelion_state::{Executor, ExecutorConfig};
-use perihelion_store::{BlockSave, Store, StoreOptions, Sync};
+use perihelion_store::{BlockSave, IndexKind, Store, StoreOptions, Sync};
 use perihelion_testkit::home::{ChainShape, make_genesis, make_home};
-use perihelion_types::{BlockId, FetchedBlock, Genesis, Height, State, ValidatorSet, part_set};
+use perihelion_types::{
+    Block, BlockId, FetchedBlock, Genesis, Height, State, ValidatorSet, part_set,
+};
 use prost::Message as _;
 
 /// Blocks of the chain; a run has all but the last.
@@ -95,6 +97,9 @@ fn pure(criterion: &mut Criterion, input: &Input) {
     let (block, raw) = input.sample();
     let mut group = criterion.benchmark_group("block");
     group.throughput(Throughput::Bytes(raw.len() as u64));
+    group.bench_function("decode", |bencher| {
+        bencher.iter(|| Block::decode(black_box(raw.clone())));
+    });
     group.bench_function("decode_and_hash", |bencher| {
         bencher.iter(|| FetchedBlock::decode(black_box(raw.clone()), None));
     });
@@ -119,6 +124,9 @@ fn pure(criterion: &mut Criterion, input: &Input) {
     });
     criterion.bench_function("encode_state", |bencher| {
         bencher.iter(|| pb::State::from(black_box(&input.state)).encode_to_vec());
+    });
+    criterion.bench_function("encode_set", |bencher| {
+        bencher.iter(|| pb_types::ValidatorSet::from(black_box(&*input.set)).encode_to_vec());
     });
 }
 
@@ -149,9 +157,25 @@ fn certify(criterion: &mut Criterion, input: &Input) {
 
 /// A store in a folder that lives as long.
 fn empty_store() -> (tempfile::TempDir, Arc<Store>) {
+    store_with(IndexKind::Null)
+}
+
+fn store_with(index: IndexKind) -> (tempfile::TempDir, Arc<Store>) {
     let folder = tempfile::tempdir().expect("a temporary folder");
-    let store = Store::open(folder.path(), &StoreOptions::default()).expect("a store");
+    let options = StoreOptions {
+        index,
+        ..StoreOptions::default()
+    };
+    let store = Store::open(folder.path(), &options).expect("a store");
     (folder, Arc::new(store))
+}
+
+/// An executor of the chain's application over a store.
+fn executor(input: &Input, store: Arc<Store>) -> Executor {
+    let app = KvStore::in_memory(KvStoreOptions::default());
+    let app = AppConnections::in_process(Arc::new(app));
+    let config = ExecutorConfig::default();
+    Executor::start(store, &input.genesis, app.consensus, &app.query, config).expect("an executor")
 }
 
 fn disk(criterion: &mut Criterion, input: &Input) {
@@ -161,12 +185,7 @@ fn disk(criterion: &mut Criterion, input: &Input) {
     group.bench_function("apply_32", |bencher| {
         let start = || {
             let (folder, store) = empty_store();
-            let app = KvStore::in_memory(KvStoreOptions::default());
-            let app = AppConnections::in_process(Arc::new(app));
-            let config = ExecutorConfig::default();
-            let executor =
-                Executor::start(store, &input.genesis, app.consensus, &app.query, config);
-            (folder, executor.expect("an executor"))
+            (folder, executor(input, store))
         };
         let apply = |(folder, mut executor): (tempfile::TempDir, Executor)| {
             for block in &certified {
@@ -191,6 +210,36 @@ fn disk(criterion: &mut Criterion, input: &Input) {
             (folder, store)
         };
         bencher.iter_batched(empty_store, save, BatchSize::PerIteration);
+    });
+    group.bench_function("index_32", |bencher| {
+        let applied = || {
+            let (folder, store) = store_with(IndexKind::Kv);
+            let mut executor = executor(input, Arc::clone(&store));
+            for block in &certified {
+                executor.apply(block).expect("the block follows");
+            }
+            (folder, store)
+        };
+        let index = |(folder, store): (tempfile::TempDir, Arc<Store>)| {
+            store.index_pending().expect("the store indexes");
+            (folder, store)
+        };
+        bencher.iter_batched(applied, index, BatchSize::PerIteration);
+    });
+    let (_folder, store) = empty_store();
+    let mut executor = executor(input, Arc::clone(&store));
+    for block in &certified {
+        executor.apply(block).expect("the block follows");
+    }
+    store.flush().expect("the store flushes");
+    group.bench_function("serve_32", |bencher| {
+        bencher.iter(|| {
+            for block in &certified {
+                let raw = store.load_block_bytes(block.height());
+                let raw = raw.expect("the store reads").expect("the block is there");
+                black_box(wire::block_response(&raw, None));
+            }
+        });
     });
     group.finish();
 }
@@ -234,5 +283,11 @@ fn stages(criterion: &mut Criterion) {
     aead(criterion, &input);
 }
 
-criterion_group!(benches, stages);
+criterion_group!(
+    name = benches;
+    config = Criterion::default()
+        .warm_up_time(Duration::from_secs(1))
+        .measurement_time(Duration::from_secs(3));
+    targets = stages
+);
 criterion_main!(benches);

@@ -143,7 +143,7 @@ impl KvStore {
     /// The volatile application stores its own changes.
     fn settle(&self, inner: &mut Inner) {
         if let Some(memory) = &self.memory {
-            memory.write(inner.data.take());
+            memory.write(inner.data.drain());
         }
     }
 }
@@ -169,7 +169,8 @@ impl Inner {
             self.data.delete(name);
             self.validators.remove(&address);
         } else {
-            self.data.set(name, update.encode_length_delimited_to_vec());
+            self.data
+                .set(name, update.encode_length_delimited_to_vec().into());
             self.validators.insert(address, wire);
         }
         Ok(())
@@ -319,11 +320,11 @@ impl Application for KvStore {
                 AppFault::failed(format!("transaction {tx:?} is no pair of key and value"))
             })?;
             let key = [PAIR_PREFIX, key].concat();
-            inner.data.set(key, value.to_vec());
+            inner.data.set(key, tx.slice_ref(value));
         }
         let progress = serde_json::to_vec(&inner.progress)
             .map_err(|error| AppFault::failed(format!("state as JSON: {error}")))?;
-        inner.data.set(STATE_KEY.to_vec(), progress);
+        inner.data.set(STATE_KEY.to_vec(), progress.into());
         self.settle(inner);
         let (height, retain) = (inner.progress.height, self.options.retain_blocks);
         Ok(ResponseCommit {

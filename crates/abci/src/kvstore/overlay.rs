@@ -1,8 +1,10 @@
 use std::{collections::BTreeMap, sync::Arc};
 
+use bytes::Bytes;
+
 use crate::{AppStore, AppStoreError, AppWrite, KeyValue};
 
-type Changes = BTreeMap<Vec<u8>, Option<Vec<u8>>>;
+type Changes = BTreeMap<Vec<u8>, Option<Bytes>>;
 
 /// A store with the changes that have not reached it yet: those since they were last taken, and
 /// those taken last, which their taker may still be writing. So a read sees every change from the
@@ -24,7 +26,7 @@ impl Overlay {
 
     pub(super) fn get(&self, key: &[u8]) -> Result<Option<Vec<u8>>, AppStoreError> {
         match self.pending.get(key).or_else(|| self.taken.get(key)) {
-            Some(value) => Ok(value.clone()),
+            Some(value) => Ok(value.as_ref().map(|value| value.to_vec())),
             None => self.store.get(key),
         }
     }
@@ -39,7 +41,7 @@ impl Overlay {
                 .take_while(|(key, _)| key.starts_with(prefix));
             for (key, value) in changed {
                 match value {
-                    Some(value) => found.insert(key.clone(), value.clone()),
+                    Some(value) => found.insert(key.clone(), value.to_vec()),
                     None => found.remove(key),
                 };
             }
@@ -47,12 +49,19 @@ impl Overlay {
         Ok(found.into_iter().collect())
     }
 
-    pub(super) fn set(&mut self, key: Vec<u8>, value: Vec<u8>) {
+    pub(super) fn set(&mut self, key: Vec<u8>, value: Bytes) {
         self.pending.insert(key, Some(value));
     }
 
     pub(super) fn delete(&mut self, key: Vec<u8>) {
         self.pending.insert(key, None);
+    }
+
+    /// The pending changes, in the order of their keys, for a store that has them at once.
+    pub(super) fn drain(&mut self) -> impl Iterator<Item = AppWrite> {
+        std::mem::take(&mut self.pending)
+            .into_iter()
+            .map(|(key, value)| AppWrite { key, value })
     }
 
     /// The pending changes, in the order of their keys. Those taken before are in the store now.

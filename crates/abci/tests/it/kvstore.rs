@@ -166,7 +166,7 @@ fn a_store_of_something_else_is_refused() {
     let store = Arc::new(MemoryAppStore::new());
     store.write([perihelion_abci::AppWrite {
         key: b"stateKey".to_vec(),
-        value: Some(b"not json".to_vec()),
+        value: Some(Bytes::from_static(b"not json")),
     }]);
     assert!(KvStore::persistent(store, KvStoreOptions::default()).is_err());
 }

@@ -118,7 +118,7 @@ pub struct BlockSyncConfig {
     pub adaptive_sync: bool,
     /// Which commits are verified. Default `pinned`. Ours.
     pub verify: Verify,
-    /// Bytes of blocks in flight and in memory at most, at least 16 MiB. Default 128 MiB. Ours.
+    /// Bytes of blocks in flight and in memory at most, at least 16 MiB. Default 64 MiB. Ours.
     pub window_bytes: u64,
     /// Heights in flight and in memory at most, at least 2. Default 8192. Ours.
     pub window_heights: u64,
@@ -135,7 +135,7 @@ impl Default for BlockSyncConfig {
             version: "v0".to_owned(),
             adaptive_sync: false,
             verify: Verify::Pinned,
-            window_bytes: 128 << 20,
+            window_bytes: 64 << 20,
             window_heights: 8192,
             peer_requests: 500,
             peer_timeout: Duration::from_secs(15),

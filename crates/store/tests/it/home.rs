@@ -144,7 +144,7 @@ fn the_application_writes_with_the_state() {
     let state = crate::chain::start("chain_basic");
     let write = |key: &[u8], value: Option<&[u8]>| AppWrite {
         key: key.to_vec(),
-        value: value.map(<[u8]>::to_vec),
+        value: value.map(Bytes::copy_from_slice),
     };
     let save = |writes: &[AppWrite]| {
         let save = StateSave {

@@ -28,24 +28,24 @@ pub(crate) struct BenchChain {
 const DONE: &str = "made.txt";
 
 fn shape(name: &str, quick: bool) -> anyhow::Result<ChainShape> {
-    let mut shape = if name == "large" {
+    let (quick_blocks, blocks) = match name {
+        // Perihelion takes some seconds for each.
+        "a" => (10_000, 60_000),
+        "b" => (2_000, 10_000),
+        "c" => (1_000, 4_000),
+        _ => (30, 60),
+    };
+    let shape = if name == "large" {
         ChainShape {
             txs: 10,
             tx_bytes: 1_000_000,
-            ..ChainShape::new("large", 4, 60)
+            ..ChainShape::new("large", 4, blocks)
         }
     } else {
         ChainShape::preset(name).with_context(|| format!("there is no chain {name}: a, b or c"))?
     };
-    if quick {
-        shape.blocks = match name {
-            "a" => 4_000,
-            "b" => 600,
-            "c" => 300,
-            _ => 30,
-        };
-    }
-    Ok(shape)
+    let blocks = if quick { quick_blocks } else { blocks };
+    Ok(ChainShape { blocks, ..shape })
 }
 
 /// Finds a chain below `folder`, or makes it.

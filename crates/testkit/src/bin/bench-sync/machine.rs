@@ -5,10 +5,10 @@ use std::{fs, process::Command, thread, time::Instant};
 use anyhow::Context as _;
 use perihelion_types::Time;
 
-use crate::measure::Contender;
+use crate::measure::{Contender, Settings};
 
 /// Machine, date, versions and flags, for whoever reads the figures later.
-pub(crate) fn describe(contenders: &[Contender]) -> anyhow::Result<String> {
+pub(crate) fn describe(contenders: &[Contender], settings: &Settings) -> anyhow::Result<String> {
     let cpus = fs::read_to_string("/proc/cpuinfo").unwrap_or_default();
     let field = |name: &str| {
         cpus.lines()
@@ -50,7 +50,10 @@ pub(crate) fn describe(contenders: &[Contender]) -> anyhow::Result<String> {
         "with"
     };
     text += &format!(
-        "Both ends: rates of 500 MB/s, packets flushed after 1 ms, no index; this program was built {built} optimisation. Flags: {}",
+        "Server: {}. Both ends: rates of 500 MB/s, packets flushed after 1 ms. Clients: application {}, index {}. This program was built {built} optimisation. Flags: {}",
+        contenders[0].name,
+        settings.app,
+        settings.index,
         std::env::args().skip(1).collect::<Vec<_>>().join(" ")
     );
     Ok(text)

@@ -13,7 +13,7 @@ use clap::Parser;
 
 use crate::{
     chains::{BenchChain, prepare},
-    measure::{Contender, Sync},
+    measure::{Contender, Settings, Sync},
 };
 
 /// How long a server or client may take to answer at first.
@@ -26,12 +26,23 @@ struct Options {
     /// Fewer blocks.
     #[arg(long)]
     quick: bool,
-    /// Syncs of each chain by each node; medians are told.
-    #[arg(long, default_value_t = 3)]
+    /// Syncs of each chain by each node, in turn; medians are told.
+    #[arg(long, default_value_t = 5)]
     runs: usize,
     /// Chains: a (4 validators, 1 KB a block), b (100, 20 KB), c (175, 59 KB).
     #[arg(long, value_delimiter = ',', default_value = "a,b,c")]
     chains: Vec<String>,
+    /// The clients' application: kvstore keeps its data in memory, persistent_kvstore on disk
+    /// [default: kvstore, with --memory persistent_kvstore].
+    #[arg(long)]
+    app: Option<String>,
+    /// The clients' index of transactions: null or kv.
+    #[arg(long, default_value = "null", value_parser = ["null", "kv"])]
+    index: String,
+    /// A sync that takes longer is cut off this many seconds after its first block; its rate is that
+    /// of the blocks until then.
+    #[arg(long, default_value_t = 15)]
+    cut: u64,
     /// Instead: the most memory that a client takes for blocks of 10 MB from ten servers.
     #[arg(long)]
     memory: bool,
@@ -62,17 +73,33 @@ fn main() -> anyhow::Result<()> {
     for named in options.cometbft.iter().filter(|named| !named.is_empty()) {
         contenders.push(Contender::cometbft(named)?);
     }
-    println!("{}", machine::describe(&contenders)?);
+    let default_app = if options.memory {
+        "persistent_kvstore"
+    } else {
+        "kvstore"
+    };
+    let settings = Settings {
+        app: options
+            .app
+            .clone()
+            .unwrap_or_else(|| default_app.to_owned()),
+        index: options.index.clone(),
+        cut: Duration::from_secs(options.cut.max(1)),
+    };
+    println!("{}", machine::describe(&contenders, &settings)?);
     if options.memory {
-        return measure_memory(&options, &contenders);
+        return measure_memory(&options, &contenders, &settings);
     }
     for name in &options.chains {
         let chain = prepare(&options.dir, name, options.quick)?;
         let mut syncs: Vec<Sync> = Vec::new();
         for run in 0..options.runs {
-            // In turn, so that whatever else the machine does hits all alike.
-            for (index, contender) in contenders.iter().enumerate() {
-                let sync = measure::sync(&options.dir, &chain, &contenders[0], contender, index)
+            // In turn, so that whatever else the machine does hits all alike; each begins once.
+            for place in 0..contenders.len() {
+                let index = (run + place) % contenders.len();
+                let contender = &contenders[index];
+                let server = &contenders[0];
+                let sync = measure::sync(&options.dir, &chain, server, contender, index, &settings)
                     .with_context(|| format!("chain {name}, run {run}, {}", contender.name))?;
                 eprintln!("{}", report::line(name, run, contender, &sync));
                 syncs.push(sync);
@@ -84,10 +111,15 @@ fn main() -> anyhow::Result<()> {
 }
 
 /// The most memory with large blocks from many servers.
-fn measure_memory(options: &Options, contenders: &[Contender]) -> anyhow::Result<()> {
+fn measure_memory(
+    options: &Options,
+    contenders: &[Contender],
+    settings: &Settings,
+) -> anyhow::Result<()> {
     let chain: BenchChain = prepare(&options.dir, "large", options.quick)?;
     for contender in contenders {
-        let memory = measure::memory(&options.dir, &chain, &contenders[0], contender, 10)?;
+        let server = &contenders[0];
+        let memory = measure::memory(&options.dir, &chain, server, contender, 10, settings)?;
         println!(
             "{}: {} blocks of {:.1} MB from 10 servers: peak RSS {:.0} MiB, {:.1} blocks/s",
             contender.name,

@@ -15,10 +15,22 @@ use perihelion_testkit::{
 
 use crate::{PATIENCE, chains::BenchChain, machine::Load};
 
-/// Between two looks at the client's height.
-const LOOK: Duration = Duration::from_millis(20);
+/// Between two looks at the client's height. Shorter, and answering takes a share of the client's
+/// time; longer, and quick syncs are measured coarsely.
+const LOOK: Duration = Duration::from_millis(50);
 /// A client that applies nothing for this long is stuck.
 const STUCK: Duration = Duration::from_secs(120);
+
+/// How every client is set up, whoever made it.
+#[derive(Debug, Clone)]
+pub(crate) struct Settings {
+    /// `proxy_app`.
+    pub(crate) app: String,
+    /// `tx_index.indexer`.
+    pub(crate) index: String,
+    /// A sync is cut off this long after its first block.
+    pub(crate) cut: Duration,
+}
 
 /// A node that is measured.
 pub(crate) struct Contender {
@@ -56,21 +68,25 @@ impl Contender {
     }
 
     /// A node that has nothing yet.
-    fn launch(&self, chain: &BenchChain, home: &Path) -> anyhow::Result<Launch> {
+    fn launch(
+        &self,
+        chain: &BenchChain,
+        home: &Path,
+        settings: &Settings,
+    ) -> anyhow::Result<Launch> {
         if home.exists() {
             fs::remove_dir_all(home)?;
         }
         if self.is_cometbft {
             init_home(&self.program, home, &chain.home)?;
-            let launch = Launch::new(&self.name, &self.program, home)?;
-            Ok(launch
-                .tuned()
-                .set("proxy_app", "kvstore")
-                .set("log_level", "error"))
         } else {
             copy_home(&chain.home, home, CopyData::None)?;
-            Ok(Launch::new(&self.name, &self.program, home)?.tuned())
         }
+        Ok(Launch::new(&self.name, &self.program, home)?
+            .tuned()
+            .set("proxy_app", settings.app.as_str())
+            .set("tx_index.indexer", settings.index.as_str())
+            .set("log_level", "error"))
     }
 }
 
@@ -97,6 +113,8 @@ pub(crate) struct Sync {
     pub(crate) other_cores: f64,
     /// Cores that the host took away.
     pub(crate) stolen_cores: f64,
+    /// Whether it was cut off before the chain's end.
+    pub(crate) is_cut: bool,
 }
 
 /// The client's height and what was used, at a moment.
@@ -133,16 +151,18 @@ pub(crate) fn sync(
     server: &Contender,
     contender: &Contender,
     index: usize,
+    settings: &Settings,
 ) -> anyhow::Result<Sync> {
     let launch = Launch::new("server", &server.program, &chain.home)?.tuned();
     let address = launch.address()?;
     let mut servers = vec![launch.start()?];
     servers[0].wait_ready(PATIENCE)?;
     let home = folder.join("client");
-    let launch = contender.launch(chain, &home)?.persistent_peers([address]);
+    let launch = contender.launch(chain, &home, settings)?;
+    let launch = launch.persistent_peers([address]);
     let start = Instant::now();
     let mut client = launch.start()?;
-    let (first, last) = follow(chain, &mut client, &servers)?;
+    let (first, last) = follow(chain, &mut client, &servers, settings.cut)?;
     client.stop()?;
     for server in servers {
         server.stop()?;
@@ -163,16 +183,18 @@ pub(crate) fn sync(
         disk_bytes_per_block: disk_bytes(&home.join("data"))? as f64 / last.height as f64,
         other_cores,
         stolen_cores,
+        is_cut: last.height < chain.blocks - 1,
     };
     fs::remove_dir_all(&home)?;
     Ok(result)
 }
 
-/// Follows a client from its first block to its last.
+/// Follows a client from its first block to its last, or until it is cut off.
 fn follow(
     chain: &BenchChain,
     client: &mut NodeProcess,
     servers: &[NodeProcess],
+    cut: Duration,
 ) -> anyhow::Result<(Sample, Sample)> {
     let (mut first, mut height, mut moved) = (None, 0, Instant::now());
     loop {
@@ -183,7 +205,7 @@ fn follow(
             (height, moved) = (seen, Instant::now());
             let sample = Sample::take(height, client, servers)?;
             let first = *first.get_or_insert(sample);
-            if height >= chain.blocks - 1 {
+            if height >= chain.blocks - 1 || sample.at.duration_since(first.at) >= cut {
                 ensure!(
                     first.height < height,
                     "the chain was synced between two looks: use one of more blocks"
@@ -216,6 +238,7 @@ pub(crate) fn memory(
     server: &Contender,
     contender: &Contender,
     count: usize,
+    settings: &Settings,
 ) -> anyhow::Result<Memory> {
     let work = folder.join("servers");
     if work.exists() {
@@ -233,9 +256,10 @@ pub(crate) fn memory(
         server.wait_ready(PATIENCE)?;
     }
     let home = folder.join("client");
-    let launch = contender.launch(chain, &home)?.persistent_peers(addresses);
-    let mut client = launch.start()?;
-    let (first, last) = follow(chain, &mut client, &servers)?;
+    let launch = contender.launch(chain, &home, settings)?;
+    let mut client = launch.persistent_peers(addresses).start()?;
+    // Not cut off early: the most memory may come late.
+    let (first, last) = follow(chain, &mut client, &servers, 8 * settings.cut)?;
     let peak_rss_bytes = client
         .usage()
         .context("the client's memory")?

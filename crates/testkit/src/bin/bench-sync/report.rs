@@ -13,10 +13,13 @@ const COARSE_SECONDS: f64 = 1.0;
 /// One run.
 pub(crate) fn line(chain: &str, run: usize, contender: &Contender, sync: &Sync) -> String {
     format!(
-        "{chain} run {}  {:<16} {:>8.0} blocks/s  others used {:.1} cores, the host took {:.1}",
+        "{chain} run {}  {:<18} {:>8.0} blocks/s over {:>4.1} s, CPU of the client {:>6.2} s/1000, of the server {:>5.2}; others used {:.1} cores, the host took {:.1}",
         run + 1,
         contender.name,
         sync.blocks_per_second,
+        sync.seconds,
+        sync.client_cpu,
+        sync.server_cpu,
         sync.other_cores,
         sync.stolen_cores
     )
@@ -86,18 +89,32 @@ pub(crate) fn table(chain: &BenchChain, contenders: &[Contender], syncs: &[Sync]
         .collect();
     text += &align(&rows);
     if syncs.iter().any(|sync| sync.seconds < COARSE_SECONDS) {
-        text += "A sync was measured for less than a second: heights are looked at each 20 ms, so take its figures for coarse ones.\n";
+        text += "A sync was measured for less than a second: heights are looked at each 50 ms, so take its figures for coarse ones.\n";
+    }
+    for (index, contender) in contenders.iter().enumerate() {
+        let cut = syncs
+            .iter()
+            .filter(|sync| sync.contender == index && sync.is_cut);
+        let cut = cut.count();
+        if cut > 0 {
+            // Writing into a String cannot fail.
+            let _ = writeln!(
+                text,
+                "{cut} syncs of {} were cut off before the chain's end: their figures are of the blocks until then",
+                contender.name
+            );
+        }
     }
     for (contender, (rate, cpu)) in contenders.iter().zip(&medians).skip(1) {
         // Writing into a String cannot fail.
         let _ = writeln!(
             text,
-            "chain {}: {} syncs {:.1} times as many blocks a second as {}, with {:.2} of its CPU a block",
+            "chain {}: {} syncs {:.1} times as many blocks a second as {}, with 1/{:.1} of its CPU a block",
             chain.name,
             contenders[0].name,
             medians[0].0 / rate,
             contender.name,
-            medians[0].1 / cpu
+            cpu / medians[0].1
         );
     }
     text
