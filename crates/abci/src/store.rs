@@ -1,5 +1,5 @@
 use std::{
-    collections::BTreeMap,
+    collections::HashMap,
     sync::{PoisonError, RwLock},
 };
 
@@ -42,7 +42,8 @@ pub trait AppStore: Send + Sync + 'static {
 /// An [`AppStore`] in memory, lost with the process.
 #[derive(Debug, Default)]
 pub struct MemoryAppStore {
-    values: RwLock<BTreeMap<Vec<u8>, Vec<u8>>>,
+    /// By hash: there are as many keys as the chain has transactions, and each is looked up.
+    values: RwLock<HashMap<Vec<u8>, Vec<u8>>>,
 }
 
 impl MemoryAppStore {
@@ -82,10 +83,12 @@ impl AppStore for MemoryAppStore {
 
     fn scan_prefix(&self, prefix: &[u8]) -> Result<Vec<KeyValue>, AppStoreError> {
         let values = self.values.read().unwrap_or_else(PoisonError::into_inner);
-        Ok(values
-            .range(prefix.to_vec()..)
-            .take_while(|(key, _)| key.starts_with(prefix))
+        let mut found: Vec<KeyValue> = values
+            .iter()
+            .filter(|(key, _)| key.starts_with(prefix))
             .map(|(key, value)| (key.clone(), value.clone()))
-            .collect())
+            .collect();
+        found.sort_unstable();
+        Ok(found)
     }
 }

@@ -87,12 +87,21 @@ fn commit_info(block: &Block, set: &ValidatorSet) -> Result<abci::CommitInfo, La
             got: signatures.len(),
         });
     }
+    // One piece of memory for all addresses.
+    let addresses = set.validators().iter();
+    let addresses = addresses
+        .flat_map(|member| member.address.as_bytes())
+        .copied();
+    let mut addresses: Bytes = addresses.collect();
     let votes = set.validators().iter().zip(signatures);
     Ok(abci::CommitInfo {
         round,
         votes: votes
             .map(|(member, sig)| abci::VoteInfo {
-                validator: Some(validator(&member.address, member.voting_power)),
+                validator: Some(abci::Validator {
+                    address: addresses.split_to(member.address.as_bytes().len()),
+                    power: member.voting_power,
+                }),
                 block_id_flag: flag_number(sig.block_id_flag),
             })
             .collect(),

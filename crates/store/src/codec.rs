@@ -9,6 +9,8 @@ use prost::encoding::{DecodeContext, WireType, decode_key, decode_varint, skip_f
 pub(crate) enum BlockField {
     /// The header.
     Header = 1,
+    /// The transactions.
+    Data = 2,
     /// The commit of the block before.
     LastCommit = 4,
 }

@@ -14,6 +14,7 @@ use prost::Message;
 
 use crate::{
     IndexKind, Store, StoreError, Sync,
+    codec::{BlockField, block_field},
     columns::{Column, height_key, key_height},
     database::Batch,
     store::{load_height, meta},
@@ -156,7 +157,14 @@ impl Store {
         let results = ResponseFinalizeBlock::decode(results)
             .map_err(|error| self.db.corrupt(Column::Results, &height_key(height), error))?;
         // Pruning waits for the index, so the block is there.
-        let data = self.load_block(height)?.map(|block| block.data);
+        let data = self.load_block_bytes(height)?.map(|raw| {
+            let data = block_field(&raw, BlockField::Data)?;
+            Data::decode(data.unwrap_or_default())
+        });
+        let data = data.transpose().map_err(|error| {
+            let key = height_key(height);
+            self.db.corrupt(Column::Blocks, &key, error)
+        })?;
         let discards = self.options.discard_abci_responses;
         let txs = data.iter().flat_map(Data::iter);
         for (index, (tx, result)) in txs.zip(&results.tx_results).enumerate() {
