@@ -32,7 +32,7 @@ impl Store {
     pub fn save_pending_evidence(&self, evidence: &PendingEvidence) -> Result<(), StoreError> {
         let mut batch = Batch::default();
         let key = key(evidence.height, &evidence.hash);
-        batch.put_bytes(Column::Evidence, key, &evidence.bytes);
+        batch.put_large(Column::Evidence, key, &evidence.bytes);
         self.db.write(batch, Sync::Yes, evidence.height)
     }
 
