@@ -58,6 +58,8 @@ pub struct Applied {
     pub num_txs: usize,
     /// Those that the application gave a code other than 0.
     pub failed_txs: usize,
+    /// The code of each.
+    pub tx_codes: Vec<u32>,
     /// Gas that they took.
     pub gas_used: i64,
     /// Validators that it changes, two heights on.
@@ -161,11 +163,26 @@ impl Executor {
     /// Any error ends the executor: the application may have executed what was not stored. See
     /// [`ApplyError`].
     pub fn apply(&mut self, block: &CertifiedBlock) -> Result<Applied, ApplyError> {
+        self.apply_locked(block, || ()).map(|(applied, ())| applied)
+    }
+
+    /// [`Self::apply`] that calls `lock` when the block has been executed, right before the
+    /// application commits it: the mempool's lock, which keeps transactions from being checked
+    /// against a state that is about to change. What `lock` gives is kept until then and returned,
+    /// for the mempool to be updated before it is opened again.
+    ///
+    /// # Errors
+    /// As [`Self::apply`].
+    pub fn apply_locked<L>(
+        &mut self,
+        block: &CertifiedBlock,
+        lock: impl FnOnce() -> L,
+    ) -> Result<(Applied, L), ApplyError> {
         let height = block.height();
         if let Some(stopped) = self.stopped {
             return Err(ApplyError::Stopped { height, stopped });
         }
-        let applied = self.apply_next(block);
+        let applied = self.apply_next(block, lock);
         if applied.is_err() {
             self.stopped = Some(height);
         }
@@ -213,7 +230,11 @@ impl Executor {
         self.group.deadline()
     }
 
-    fn apply_next(&mut self, block: &CertifiedBlock) -> Result<Applied, ApplyError> {
+    fn apply_next<L>(
+        &mut self,
+        block: &CertifiedBlock,
+        lock: impl FnOnce() -> L,
+    ) -> Result<(Applied, L), ApplyError> {
         let height = block.height();
         let mut times = StageTimes::default();
         let mut clock = Stopwatch::start();
@@ -238,6 +259,7 @@ impl Executor {
                 .map_err(storage(height))?;
         }
         times.store = clock.lap();
+        let locked = lock();
         let committed = self.app.commit(height)?;
         let writes = self.app.take_writes(height)?.unwrap_or_default();
         times.execute += clock.lap();
@@ -246,13 +268,14 @@ impl Executor {
         mark_evidence(&self.store, block.block()).map_err(storage(height))?;
         let retain_height = self.prune(Height::new(committed.retain_height));
         times.store += clock.lap();
-        Ok(Applied {
+        let applied = Applied {
             height,
             block_id: block.block_id(),
             app_hash: self.state.app_hash.clone(),
             results_hash: self.state.last_results_hash,
             num_txs: response.tx_results.len(),
             failed_txs: response.tx_results.iter().filter(|tx| tx.code != 0).count(),
+            tx_codes: response.tx_results.iter().map(|tx| tx.code).collect(),
             gas_used: response
                 .tx_results
                 .iter()
@@ -262,7 +285,8 @@ impl Executor {
             retain_height,
             synced,
             times,
-        })
+        };
+        Ok((applied, locked))
     }
 
     /// A certified block has passed decoding, and its last commit is final with it.

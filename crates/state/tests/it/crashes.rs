@@ -393,3 +393,36 @@ fn another_app_hash_is_a_local_fault_of_the_next_block_that_names_both() {
     assert!(text.contains(&format!("{got:X}")), "{text}");
     assert_eq!(node.store.height().get(), 6);
 }
+
+/// Between execution and commit a lock is taken, and given back with the codes of the transactions.
+#[test]
+fn a_lock_is_taken_right_before_the_commit() {
+    let chain = Chain::load("chain_params");
+    let folder = tempfile::tempdir().unwrap();
+    let config = ExecutorConfig::default();
+    let app: Arc<dyn Application> = Arc::new(perihelion_testkit::ParamsApp::new());
+    let (recorded, log) = Recorded::new(app, Trouble::None);
+    let connections = AppConnections::in_process(recorded);
+    let store = open_store(folder.path());
+    let (consensus, query) = (connections.consensus, connections.query);
+    let mut executor = Executor::start(store, &chain.genesis, consensus, &query, config).unwrap();
+    let mut failed = 0;
+    for line in &chain.blocks {
+        let seen = || {
+            let log = log.lock().unwrap();
+            let commits: usize = log.commits.values().sum();
+            (log.finalized.len(), commits)
+        };
+        let before = seen();
+        let block = line.certified(executor.state());
+        let (applied, at_lock) = executor.apply_locked(&block, seen).unwrap();
+        assert_eq!(at_lock, (before.0 + 1, before.1));
+        assert_eq!(seen(), (before.0 + 1, before.1 + 1));
+        let response = log.lock().unwrap().finalized.last().unwrap().1.clone();
+        let codes: Vec<u32> = response.tx_results.iter().map(|tx| tx.code).collect();
+        assert_eq!(applied.tx_codes, codes);
+        assert_eq!(applied.num_txs, codes.len());
+        failed += applied.failed_txs;
+    }
+    assert!(failed > 0, "codes other than 0 were seen");
+}
