@@ -1,8 +1,8 @@
 //! The private validator: signs what consensus asks for, once.
 //!
 //! [`ValidatorKey`] and [`SignState`] are CometBFT's two files; [`FilePrivval`] signs with them;
-//! [`SigningLease`] is the right to, which only consensus has; [`check_sign_state`] and
-//! [`check_signed_lately`] say before the first signature whether it would be one too many.
+//! [`SigningLease`] is the right to, which only consensus has; [`check_sign_state`],
+//! [`check_replayed`] and [`check_signed_lately`] say before the first signature whether it would be one too many.
 
 mod key;
 mod lease;
@@ -12,6 +12,6 @@ mod signer;
 
 pub use key::ValidatorKey;
 pub use lease::{LeasedExecutor, SigningLease};
-pub use risk::{DoubleSignRisk, check_sign_state, check_signed_lately};
+pub use risk::{DoubleSignRisk, check_replayed, check_sign_state, check_signed_lately};
 pub use sign_state::{HeightRoundStep, SignState, Step};
 pub use signer::{FilePrivval, SignError};

@@ -2,9 +2,10 @@
 
 use std::path::{Path, PathBuf};
 
+use perihelion_consensus::{Message, WalMessage};
 use perihelion_crypto::Address;
 use perihelion_store::{Store, StoreError};
-use perihelion_types::{BlockIdFlag, Commit, Height};
+use perihelion_types::{BlockIdFlag, Commit, Height, SignedMsgType};
 use thiserror::Error;
 
 use super::{HeightRoundStep, SignState, Step};
@@ -34,6 +35,23 @@ pub enum DoubleSignRisk {
         last: HeightRoundStep,
         /// The highest block of the store that we signed.
         signed: Height,
+    },
+    /// The state file is older than what the consensus log has of this validator.
+    #[error(
+        "the validator state {} is too old: it knows of {last}, but the consensus log has this \
+         validator's own {signed}. With it the validator may sign twice at a height, for which it \
+         loses a part of its stake and on most chains is barred for good. Restore the newest state; \
+         or, when no other copy of this validator runs and none will, write the height, round and \
+         step of the latter into the file, and remove \"signature\" and \"signbytes\"",
+        path.display()
+    )]
+    StaleForLog {
+        /// The file.
+        path: PathBuf,
+        /// What it knows of.
+        last: HeightRoundStep,
+        /// What the log has.
+        signed: HeightRoundStep,
     },
     /// Our signature stands in one of the last blocks (`double_sign_check_height`).
     #[error(
@@ -83,6 +101,46 @@ pub fn check_sign_state(
             signed,
         }),
     }
+}
+
+/// Fails when a record of the consensus log is a proposal or vote of our own that is later than what
+/// `state`, read from `path`, knows of. The state is written before the log, so one of the two is
+/// not of this home. For each record that is replayed.
+///
+/// # Errors
+/// Then.
+pub fn check_replayed(
+    state: &SignState,
+    path: &Path,
+    record: &WalMessage,
+) -> Result<(), DoubleSignRisk> {
+    let WalMessage::Message {
+        peer: None,
+        message,
+    } = record
+    else {
+        return Ok(());
+    };
+    let step = match message {
+        Message::Proposal(_) => Step::Propose,
+        Message::Vote(vote) if vote.vote_type == SignedMsgType::Prevote => Step::Prevote,
+        Message::Vote(_) => Step::Precommit,
+        Message::Part { .. } => return Ok(()),
+    };
+    let signed = HeightRoundStep {
+        height: message.height().get(),
+        round: message.round().get(),
+        step,
+    };
+    let last = state.at();
+    if signed <= last {
+        return Ok(());
+    }
+    Err(DoubleSignRisk::StaleForLog {
+        path: path.to_owned(),
+        last,
+        signed,
+    })
 }
 
 /// Fails when one of the last `look_back` blocks (0: none are searched) was precommitted by

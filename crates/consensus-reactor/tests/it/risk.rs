@@ -3,8 +3,9 @@
 use std::path::Path;
 
 use bytes::Bytes;
+use perihelion_consensus::{Message, WalMessage};
 use perihelion_consensus_reactor::privval::{
-    DoubleSignRisk, SignState, check_sign_state, check_signed_lately,
+    DoubleSignRisk, SignState, check_replayed, check_sign_state, check_signed_lately,
 };
 use perihelion_crypto::Address;
 use perihelion_proto::tendermint::types as pb;
@@ -147,6 +148,58 @@ fn vector_chain_is_searched_so_many_blocks_back_for_own_signatures() {
             assert_eq!(found, expected, "{back} back");
         }
     }
+}
+
+/// The log's records of a validator that signed, against states from before, of and after that.
+#[test]
+fn a_state_older_than_the_own_messages_in_the_log_is_refused() {
+    let vote = |kind| {
+        let vote = perihelion_types::Vote {
+            vote_type: kind,
+            height: perihelion_types::Height::new(7),
+            round: perihelion_types::Round::new(1),
+            block_id: perihelion_types::BlockId::NIL,
+            timestamp: perihelion_types::Time::ZERO,
+            validator_address: Bytes::from_static(&[1; 20]),
+            validator_index: 0,
+            signature: Bytes::from_static(&[1; 64]),
+            extension: Bytes::new(),
+            extension_signature: Bytes::new(),
+        };
+        Message::Vote(std::sync::Arc::new(vote))
+    };
+    let path = Path::new("/home/state.json");
+    for (step, kind) in [
+        (2, perihelion_types::SignedMsgType::Prevote),
+        (3, perihelion_types::SignedMsgType::Precommit),
+    ] {
+        let ours = WalMessage::Message {
+            peer: None,
+            message: vote(kind),
+        };
+        for fine in [state(7, 1, step), state(7, 2, 0), state(8, 0, 1)] {
+            check_replayed(&fine, path, &ours).unwrap();
+        }
+        for old in [state(7, 1, step - 1), state(7, 0, 3), state(6, 9, 3)] {
+            let error = check_replayed(&old, path, &ours).unwrap_err().to_string();
+            for part in [
+                "/home/state.json",
+                "height 7 round 1 pre",
+                "stake",
+                "Restore",
+            ] {
+                assert!(error.contains(part), "{error}");
+            }
+        }
+        // What peers sent says nothing of us.
+        let theirs = WalMessage::Message {
+            peer: Some("0123456789abcdef0123456789abcdef01234567".parse().unwrap()),
+            message: vote(kind),
+        };
+        check_replayed(&SignState::default(), path, &theirs).unwrap();
+    }
+    let end = WalMessage::EndHeight(perihelion_types::Height::new(9));
+    check_replayed(&SignState::default(), path, &end).unwrap();
 }
 
 #[test]
