@@ -14,6 +14,9 @@ use perihelion_types::{
 use super::{gossip::Payload, rng::Rng};
 use crate::chain::{self, Built, REJECTED_TX};
 
+/// A signature by nobody.
+const FORGED: Bytes = Bytes::from_static(&[3; 64]);
+
 pub(crate) struct Adversary {
     /// Numbers of its nodes and their keys.
     pub(crate) nodes: Vec<(usize, PrivateKey)>,
@@ -27,6 +30,8 @@ pub(crate) struct Sent {
     pub(crate) payload: Payload,
     pub(crate) delay_ms: u64,
     pub(crate) half: u64,
+    /// Not forged.
+    pub(crate) is_signed: bool,
 }
 
 /// What it does in one turn.
@@ -152,11 +157,17 @@ impl Turn {
         } else {
             rng.within(0..20)
         };
+        let is_forged = |vote: &Vote| vote.signature == FORGED;
+        let is_signed = match &payload {
+            Payload::Message(Message::Vote(vote)) => !is_forged(vote),
+            _ => true,
+        };
         self.sent.push(Sent {
             from,
             payload,
             delay_ms,
             half: rng.next(),
+            is_signed,
         });
     }
 
@@ -166,6 +177,7 @@ impl Turn {
             payload: Payload::Message(message),
             delay_ms: 1,
             half,
+            is_signed: true,
         });
     }
 }
@@ -206,7 +218,7 @@ fn some_vote(
         vote = chain::extended(key, vote, b"evil");
     }
     if rng.chance(1, 40) {
-        vote.signature = Bytes::from_static(&[3; 64]);
+        vote.signature = FORGED;
     }
     vote
 }

@@ -13,7 +13,9 @@ use perihelion_consensus::{
     Announce, Answer, Ask, BlockVerdict, Consensus, Effect, Message, Now, RequestId, Verify,
     votes::{MAX_CATCHUP_ROUNDS, MAX_MAJ23_CLAIMS},
 };
-use perihelion_types::{BlockId, Commit, FetchedBlock, Height, PartSet, Rules, State};
+use perihelion_types::{
+    BlockId, Commit, FetchedBlock, Height, PartSet, Proposal, Rules, State, Vote,
+};
 
 use super::{
     adversary::Adversary,
@@ -30,6 +32,9 @@ const PATIENCE: Duration = Duration::from_secs(240);
 
 /// The height at which the network heals, if it has not before.
 const HEALS_AT: i64 = 4;
+
+/// In one run of so many every signature is verified when it first comes.
+const VERIFIED_IN: u64 = 16;
 
 /// What happens.
 #[derive(Debug)]
@@ -134,7 +139,7 @@ impl World {
             happening: BTreeMap::new(),
             next_event: 0,
             healed: None,
-            memo: Arc::default(),
+            memo: Arc::new(Memo::new(seed % VERIFIED_IN != 0)),
             known: BTreeMap::new(),
             decided: BTreeMap::new(),
             ledger: Ledger::default(),
@@ -356,6 +361,10 @@ impl World {
                 self.remember(height, block);
             }
             for sent in turn.sent {
+                if let (Payload::Message(message), true) = (&sent.payload, sent.is_signed) {
+                    let key = self.nodes[sent.from].key.public_key();
+                    self.memo.made(&key, message);
+                }
                 for to in 0..self.honest {
                     if sent.half & (1 << to) != 0 || sent.half % 5 == 0 {
                         let (from, payload) = (sent.from, sent.payload.clone());
@@ -479,6 +488,18 @@ impl World {
                 self.trace(|| format!("{node} wants signed {request:?}"));
                 let shell = &mut self.nodes[node];
                 let answer = shell.disk.signed.sign(&shell.key, request);
+                let key = shell.key.public_key();
+                match &answer {
+                    Answer::SignedVote(vote) => {
+                        let vote = Arc::new(Vote::clone(vote));
+                        self.memo.made(&key, &Message::Vote(vote));
+                    }
+                    Answer::SignedProposal(proposal) => {
+                        let proposal = Arc::new(Proposal::clone(proposal));
+                        self.memo.made(&key, &Message::Proposal(proposal));
+                    }
+                    _ => {}
+                }
                 if !self.ledger.admits(node, &answer) {
                     self.fail(format!("{node} signs twice: {answer:?}"));
                 }
