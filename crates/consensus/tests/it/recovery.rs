@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use perihelion_consensus::{
     Answer, Ask, BlockVerdict, Consensus, ConsensusConfig, Effect, LastCommit, Message, Now,
-    SignRequest, StartError, WalMessage,
+    SignRequest, StartError, Step, WalMessage,
 };
 use perihelion_types::{BlockId, Height, Round, SignedMsgType};
 
@@ -189,6 +189,15 @@ fn an_own_precommit_in_the_log_is_a_lock_even_without_its_polka() {
     assert_eq!(core.votes().polka(Round::ZERO), None);
     let locked = core.locked().expect("locked by its own word");
     assert_eq!(locked.block.block_id(), block.id());
+    // It is where it was, and wants no other precommit.
+    assert_eq!(core.step(), Step::Precommit);
+    core.start(lone.now);
+    assert!(wanted(&mut core, lone.now).is_empty());
+    let mut later = lone.now;
+    later.instant += std::time::Duration::from_secs(60);
+    core.handle_deadline(later);
+    assert!(wanted(&mut core, later).is_empty());
+    assert_eq!(core.round(), Round::ZERO);
 }
 
 #[test]

@@ -8,6 +8,7 @@ mod chains;
 mod genesis;
 mod hashes;
 mod json;
+mod make_block;
 mod median_time;
 mod merkle;
 mod params;

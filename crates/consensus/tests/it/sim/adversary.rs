@@ -68,6 +68,13 @@ impl Adversary {
         if chain::proposer(set, place.1.min(50)) == key.public_key().address() && rng.chance(2, 3) {
             self.propose(rng, victim, known, (number, &key, place, time), &mut turn);
         }
+        if let Some(polka) = victim.votes().polka(victim.round())
+            && !polka.is_nil()
+            && rng.chance(1, 2)
+        {
+            let here = (victim.height(), victim.round().get());
+            self.split(rng, here, polka, (time, &state), &mut turn);
+        }
         for _ in 0..rng.within(1..4) {
             let vote = some_vote(rng, &key, set, place, known, time, &state);
             turn.say(rng, number, Message::Vote(Arc::new(vote)));
@@ -82,6 +89,44 @@ impl Adversary {
             turn.send(rng, number, Payload::Claim(claim));
         }
         turn
+    }
+
+    /// Lets one node see the block decided, and the others go on to the next round.
+    fn split(
+        &self,
+        rng: &mut Rng,
+        place: (Height, i32),
+        block_id: BlockId,
+        (time, state): (Time, &State),
+        turn: &mut Turn,
+    ) {
+        let one = 1_u64 << rng.within(0..8);
+        for (number, key) in &self.nodes {
+            for (block_id, half) in [(block_id, one), (BlockId::NIL, !one)] {
+                let vote_type = SignedMsgType::Precommit;
+                if let Some(vote) = signed(key, vote_type, place, block_id, (time, state)) {
+                    turn.send_to(half, *number, Message::Vote(Arc::new(vote)));
+                }
+            }
+        }
+    }
+
+    /// All its validators vote for a block in both ways, to those who get it.
+    fn support(
+        &self,
+        place: (Height, i32),
+        block_id: BlockId,
+        half: u64,
+        (time, state): (Time, &State),
+        turn: &mut Turn,
+    ) {
+        for (number, key) in &self.nodes {
+            for vote_type in [SignedMsgType::Prevote, SignedMsgType::Precommit] {
+                if let Some(vote) = signed(key, vote_type, place, block_id, (time, state)) {
+                    turn.send_to(half, *number, Message::Vote(Arc::new(vote)));
+                }
+            }
+        }
     }
 
     fn propose(
@@ -105,8 +150,15 @@ impl Adversary {
             };
             let pol = i32::try_from(rng.within(0..3)).unwrap() - 1;
             let proposal = chain::proposal(key, place, pol.min(place.1 - 1), block.id(), time);
-            let half = rng.next();
+            let half = if rng.chance(1, 3) {
+                u64::MAX
+            } else {
+                rng.next()
+            };
             turn.send_to(half, number, Message::Proposal(Arc::new(proposal)));
+            if rng.chance(1, 2) {
+                self.support(place, block.id(), half, (time, victim.state()), turn);
+            }
             if rng.chance(3, 4) {
                 for index in 0..block.parts.header().total {
                     let part = block.parts.part(index).unwrap().clone();
@@ -200,6 +252,24 @@ fn some_block(rng: &mut Rng, known: &[Built]) -> BlockId {
     } else {
         rng.pick(known).id()
     }
+}
+
+/// A vote with its extension where there is one; `None` when the key is no validator's.
+fn signed(
+    key: &PrivateKey,
+    vote_type: SignedMsgType,
+    place: (Height, i32),
+    block_id: BlockId,
+    (time, state): (Time, &State),
+) -> Option<Vote> {
+    let set = &state.validators;
+    set.by_address(&key.public_key().address())?;
+    let vote = chain::vote(key, set, vote_type, place, block_id, time);
+    let extends = vote_type == SignedMsgType::Precommit && !block_id.is_nil();
+    if extends && state.consensus_params.vote_extensions_enabled(place.0) {
+        return Some(chain::extended(key, vote, b"evil"));
+    }
+    Some(vote)
 }
 
 fn some_vote(

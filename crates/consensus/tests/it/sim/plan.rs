@@ -19,6 +19,9 @@ pub(crate) struct Plan {
     pub(crate) config: ConsensusConfig,
     /// Messages lost, of 100, until the network heals.
     pub(crate) loss: u64,
+    /// Votes of 100 that one receiver never gets until the network heals, whoever tells them: so
+    /// some see a majority where others do not.
+    pub(crate) blind: u64,
     /// Messages that come twice, of 100.
     pub(crate) duplicates: u64,
     /// The longest delay until the network heals, in ms.
@@ -68,6 +71,11 @@ impl Plan {
             extensions: *rng.pick(&[0, 0, 1, 2, 3]),
             config: config(rng),
             loss: if calm { 0 } else { rng.within(0..40) },
+            blind: if calm || rng.chance(1, 3) {
+                0
+            } else {
+                rng.within(5..50)
+            },
             duplicates: rng.within(0..20),
             delay_ms: if calm { 20 } else { rng.within(10..500) },
             crash_every: if calm || rng.chance(1, 4) {

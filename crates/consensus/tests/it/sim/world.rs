@@ -84,6 +84,8 @@ pub(crate) struct World {
     known: BTreeMap<Height, Vec<Built>>,
     decided: BTreeMap<Height, BlockId>,
     ledger: Ledger,
+    /// Decides who never sees which vote.
+    blindness: u64,
     txs: u64,
     pub(crate) stats: Stats,
     pub(crate) log: Option<Vec<String>>,
@@ -143,6 +145,7 @@ impl World {
             known: BTreeMap::new(),
             decided: BTreeMap::new(),
             ledger: Ledger::default(),
+            blindness: seed,
             txs: 0,
             stats: Stats::default(),
             log: traced.then(Vec::new),
@@ -290,7 +293,7 @@ impl World {
 impl World {
     fn send(&mut self, from: usize, to: usize, payload: Payload) {
         let cut = self.healed.is_none() && self.groups[from] != self.groups[to];
-        if cut || to >= self.honest {
+        if cut || to >= self.honest || self.is_blind(to, &payload) {
             return;
         }
         let (loss, longest) = match self.healed {
@@ -305,6 +308,25 @@ impl World {
             let payload = payload.clone();
             self.after_ms(1..longest, Event::Deliver { to, from, payload });
         }
+    }
+
+    /// Whether `to` never sees this vote before the network heals.
+    fn is_blind(&self, to: usize, payload: &Payload) -> bool {
+        let Payload::Message(Message::Vote(vote)) = payload else {
+            return false;
+        };
+        let place = [
+            to as u64,
+            vote.height.get().unsigned_abs(),
+            vote.round.get().unsigned_abs().into(),
+            vote.vote_type.to_i32().unsigned_abs().into(),
+            vote.validator_index.unsigned_abs().into(),
+        ];
+        let mut mixed = self.blindness;
+        for number in place {
+            mixed = Rng::new(mixed ^ number).next();
+        }
+        self.healed.is_none() && Rng::new(mixed).chance(self.plan.blind, 100)
     }
 
     fn broadcast(&mut self, from: usize, message: &Message) {
@@ -366,7 +388,7 @@ impl World {
                     self.memo.made(&key, message);
                 }
                 for to in 0..self.honest {
-                    if sent.half & (1 << to) != 0 || sent.half % 5 == 0 {
+                    if sent.half & (1 << to) != 0 {
                         let (from, payload) = (sent.from, sent.payload.clone());
                         let wait = Duration::from_millis(sent.delay_ms + 1);
                         self.at(self.time + wait, Event::Deliver { to, from, payload });
