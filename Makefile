@@ -7,7 +7,7 @@ CARGO ?= cargo
 export ROCKSDB_LIB_DIR := $(shell .ci/setup cache)
 export ROCKSDB_STATIC := 1
 
-.PHONY: help setup build localnet test test-quick lint bench bench-quick interop vectors docs clean
+.PHONY: help setup build localnet test test-quick sim lint bench bench-quick interop vectors docs clean
 
 help: ## this list
 	@awk -F':.*## ' '/^[a-z-]+:.*## /{printf "  make %-14s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -23,6 +23,10 @@ localnet: build ## a network on this machine, live; Ctrl-C ends it. BLOCKS, VALI
 
 test: setup ## every test
 	$(CARGO) test --workspace --locked
+
+sim: setup ## consensus in SEEDS simulated networks (default 100000)
+	PERIHELION_SIM_SEEDS=0..$(or $(SEEDS),100000) $(CARGO) test --release --locked \
+	  -p perihelion-consensus --test it simulated -- --nocapture
 
 lint: setup ## formatting, clippy without a warning, dependencies
 	$(CARGO) fmt --all --check

@@ -42,7 +42,8 @@ impl Mode {
 impl Consensus {
     /// Takes one record of the log's current height, in order, before [`start`](Self::start).
     /// Questions are asked as they were; nothing is signed or appended, but for the end of a
-    /// height that the log does not have. Records of other heights are ignored.
+    /// height that the log does not have. Records of other heights are ignored, and so is
+    /// everything once it has started.
     ///
     /// Where this node wanted a signature, the next record tells whether it had it: its own
     /// message, or anything else when it stayed silent.
@@ -51,8 +52,10 @@ impl Consensus {
     /// anything is appended: a crash may have come before it, and what is appended now would not be
     /// found at the next start.
     pub fn replay(&mut self, now: Now, record: WalMessage) {
-        self.inputs.push_back(Input::Replayed(record));
-        self.run(now);
+        if !self.mode.is_running() {
+            self.inputs.push_back(Input::Replayed(record));
+            self.run(now);
+        }
     }
 
     /// Ends the replay of the log and begins. What was to be signed where the log ends is asked

@@ -1,7 +1,4 @@
-use std::{
-    collections::{BTreeMap, btree_map::Entry},
-    sync::Arc,
-};
+use std::{collections::BTreeMap, sync::Arc};
 
 use perihelion_types::{BlockId, Height, PeerId, Round, SignedMsgType, ValidatorSet, Vote};
 
@@ -135,18 +132,17 @@ impl HeightVoteSet {
             conflict: None,
         };
         let round = vote.round;
-        let is_far = round.get() > self.round.get().saturating_add(1);
-        let empty = self.empty_round(round);
-        let votes = match self.rounds.entry(round) {
-            Entry::Occupied(open) => open.into_mut(),
-            Entry::Vacant(place) => {
-                if is_far {
-                    let Some(peer) = peer else { return refused };
-                    self.catchup.entry(peer).or_default().push(round);
-                    self.catchup_rounds += 1;
-                }
-                place.insert(empty)
+        if !self.rounds.contains_key(&round) {
+            if round.get() > self.round.get().saturating_add(1) {
+                let Some(peer) = peer else { return refused };
+                self.catchup.entry(peer).or_default().push(round);
+                self.catchup_rounds += 1;
             }
+            let votes = self.empty_round(round);
+            self.rounds.insert(round, votes);
+        }
+        let Some(votes) = self.rounds.get_mut(&round) else {
+            return refused;
         };
         let Ok(set) = votes.of_mut(vote.vote_type) else {
             return refused;

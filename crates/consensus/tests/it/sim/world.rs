@@ -141,7 +141,7 @@ impl World {
             happening: BTreeMap::new(),
             next_event: 0,
             healed: None,
-            memo: Arc::new(Memo::new(seed % VERIFIED_IN != 0)),
+            memo: Arc::new(Memo::new(!seed.is_multiple_of(VERIFIED_IN))),
             known: BTreeMap::new(),
             decided: BTreeMap::new(),
             ledger: Ledger::default(),
