@@ -26,6 +26,9 @@ pub enum Persistence {
     Volatile,
 }
 
+/// Waits for the answer to a call that has begun.
+pub type Answer<R> = Box<dyn FnOnce() -> Result<R, AppFault> + Send>;
+
 /// An application of ABCI 2.0.
 ///
 /// The calls of one connection come one after another; those of the four connections come at
@@ -62,6 +65,18 @@ pub trait Application: Send + Sync + 'static {
     /// Whether a transaction may enter the mempool.
     fn check_tx(&self, _request: &RequestCheckTx) -> Result<ResponseCheckTx, AppFault> {
         Ok(ResponseCheckTx::default())
+    }
+
+    /// Gives a transaction to be checked; the answer is waited for by calling what is returned. So
+    /// many can be under way at once. They are checked in the order in which they were given.
+    ///
+    /// By default: checked at once.
+    fn begin_check_tx(
+        &self,
+        request: &RequestCheckTx,
+    ) -> Result<Answer<ResponseCheckTx>, AppFault> {
+        let response = self.check_tx(request)?;
+        Ok(Box::new(move || Ok(response)))
     }
 
     /// Tells the genesis, before the first block; the answer may replace validators and parameters.

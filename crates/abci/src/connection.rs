@@ -1,14 +1,19 @@
 use std::{
     any::Any,
+    io,
     panic::{AssertUnwindSafe, catch_unwind},
-    sync::{Arc, Mutex, PoisonError},
-    time::{Duration, Instant},
+    sync::Arc,
+    time::Duration,
 };
 
 use perihelion_types::Height;
 
 use crate::{
-    AppError, AppFault, AppWrite, Application, CallName, Persistence,
+    AppAddress, AppError, AppFault, AppTransport, AppWrite, Application, CallName, ConnectError,
+    ConnectionName, LostConnection, Persistence, RunningCall,
+    application::Answer,
+    calls::Calls,
+    remote::{Dialer, Link},
     types::{
         RequestApplySnapshotChunk, RequestCheckTx, RequestCommit, RequestExtendVote,
         RequestFinalizeBlock, RequestInfo, RequestInitChain, RequestListSnapshots,
@@ -33,19 +38,83 @@ pub struct AppConnections {
     pub query: QueryConnection,
     /// Makes and restores snapshots.
     pub snapshot: SnapshotConnection,
+    link: Arc<Link>,
 }
 
 impl AppConnections {
-    /// Connections to an application in this process. A client of an application elsewhere
-    /// implements [`Application`] itself and comes in by the same door.
+    /// Connections to an application in this process.
     #[must_use]
     pub fn in_process(app: Arc<dyn Application>) -> Self {
+        let line = |name| Line::new(Arc::new(Calls::of(name)), Arc::clone(&app));
         Self {
-            consensus: ConsensusConnection(Line::new(Arc::clone(&app))),
-            mempool: MempoolConnection(Line::new(Arc::clone(&app))),
-            query: QueryConnection(Line::new(Arc::clone(&app))),
-            snapshot: SnapshotConnection(Line::new(app)),
+            consensus: ConsensusConnection(line(ConnectionName::Consensus)),
+            mempool: MempoolConnection(line(ConnectionName::Mempool)),
+            query: QueryConnection(line(ConnectionName::Query)),
+            snapshot: SnapshotConnection(line(ConnectionName::Snapshot)),
+            link: Arc::default(),
         }
+    }
+
+    /// Connects to an application in another process, which keeps its own state
+    /// ([`Persistence::Own`]). One attempt; none of its calls is ever given up, however long it
+    /// takes: see [`Self::running`], [`Self::on_lost`] and [`Self::close`].
+    ///
+    /// # Errors
+    /// When nobody listens there. Whether the application speaks the protocol shows at the first
+    /// call.
+    pub fn connect(address: &AppAddress, transport: AppTransport) -> Result<Self, ConnectError> {
+        let link = Arc::<Link>::default();
+        let connect = || {
+            let dialer = Dialer::new(address, transport, Arc::clone(&link))?;
+            let line = |name| -> io::Result<Line> {
+                let calls = Arc::new(Calls::of(name));
+                let remote = dialer.dial(&calls)?;
+                Ok(Line::new(calls, Arc::new(remote)))
+            };
+            // In CometBFT's order.
+            let query = line(ConnectionName::Query)?;
+            let snapshot = line(ConnectionName::Snapshot)?;
+            let mempool = line(ConnectionName::Mempool)?;
+            let consensus = line(ConnectionName::Consensus)?;
+            Ok(Self {
+                consensus: ConsensusConnection(consensus),
+                mempool: MempoolConnection(mempool),
+                query: QueryConnection(query),
+                snapshot: SnapshotConnection(snapshot),
+                link: Arc::clone(&link),
+            })
+        };
+        connect().map_err(|source| ConnectError {
+            address: address.clone(),
+            transport,
+            source,
+        })
+    }
+
+    /// The call that has run longest on each connection that has one.
+    #[must_use]
+    pub fn running(&self) -> Vec<RunningCall> {
+        [
+            &self.consensus.0,
+            &self.mempool.0,
+            &self.query.0,
+            &self.snapshot.0,
+        ]
+        .into_iter()
+        .filter_map(|line| line.calls.longest())
+        .collect()
+    }
+
+    /// Calls `told` once when the first connection is lost, at once when one is already; the others
+    /// are closed by then. Never for an application in this process, and not after [`Self::close`].
+    pub fn on_lost(&self, told: impl FnOnce(LostConnection) + Send + 'static) {
+        self.link.on_lost(told);
+    }
+
+    /// Closes the connections to an application in another process: calls that run end with
+    /// [`AppFault::Closed`], for whoever cannot wait for them any longer.
+    pub fn close(&self) {
+        self.link.close();
     }
 }
 
@@ -63,7 +132,7 @@ pub struct QueryConnection(Line);
 pub struct SnapshotConnection(Line);
 
 impl ConsensusConnection {
-    /// The call that is running, and for how long.
+    /// The call that has run longest, and for how long.
     #[must_use]
     pub fn busy(&self) -> Option<(CallName, Duration)> {
         self.0.busy()
@@ -203,7 +272,7 @@ impl ConsensusConnection {
 }
 
 impl MempoolConnection {
-    /// The call that is running, and for how long.
+    /// The call that has run longest, and for how long.
     #[must_use]
     pub fn busy(&self) -> Option<(CallName, Duration)> {
         self.0.busy()
@@ -218,7 +287,27 @@ impl MempoolConnection {
             .call(CallName::CheckTx, None, |app| app.check_tx(request))
     }
 
-    /// Asks for everything that is still under way; nothing is, as each call waits for its answer.
+    /// Gives a transaction to be checked; the answer is waited for by [`PendingCheckTx::wait`]. So
+    /// many can be under way at once: they are checked in the order in which they were given, and
+    /// where many are under way already, this waits.
+    ///
+    /// # Errors
+    /// When the application fails or panics.
+    pub fn begin_check_tx(&self, request: &RequestCheckTx) -> Result<PendingCheckTx, AppError> {
+        let number = self.0.calls.begin(CallName::CheckTx, None);
+        let mut pending = PendingCheckTx {
+            line: self.0.clone(),
+            number,
+            answer: None,
+        };
+        let begun = self
+            .0
+            .run(CallName::CheckTx, None, |app| app.begin_check_tx(request));
+        pending.answer = Some(begun?);
+        Ok(pending)
+    }
+
+    /// Asks for everything that is still under way.
     ///
     /// # Errors
     /// When the application fails or panics.
@@ -228,7 +317,7 @@ impl MempoolConnection {
 }
 
 impl QueryConnection {
-    /// The call that is running, and for how long.
+    /// The call that has run longest, and for how long.
     #[must_use]
     pub fn busy(&self) -> Option<(CallName, Duration)> {
         self.0.busy()
@@ -269,7 +358,7 @@ impl QueryConnection {
 }
 
 impl SnapshotConnection {
-    /// The call that is running, and for how long.
+    /// The call that has run longest, and for how long.
     #[must_use]
     pub fn busy(&self) -> Option<(CallName, Duration)> {
         self.0.busy()
@@ -332,28 +421,49 @@ impl SnapshotConnection {
     }
 }
 
-/// One connection: the application and the call that runs.
+/// A transaction that is being checked.
+pub struct PendingCheckTx {
+    line: Line,
+    number: u64,
+    /// `None` while it begins, and once it was waited for.
+    answer: Option<Answer<ResponseCheckTx>>,
+}
+
+impl PendingCheckTx {
+    /// Waits for the answer.
+    ///
+    /// # Errors
+    /// When the application fails or panics.
+    pub fn wait(mut self) -> Result<ResponseCheckTx, AppError> {
+        let answer = self.answer.take();
+        self.line.run(CallName::CheckTx, None, |_| match answer {
+            Some(answer) => answer(),
+            None => Err(AppFault::failed("it was waited for already")),
+        })
+    }
+}
+
+impl Drop for PendingCheckTx {
+    fn drop(&mut self) {
+        self.line.calls.end(self.number);
+    }
+}
+
+/// One connection: the application and the calls that run.
 #[derive(Clone)]
 struct Line {
     app: Arc<dyn Application>,
-    running: Arc<Mutex<Option<(CallName, Instant)>>>,
+    calls: Arc<Calls>,
 }
 
 impl Line {
-    fn new(app: Arc<dyn Application>) -> Self {
-        Self {
-            app,
-            running: Arc::default(),
-        }
+    fn new(calls: Arc<Calls>, app: Arc<dyn Application>) -> Self {
+        Self { app, calls }
     }
 
     fn busy(&self) -> Option<(CallName, Duration)> {
-        let running = self.running.lock().unwrap_or_else(PoisonError::into_inner);
-        running.map(|(call, since)| (call, since.elapsed()))
-    }
-
-    fn note(&self, running: Option<(CallName, Instant)>) {
-        *self.running.lock().unwrap_or_else(PoisonError::into_inner) = running;
+        let running = self.calls.longest()?;
+        Some((running.call, running.elapsed))
     }
 
     /// Runs one call, with its name readable meanwhile and its panic turned into an error.
@@ -363,11 +473,21 @@ impl Line {
         height: Option<Height>,
         run: impl FnOnce(&dyn Application) -> Result<R, AppFault>,
     ) -> Result<R, AppError> {
-        self.note(Some((call, Instant::now())));
-        // A half-changed application is never called again: its caller stops at the first error.
-        let outcome = catch_unwind(AssertUnwindSafe(|| run(&*self.app)));
-        self.note(None);
+        let number = self.calls.begin(call, height);
+        let outcome = self.run(call, height, run);
+        self.calls.end(number);
         outcome
+    }
+
+    /// The same for a call that is noted already.
+    fn run<R>(
+        &self,
+        call: CallName,
+        height: Option<Height>,
+        run: impl FnOnce(&dyn Application) -> Result<R, AppFault>,
+    ) -> Result<R, AppError> {
+        // A half-changed application is never called again: its caller stops at the first error.
+        catch_unwind(AssertUnwindSafe(|| run(&*self.app)))
             .unwrap_or_else(|panic| Err(AppFault::Panicked(panic_text(&*panic))))
             .map_err(|reason| AppError {
                 call,
@@ -377,7 +497,7 @@ impl Line {
     }
 }
 
-fn panic_text(panic: &(dyn Any + Send)) -> String {
+pub(crate) fn panic_text(panic: &(dyn Any + Send)) -> String {
     if let Some(text) = panic.downcast_ref::<&str>() {
         (*text).to_owned()
     } else if let Some(text) = panic.downcast_ref::<String>() {

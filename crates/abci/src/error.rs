@@ -3,7 +3,7 @@ use std::fmt;
 use perihelion_types::Height;
 use thiserror::Error;
 
-use crate::AppStoreError;
+use crate::{AppStoreError, types::response::Value};
 
 /// A call of ABCI 2.0.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -40,6 +40,73 @@ pub enum CallName {
     LoadSnapshotChunk,
     /// [`ApplySnapshotChunk`](crate::Application::apply_snapshot_chunk).
     ApplySnapshotChunk,
+}
+
+impl CallName {
+    /// Every call, in the order of the schema.
+    pub const ALL: [Self; 16] = [
+        Self::Echo,
+        Self::Flush,
+        Self::Info,
+        Self::InitChain,
+        Self::Query,
+        Self::CheckTx,
+        Self::Commit,
+        Self::ListSnapshots,
+        Self::OfferSnapshot,
+        Self::LoadSnapshotChunk,
+        Self::ApplySnapshotChunk,
+        Self::PrepareProposal,
+        Self::ProcessProposal,
+        Self::ExtendVote,
+        Self::VerifyVoteExtension,
+        Self::FinalizeBlock,
+    ];
+
+    /// The field of `Request` that holds the call's request. Its response's field in `Response` is
+    /// the next number.
+    pub(crate) const fn field(self) -> u32 {
+        match self {
+            Self::Echo => 1,
+            Self::Flush => 2,
+            Self::Info => 3,
+            Self::InitChain => 5,
+            Self::Query => 6,
+            Self::CheckTx => 8,
+            Self::Commit => 11,
+            Self::ListSnapshots => 12,
+            Self::OfferSnapshot => 13,
+            Self::LoadSnapshotChunk => 14,
+            Self::ApplySnapshotChunk => 15,
+            Self::PrepareProposal => 16,
+            Self::ProcessProposal => 17,
+            Self::ExtendVote => 18,
+            Self::VerifyVoteExtension => 19,
+            Self::FinalizeBlock => 20,
+        }
+    }
+
+    /// Whether `value` is of the kind of this call's responses.
+    pub(crate) const fn is_answered_by(self, value: &Value) -> bool {
+        match self {
+            Self::Echo => matches!(value, Value::Echo(_)),
+            Self::Flush => matches!(value, Value::Flush(_)),
+            Self::Info => matches!(value, Value::Info(_)),
+            Self::InitChain => matches!(value, Value::InitChain(_)),
+            Self::Query => matches!(value, Value::Query(_)),
+            Self::CheckTx => matches!(value, Value::CheckTx(_)),
+            Self::Commit => matches!(value, Value::Commit(_)),
+            Self::ListSnapshots => matches!(value, Value::ListSnapshots(_)),
+            Self::OfferSnapshot => matches!(value, Value::OfferSnapshot(_)),
+            Self::LoadSnapshotChunk => matches!(value, Value::LoadSnapshotChunk(_)),
+            Self::ApplySnapshotChunk => matches!(value, Value::ApplySnapshotChunk(_)),
+            Self::PrepareProposal => matches!(value, Value::PrepareProposal(_)),
+            Self::ProcessProposal => matches!(value, Value::ProcessProposal(_)),
+            Self::ExtendVote => matches!(value, Value::ExtendVote(_)),
+            Self::VerifyVoteExtension => matches!(value, Value::VerifyVoteExtension(_)),
+            Self::FinalizeBlock => matches!(value, Value::FinalizeBlock(_)),
+        }
+    }
 }
 
 impl fmt::Display for CallName {

@@ -7,11 +7,15 @@
 //! asynchronous task goes through a blocking pool.
 
 mod application;
+mod calls;
 mod connection;
 mod error;
 mod kvstore;
 mod noop;
+mod remote;
+mod server;
 mod store;
+mod threads;
 
 /// The messages of `tendermint.abci`, and the two of other packages that they hold.
 ///
@@ -26,14 +30,18 @@ pub mod types {
     pub use prost_types::Timestamp;
 }
 
-pub use application::{Application, Persistence};
+pub use application::{Answer, Application, Persistence};
+pub use calls::{ConnectionName, RunningCall};
 pub use connection::{
-    AppConnections, ConsensusConnection, MempoolConnection, QueryConnection, SnapshotConnection,
+    AppConnections, ConsensusConnection, MempoolConnection, PendingCheckTx, QueryConnection,
+    SnapshotConnection,
 };
 pub use error::{AppError, AppFault, CallName};
 pub use kvstore::{KvStore, KvStoreOptions};
 pub use noop::Noop;
-pub use store::{AppStore, AppStoreError, AppWrite, KeyValue, MemoryAppStore};
+pub use remote::{AddressError, AppAddress, AppTransport, ConnectError, LostConnection};
+pub use server::{AppServer, ServeError};
+pub use store::{AppStore, AppStoreError, AppWrite, KeyValue, MemoryAppStore, OwnAppStore};
 
 /// The version of ABCI that is spoken, as `Info` tells it.
 pub const ABCI_VERSION: &str = "2.0.0";

@@ -18,9 +18,9 @@ pub struct AppWrite {
 /// A key and its value.
 pub type KeyValue = (Vec<u8>, Vec<u8>);
 
-/// What a built-in application keeps could not be read.
+/// What a built-in application keeps could not be read or written.
 #[derive(Debug, Clone, PartialEq, Eq, Error)]
-#[error("the application's data cannot be read: {0}")]
+#[error("the application's data cannot be used: {0}")]
 pub struct AppStoreError(pub String);
 
 /// Reads of what a built-in application keeps. It is written by whoever applies the
@@ -37,6 +37,15 @@ pub trait AppStore: Send + Sync + 'static {
     /// # Errors
     /// When the store cannot be read.
     fn scan_prefix(&self, prefix: &[u8]) -> Result<Vec<KeyValue>, AppStoreError>;
+}
+
+/// An [`AppStore`] that an application writes itself: that of an application in a process of its own.
+pub trait OwnAppStore: AppStore {
+    /// Makes `writes`, in their order, all or none. They survive a power cut when it returns.
+    ///
+    /// # Errors
+    /// When the store cannot be written.
+    fn keep(&self, writes: Vec<AppWrite>) -> Result<(), AppStoreError>;
 }
 
 /// An [`AppStore`] in memory, lost with the process.
@@ -72,6 +81,14 @@ impl MemoryAppStore {
                 None => values.remove(&write.key),
             };
         }
+    }
+}
+
+/// For tests: it survives what holds it.
+impl OwnAppStore for MemoryAppStore {
+    fn keep(&self, writes: Vec<AppWrite>) -> Result<(), AppStoreError> {
+        self.write(writes);
+        Ok(())
     }
 }
 

@@ -1,10 +1,12 @@
 use std::sync::Arc;
 
-use perihelion_abci::{AppStore, AppStoreError};
-use perihelion_store::{Store, StoreError};
+use perihelion_abci::{AppStore, AppStoreError, AppWrite, OwnAppStore};
+use perihelion_store::{Store, StoreError, Sync};
+
+use crate::executor::store_writes;
 
 /// What a built-in application keeps, in the node's own database: the executor writes it together
-/// with each block.
+/// with each block. In a database without blocks, of an application in a process of its own.
 #[derive(Clone)]
 pub struct AppColumn(Arc<Store>);
 
@@ -23,6 +25,15 @@ impl AppStore for AppColumn {
 
     fn scan_prefix(&self, prefix: &[u8]) -> Result<Vec<(Vec<u8>, Vec<u8>)>, AppStoreError> {
         self.0.app_scan(prefix).map_err(unreadable)
+    }
+}
+
+/// For an application in a process of its own, with a store that holds no chain.
+impl OwnAppStore for AppColumn {
+    fn keep(&self, writes: Vec<AppWrite>) -> Result<(), AppStoreError> {
+        self.0
+            .save_app_writes(&store_writes(writes), Sync::Yes)
+            .map_err(unreadable)
     }
 }
 

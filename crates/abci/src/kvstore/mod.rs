@@ -17,7 +17,8 @@ use serde::{Deserialize, Serialize};
 
 use self::{overlay::Overlay, tx::ValidatorTx};
 use crate::{
-    ABCI_VERSION, AppFault, AppStore, AppWrite, Application, MemoryAppStore, Persistence,
+    ABCI_VERSION, AppFault, AppStore, AppWrite, Application, MemoryAppStore, OwnAppStore,
+    Persistence,
     types::{
         self, MisbehaviorType, RequestCheckTx, RequestCommit, RequestFinalizeBlock, RequestInfo,
         RequestInitChain, RequestPrepareProposal, RequestProcessProposal, RequestQuery,
@@ -50,9 +51,19 @@ pub struct KvStoreOptions {
 /// at most two blocks.
 pub struct KvStore {
     options: KvStoreOptions,
-    /// The application's own store when it is volatile.
-    memory: Option<Arc<MemoryAppStore>>,
+    /// Where its changes go.
+    keeper: Keeper,
     inner: RwLock<Inner>,
+}
+
+/// Who stores the changes.
+enum Keeper {
+    /// The node, with each block.
+    Node,
+    /// Nobody for longer than the process.
+    Memory(Arc<MemoryAppStore>),
+    /// The application, before it answers.
+    Own(Arc<dyn OwnAppStore>),
 }
 
 struct Inner {
@@ -74,6 +85,15 @@ struct Progress {
 }
 
 impl Progress {
+    fn load(store: &dyn AppStore) -> Result<Self, AppFault> {
+        let Some(json) = store.get(STATE_KEY)? else {
+            return Ok(Self::default());
+        };
+        serde_json::from_slice(&json).map_err(|error| {
+            AppFault::failed(format!("the state of the key-value application: {error}"))
+        })
+    }
+
     /// The zig-zag varint of the size, filled up with zeros to eight bytes (ten where eight do not
     /// hold it, which no chain reaches).
     fn hash(self) -> Bytes {
@@ -95,7 +115,7 @@ impl KvStore {
     pub fn in_memory(options: KvStoreOptions) -> Self {
         let memory = Arc::new(MemoryAppStore::new());
         let data = Overlay::new(Arc::clone(&memory) as Arc<dyn AppStore>);
-        Self::with(options, data, Progress::default(), Some(memory))
+        Self::with(options, data, Progress::default(), Keeper::Memory(memory))
     }
 
     /// The application whose changes are stored by the node together with each block, and read
@@ -104,24 +124,33 @@ impl KvStore {
     /// # Errors
     /// When `store` cannot be read or holds something else.
     pub fn persistent(store: Arc<dyn AppStore>, options: KvStoreOptions) -> Result<Self, AppFault> {
-        let progress = match store.get(STATE_KEY)? {
-            None => Progress::default(),
-            Some(json) => serde_json::from_slice(&json).map_err(|error| {
-                AppFault::failed(format!("the state of the key-value application: {error}"))
-            })?,
-        };
-        Ok(Self::with(options, Overlay::new(store), progress, None))
+        let progress = Progress::load(&*store)?;
+        Ok(Self::with(
+            options,
+            Overlay::new(store),
+            progress,
+            Keeper::Node,
+        ))
     }
 
-    fn with(
+    /// The application that stores its changes itself, before it answers: for one that is served to
+    /// nodes in other processes.
+    ///
+    /// # Errors
+    /// When `store` cannot be read or holds something else.
+    pub fn standalone(
+        store: Arc<dyn OwnAppStore>,
         options: KvStoreOptions,
-        data: Overlay,
-        progress: Progress,
-        memory: Option<Arc<MemoryAppStore>>,
-    ) -> Self {
+    ) -> Result<Self, AppFault> {
+        let progress = Progress::load(&*store)?;
+        let data = Overlay::new(Arc::clone(&store) as Arc<dyn AppStore>);
+        Ok(Self::with(options, data, progress, Keeper::Own(store)))
+    }
+
+    fn with(options: KvStoreOptions, data: Overlay, progress: Progress, keeper: Keeper) -> Self {
         Self {
             options,
-            memory,
+            keeper,
             inner: RwLock::new(Inner {
                 data,
                 progress,
@@ -140,11 +169,14 @@ impl KvStore {
         self.inner.write().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// The volatile application stores its own changes.
-    fn settle(&self, inner: &mut Inner) {
-        if let Some(memory) = &self.memory {
-            memory.write(inner.data.drain());
+    /// Stores the changes, unless the node does.
+    fn settle(&self, inner: &mut Inner) -> Result<(), AppFault> {
+        match &self.keeper {
+            Keeper::Node => {}
+            Keeper::Memory(memory) => memory.write(inner.data.drain()),
+            Keeper::Own(store) => store.keep(inner.data.drain().collect())?,
         }
+        Ok(())
     }
 }
 
@@ -218,7 +250,7 @@ impl Application for KvStore {
         for validator in &request.validators {
             inner.update_validator(validator)?;
         }
-        self.settle(&mut inner);
+        self.settle(&mut inner)?;
         Ok(ResponseInitChain {
             app_hash: inner.progress.hash(),
             ..ResponseInitChain::default()
@@ -325,7 +357,7 @@ impl Application for KvStore {
         let progress = serde_json::to_vec(&inner.progress)
             .map_err(|error| AppFault::failed(format!("state as JSON: {error}")))?;
         inner.data.set(STATE_KEY.to_vec(), progress.into());
-        self.settle(inner);
+        self.settle(inner)?;
         let (height, retain) = (inner.progress.height, self.options.retain_blocks);
         Ok(ResponseCommit {
             retain_height: if retain > 0 && height >= retain {
@@ -364,18 +396,18 @@ impl Application for KvStore {
     }
 
     fn persistence(&self) -> Persistence {
-        if self.memory.is_some() {
-            Persistence::Volatile
-        } else {
-            Persistence::InBlock
+        match self.keeper {
+            Keeper::Node => Persistence::InBlock,
+            Keeper::Memory(_) => Persistence::Volatile,
+            Keeper::Own(_) => Persistence::Own,
         }
     }
 
     fn take_writes(&self) -> Option<Vec<AppWrite>> {
-        if self.memory.is_some() {
-            return None;
+        match self.keeper {
+            Keeper::Node => Some(self.write().data.take()),
+            Keeper::Memory(_) | Keeper::Own(_) => None,
         }
-        Some(self.write().data.take())
     }
 }
 

@@ -4,3 +4,4 @@
 mod connections;
 mod kvstore;
 mod kvstore_vectors;
+mod wire;
