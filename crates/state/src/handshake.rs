@@ -17,7 +17,7 @@ use std::{ops::ControlFlow, sync::Arc};
 
 use bytes::Bytes;
 use perihelion_abci::{
-    AppError, AppFault, CallName, ConsensusConnection, QueryConnection,
+    AppError, AppFault, CallName, ConsensusConnection, Persistence, QueryConnection,
     types::{ResponseFinalizeBlock, ResponseInfo, ResponseInitChain},
 };
 use perihelion_store::{StateSave, Store, Sync};
@@ -82,6 +82,10 @@ impl Handshake<'_> {
             (state, app.hash) = self.init_chain(state)?;
         }
         let (first, executed) = (self.first_to_replay(&app), app.height);
+        if self.app.persistence() == Persistence::Own && first <= self.store.height() {
+            // It will remember what it is given; so must we, however the blocks were written.
+            self.store.sync()?;
+        }
         let (at, last) = (state.last_block_height, self.store.height());
         let mut replay = Replay::new(app.hash);
         for height in first.get()..=at.get() {

@@ -7,4 +7,5 @@ mod chains;
 mod crashes;
 mod handshake;
 mod history;
+mod remote;
 mod validation_vectors;
