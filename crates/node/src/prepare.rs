@@ -7,6 +7,7 @@ use std::{
     path::{Path, PathBuf},
 };
 
+use perihelion_abci::AppAddress;
 use perihelion_crypto::PrivateKey;
 use perihelion_types::Genesis;
 use rustix::fs::Access;
@@ -19,7 +20,13 @@ use crate::{
 };
 
 /// Applications that are built in.
-const BUILT_IN: [&str; 3] = ["kvstore", "persistent_kvstore", "noop"];
+const BUILT_IN: [&str; 5] = [
+    "kvstore",
+    "kvstore_connsync",
+    "persistent_kvstore",
+    "persistent_kvstore_connsync",
+    "noop",
+];
 
 /// A node cannot start.
 #[derive(Debug, Error)]
@@ -154,11 +161,11 @@ fn check_supported(config: &Config) -> Result<(), PrepareError> {
             remedy,
         })
     };
-    if !BUILT_IN.contains(&application.as_str()) {
+    if !BUILT_IN.contains(&application.as_str()) && application.parse::<AppAddress>().is_err() {
         return refused(
             "proxy_app",
             application,
-            "use kvstore, persistent_kvstore or noop",
+            "use tcp://HOST:PORT or unix://PATH of an application, or kvstore, persistent_kvstore or noop",
         );
     }
     if config.state_sync.enable {

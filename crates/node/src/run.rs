@@ -22,7 +22,7 @@ use perihelion_pool::{LastCommitKnown, PoolConfig, PoolExit, PoolHandle, VerifyM
 use perihelion_rpc::{RpcContext, RpcServer};
 use perihelion_schedule::Progress;
 use perihelion_state::{
-    COMETBFT_VERSION, Executor, ExecutorConfig, P2P_PROTOCOL, Rules, until_genesis,
+    COMETBFT_VERSION, Executor, ExecutorConfig, P2P_PROTOCOL, Rules, StartError, until_genesis,
 };
 use perihelion_store::{IndexKind, Indexer, Store, StoreOptions};
 use perihelion_types::{Hash, Height, RulesByHeight, State, Time, state::BLOCK_PROTOCOL};
@@ -62,8 +62,24 @@ async fn run_until_stopped(prepared: Prepared, live: Option<LiveLine>) -> anyhow
         return Ok(());
     }
     let store = open_store(&prepared)?;
-    let apps = application::connect(&prepared.config.base.proxy_app, &store)?;
-    let Some(executor) = start_executor(&prepared, &store, &apps, &stop).await? else {
+    let base = &prepared.config.base;
+    let Some(apps) = application::connect(base, &store, &stop).await? else {
+        return Ok(());
+    };
+    let watch = application::Watch::start(&apps, &stop);
+    let result = run_application(prepared, store, &apps, &stop, live).await;
+    watch.judge(result)
+}
+
+/// Runs a node whose application is there.
+async fn run_application(
+    prepared: Prepared,
+    store: Arc<Store>,
+    apps: &AppConnections,
+    stop: &CancellationToken,
+    live: Option<LiveLine>,
+) -> anyhow::Result<()> {
+    let Some(executor) = start_executor(&prepared, &store, apps, stop).await? else {
         return Ok(());
     };
     let indexer = match store.options().index {
@@ -72,7 +88,7 @@ async fn run_until_stopped(prepared: Prepared, live: Option<LiveLine>) -> anyhow
         }
         IndexKind::Null => None,
     };
-    let result = sync_and_serve(prepared, store, &apps, executor, &stop, live).await;
+    let result = sync_and_serve(prepared, store, apps, executor, stop, live).await;
     drop(indexer);
     result
 }
@@ -152,7 +168,7 @@ async fn start_executor(
         .context("the executor's start panicked")?
     {
         Ok(executor) => Ok(Some(executor)),
-        Err(_) if stop.is_cancelled() => Ok(None),
+        Err(StartError::Interrupted { .. }) => Ok(None),
         Err(error) => Err(error.into()),
     }
 }
@@ -212,7 +228,7 @@ async fn sync_and_serve(
         progress,
         prepared.config.perihelion.progress,
         live,
-        apps.consensus.clone(),
+        apps.clone(),
         halt.clone(),
     ));
 

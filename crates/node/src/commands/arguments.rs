@@ -74,10 +74,43 @@ pub(super) enum Command {
     Testnet(Testnet),
     /// Look at the configuration
     Config(ConfigOptions),
+    /// Serve a built-in application to nodes in other processes
+    Abci(Abci),
     /// Print the version
     Version(Version),
     /// Print a script that completes commands in a shell
     Completion(Completion),
+}
+
+#[derive(Debug, Args)]
+pub(super) struct Abci {
+    #[command(subcommand)]
+    pub(super) application: AbciApplication,
+}
+
+#[derive(Debug, Subcommand)]
+pub(super) enum AbciApplication {
+    /// The key-value application, equal to CometBFT's
+    Kvstore(AbciKvStore),
+}
+
+#[derive(Debug, Args)]
+pub(super) struct AbciKvStore {
+    /// Address to listen on: tcp://HOST:PORT or unix://PATH
+    #[arg(long, value_name = "ADDR", default_value = "tcp://127.0.0.1:26658")]
+    pub(super) address: perihelion_abci::AppAddress,
+    /// How nodes reach it: socket or grpc
+    #[arg(long, value_name = "TRANSPORT", default_value = "socket")]
+    pub(super) abci: AbciProtocol,
+    /// Folder of its state; without one it begins anew each time
+    #[arg(long, value_name = "DIR")]
+    pub(super) persist: Option<PathBuf>,
+}
+
+#[derive(Debug, Clone, Copy, clap::ValueEnum)]
+pub(super) enum AbciProtocol {
+    Socket,
+    Grpc,
 }
 
 #[derive(Debug, Args)]

@@ -4,6 +4,7 @@
 //! arguments that a command does not need are passed by, and global flags may stand before or
 //! after the command.
 
+mod abci;
 mod arguments;
 mod check;
 mod init;
@@ -134,6 +135,9 @@ fn execute(arguments: Arguments) -> anyhow::Result<()> {
         Command::Version(options) => return version::run(options),
         Command::GenValidator(_) => return keys::gen_validator(),
         Command::Completion(options) => return keys::completion(options),
+        Command::Abci(options) => {
+            return abci::run(&options.application, arguments.log_level.as_deref());
+        }
         _ => {}
     }
     let environment = environment();
@@ -160,7 +164,10 @@ fn execute(arguments: Arguments) -> anyhow::Result<()> {
         Command::ResetState(_) => reset::state(&context),
         Command::Testnet(options) => testnet::run(&context, &options),
         Command::Config(options) => check::run(&context, &options),
-        Command::Version(_) | Command::GenValidator(_) | Command::Completion(_) => Ok(()),
+        Command::Version(_)
+        | Command::GenValidator(_)
+        | Command::Completion(_)
+        | Command::Abci(_) => Ok(()),
         Command::Start(options) => start::run(&context, &options),
         Command::Status(options) => status::run(&context, &options),
     }

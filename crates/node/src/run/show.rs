@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use perihelion_abci::ConsensusConnection;
+use perihelion_abci::AppConnections;
 use perihelion_schedule::{Limit, Mode, Progress, StallReason};
 use perihelion_types::Height;
 use tokio::{sync::watch, time::interval};
@@ -29,7 +29,7 @@ pub(super) async fn show(
     progress: watch::Receiver<Progress>,
     display: ProgressDisplay,
     live: Option<LiveLine>,
-    app: ConsensusConnection,
+    apps: AppConnections,
     stop: CancellationToken,
 ) {
     if display == ProgressDisplay::None {
@@ -48,7 +48,7 @@ pub(super) async fn show(
             _ = ticks.tick() => {}
         }
         let now = progress.borrow().clone();
-        let line = line(&now, busy(&app));
+        let line = line(&now, busy(&apps));
         match &live {
             Some(live) => live.show(&line),
             None if last == Some((now.height, line.stalled.clone())) => {}
@@ -61,15 +61,10 @@ pub(super) async fn show(
     }
 }
 
-/// The call that the application does not finish.
-fn busy(app: &ConsensusConnection) -> Option<String> {
-    let (call, since) = app.busy()?;
-    (since >= SLOW_CALL).then(|| {
-        format!(
-            "the application is at {call} for {:.0} s",
-            since.as_secs_f64()
-        )
-    })
+/// The call that the application does not finish, on any connection.
+fn busy(apps: &AppConnections) -> Option<String> {
+    let longest = apps.running().into_iter().max_by_key(|call| call.elapsed)?;
+    (longest.elapsed >= SLOW_CALL).then(|| format!("the application is at {longest}"))
 }
 
 /// What the line shows of `progress`.

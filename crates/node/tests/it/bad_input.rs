@@ -65,7 +65,7 @@ fn wrong_command_lines() {
             &["flag --log_level", "debug, info, warn"],
         ),
         (
-            &["start", "--proxy_app", "tcp://127.0.0.1:1"],
+            &["start", "--proxy_app", "kvstor"],
             &["proxy_app", "kvstore"],
         ),
         (&["show-node-id", "--libp2p"], &["--libp2p"]),
@@ -239,7 +239,11 @@ fn genesis_rules() {
 #[test]
 fn settings_that_are_not_offered() {
     for (old, new, parts) in [
-        ("\"kvstore\"", "\"unix:///app\"", &["proxy_app"][..]),
+        (
+            "\"kvstore\"",
+            "\"unix://\"",
+            &["proxy_app", "tcp://HOST:PORT"][..],
+        ),
         (
             "indexer = \"kv\"",
             "indexer = \"psql\"",

@@ -1,6 +1,7 @@
 //! The configuration and the binary, against what CometBFT makes and prints.
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
+mod applications;
 mod bad_input;
 mod beside_cometbft;
 mod binary;
