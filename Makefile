@@ -43,7 +43,7 @@ bench: build ## stages and whole syncs; beside CometBFT when COMETBFT names a bi
 bench-quick: build ## whole syncs of shorter chains, once
 	$(CARGO) run --release --locked -q -p perihelion-testkit --bin bench-sync -- --quick --runs 1
 
-interop: build ## against a real CometBFT: COMETBFT=/path/to/cometbft make interop
+interop: build ## against a real CometBFT: COMETBFT=/path/to/cometbft ABCI_CLI=/path/to/abci-cli make interop
 	$(CARGO) test --release --locked -p perihelion-testkit --test interop -- --nocapture --test-threads=1
 
 vectors: ## make tests/vectors again (needs Go 1.25 or newer)

@@ -58,15 +58,17 @@ fn both_ways(chain: Chain, check: impl FnOnce(&serde_json::Value)) {
 
 #[test]
 fn churn_rounds_and_absent_votes() {
-    let chain = Chain {
-        name: "churn",
-        initial: 1,
-        blocks: 600,
-        is_extended: false,
-        flags: "--validators 8 --churn 7 --absent 0.2 --rounds 3 --txs 3",
-    };
-    both_ways(chain, |_| ());
+    both_ways(CHURN, |_| ());
 }
+
+/// Validators come and go, stay away, and need several rounds.
+pub(crate) const CHURN: Chain = Chain {
+    name: "churn",
+    initial: 1,
+    blocks: 600,
+    is_extended: false,
+    flags: "--validators 8 --churn 7 --absent 0.2 --rounds 3 --txs 3",
+};
 
 #[test]
 fn initial_height_1000() {

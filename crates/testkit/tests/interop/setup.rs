@@ -161,7 +161,7 @@ fn run_folder() -> &'static Path {
     })
 }
 
-fn fresh_home(name: &str) -> anyhow::Result<PathBuf> {
+pub(crate) fn fresh_home(name: &str) -> anyhow::Result<PathBuf> {
     let home = run_folder().join(name);
     if home.exists() {
         fs::remove_dir_all(&home)?;
@@ -169,7 +169,7 @@ fn fresh_home(name: &str) -> anyhow::Result<PathBuf> {
     Ok(home)
 }
 
-fn on_path(name: &str) -> Option<PathBuf> {
+pub(crate) fn on_path(name: &str) -> Option<PathBuf> {
     let path = env::var_os("PATH")?;
     env::split_paths(&path)
         .map(|folder| folder.join(name))
