@@ -10,6 +10,8 @@ use crate::{CommitFault, RunId};
 pub(crate) struct Content {
     /// Hash of the header.
     pub(crate) header: Hash,
+    /// Hash of the block below, as the header names it.
+    pub(crate) below: Hash,
     commit: Option<(Height, Round, BlockId)>,
 }
 
@@ -17,6 +19,7 @@ impl Content {
     pub(crate) fn of(block: &FetchedBlock) -> Self {
         Self {
             header: block.block_id().hash,
+            below: block.block().header.last_block_id.hash,
             commit: block
                 .block()
                 .last_commit

@@ -1,11 +1,11 @@
 //! Who lied: decided when a height is final, by comparing what was delivered for it.
 
-use perihelion_types::{Height, PeerId};
+use perihelion_types::{BlockId, Height, PeerId};
 
-use super::{Schedule, runs::Probe};
+use super::Schedule;
 use crate::{
     CommitFault, Effect, Fault, StallReason,
-    slot::{Content, Exclusion, Stage},
+    slot::{Content, Exclusion},
 };
 
 impl Schedule {
@@ -22,19 +22,7 @@ impl Schedule {
     /// A peer lied about a block: it is banned, and nothing of it that is not certain is kept.
     pub(super) fn convict(&mut self, peer: PeerId, fault: Fault) {
         self.punish(peer, fault, true);
-        let mut height = self.certified_to.next();
-        let end = self.first().plus(self.slots.len() as i64);
-        while height < end {
-            let drop = self.slot(height).is_some_and(|slot| {
-                matches!(slot.stage, Stage::Here | Stage::Linked)
-                    && slot.held.as_ref().is_some_and(|held| held.from == peer)
-            });
-            if drop {
-                self.drop_block(height);
-                self.reopen(height);
-            }
-            height = height.next();
-        }
+        self.drop_blocks_of(peer);
     }
 
     /// The copy that was held for a height is known to be wrong: those who had their own set aside
@@ -110,15 +98,13 @@ impl Schedule {
         let attempts = std::mem::take(&mut slot.attempts);
         for attempt in attempts {
             let forged = attempt.content.header != content.header;
-            let fault = match attempt.suspect {
-                Some(fault) if attempt.content != content => Fault::ForgedCommit { height, fault },
-                _ if forged && !initial => Fault::Forged { height },
-                _ => {
-                    self.clear(attempt.peer, attempt.suspect.is_some());
-                    continue;
+            match attempt.suspect {
+                Some(fault) if attempt.content != content => {
+                    self.convict(attempt.peer, Fault::ForgedCommit { height, fault });
                 }
-            };
-            self.convict(attempt.peer, fault);
+                _ if forged && !initial => self.accuse_of(attempt.peer, height, attempt.content),
+                _ => self.clear(attempt.peer, attempt.suspect.is_some()),
+            }
         }
     }
 
@@ -131,18 +117,12 @@ impl Schedule {
     }
 
     /// A verified commit stands behind another block than the final one. Nobody here is to blame.
-    pub(super) fn two_certified(&mut self, probe: &Probe) {
-        let height = probe.height.prev();
-        if let Some(ours) = self.id_at(height)
-            && ours != probe.names
-        {
-            let other = probe.names;
-            self.halt(StallReason::TwoCertified {
-                height,
-                ours,
-                other,
-            });
-        }
+    pub(super) fn two_certified(&mut self, height: Height, ours: BlockId, other: BlockId) {
+        self.halt(StallReason::TwoCertified {
+            height,
+            ours,
+            other,
+        });
     }
 
     /// Stops for good.

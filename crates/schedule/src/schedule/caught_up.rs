@@ -196,8 +196,8 @@ impl Schedule {
     }
 
     /// Asks a peer for a height that others may be asked for too.
-    fn ask_beyond(&mut self, now: Instant, id: PeerId, height: Height) {
-        while self.index(height).is_none() {
+    pub(super) fn ask_beyond(&mut self, now: Instant, id: PeerId, height: Height) {
+        while height >= self.first() && self.index(height).is_none() {
             let end = self.first().plus(self.slots.len() as i64);
             self.slots.push_back(Slot::new());
             self.wanted.insert(end);

@@ -6,6 +6,7 @@ use perihelion_types::{Block, BlockId, FetchedBlock, Height, PeerId};
 
 use super::{
     Schedule,
+    hearing::Hearing,
     runs::{Probe, Purpose},
 };
 use crate::{
@@ -128,20 +129,11 @@ impl Schedule {
     /// The block below is final and this one names another: forged, unless more than 2/3 stand
     /// behind it, and then the chain itself is broken.
     fn contradicts(&mut self, height: Height) -> bool {
-        if self.probe.is_some() {
-            // Decided once the workers are done with the commit before.
-            return false;
-        }
         let Some(held) = self.held(height).cloned() else {
             return false;
         };
-        let set = if height.prev() == self.applied.0 {
-            self.last_validators.clone()
-        } else {
-            let below = self.held(height.prev());
-            let hash = below.map(|held| held.block.block().header.validators_hash);
-            hash.and_then(|hash| self.anchors.by_hash(hash))
-        };
+        let (below, names) = (height.prev(), held.block.block().header.last_block_id);
+        let ours = self.id_at(below);
         self.drop_block(height);
         self.reopen(height);
         if let Some(slot) = self.slot_mut(height) {
@@ -150,14 +142,19 @@ impl Schedule {
         self.refute(height, held.from);
         self.drop_descendants(height, held.block.block_id());
         // At the initial height nothing is certain enough to convict.
-        if height > self.initial_height {
-            match set {
-                Some(set) => {
-                    let purpose = Purpose::Contradiction;
-                    self.send_probe(height, held.block, held.from, held.content, set, purpose);
-                }
-                None => self.convict(held.from, Fault::Forged { height }),
-            }
+        if height > self.initial_height
+            && let Some(ours) = ours
+        {
+            let hearing = Hearing {
+                height: below,
+                accused: names.hash,
+                ours,
+                fault: Fault::Forged { height },
+                set: None,
+                answer: Some(held.block),
+                asked: true,
+            };
+            self.accuse(held.from, hearing);
         }
         true
     }
@@ -245,11 +242,7 @@ impl Schedule {
                     self.doubt(probe.height, fault);
                 }
             }
-            (Purpose::Contradiction, None) => self.two_certified(&probe),
-            (Purpose::Contradiction, Some(_)) => {
-                let height = probe.height;
-                self.convict(probe.from, Fault::Forged { height });
-            }
+            (Purpose::Hearing, fault) => self.heard(probe.from, fault),
             (Purpose::Frontier, None) => self.vouched(&probe),
             (Purpose::Frontier, Some(fault)) => self.not_vouched(&probe, fault),
         }
@@ -328,7 +321,16 @@ impl Schedule {
         }
         if block.block_id().hash != expected.hash {
             if height > self.initial_height {
-                self.convict(peer, Fault::Forged { height });
+                let hearing = Hearing {
+                    height,
+                    accused: block.block_id().hash,
+                    ours: expected,
+                    fault: Fault::Forged { height },
+                    set: None,
+                    answer: None,
+                    asked: false,
+                };
+                self.accuse(peer, hearing);
             }
         } else if let Some(canonical) = block.reencoded()
             && canonical.block_id() == expected

@@ -1,12 +1,13 @@
 //! The schedule itself, by concern: inputs from peers here, then what is asked (`requests`), of whom
 //! (`choose`), what is late (`hedge`), what becomes of a copy (`receive`), what links (`link`), what
-//! is verified together (`runs`), who is to blame (`blame`), what is applied (`apply`), when the
+//! is verified together (`runs`), who is to blame (`blame`, `hearing`), what is applied (`apply`), when the
 //! chain has been caught up with (`caught_up`), and what is told (`report`).
 
 mod apply;
 mod blame;
 mod caught_up;
 mod choose;
+mod hearing;
 mod hedge;
 mod link;
 mod receive;
@@ -23,6 +24,7 @@ use std::{
 use perihelion_types::{BlockId, FetchedBlock, Height, HeightRange, PeerId, ValidatorSet};
 
 pub use apply::Applied;
+use hearing::Hearing;
 use runs::{Probe, Run};
 
 use crate::{
@@ -91,6 +93,8 @@ pub struct Schedule {
     last_validators: Option<Arc<ValidatorSet>>,
     runs: VecDeque<Run>,
     probe: Option<Probe>,
+    /// Peers that sent another block than a final one.
+    hearings: BTreeMap<PeerId, Hearing>,
     next_run: u64,
     /// The longest run that the drift of the validator set allows, as learnt.
     drift_limit: usize,
@@ -144,6 +148,7 @@ impl Schedule {
             last_validators: start.last_validators,
             runs: VecDeque::new(),
             probe: None,
+            hearings: BTreeMap::new(),
             next_run: 0,
             drift_limit: config.longest_run,
             waiting_since: None,
@@ -281,8 +286,14 @@ impl Schedule {
         let height = block.height();
         let bytes = block.memory();
         let reception = match self.take_delivery(now, peer, height, bytes) {
-            Some(true) => self.place(peer, block),
-            Some(false) => Reception::Late,
+            Some(is_open) => {
+                self.hear(peer, &block);
+                if is_open {
+                    self.place(peer, block)
+                } else {
+                    Reception::Late
+                }
+            }
             None => Reception::Unsolicited,
         };
         self.upkeep(now);
@@ -372,6 +383,7 @@ impl Schedule {
             return;
         }
         self.link(now);
+        self.advance_hearings();
         self.launch(now);
         self.send_applies();
         self.fill(now);

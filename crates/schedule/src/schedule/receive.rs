@@ -57,6 +57,14 @@ impl Schedule {
             return Reception::Late;
         };
         slot.remember(peer, content);
+        let open = !matches!(slot.stage, Stage::Certified(_) | Stage::Applying(_));
+        if open && self.hearings.contains_key(&peer) {
+            self.set_aside(height, peer, content, None);
+            return Reception::Refused;
+        }
+        let Some(slot) = self.slot_mut(height) else {
+            return Reception::Late;
+        };
         let reception = match slot.stage {
             Stage::Wanted | Stage::Asked => self.accept(peer, block, content),
             Stage::Here | Stage::Linked if slot.seek => self.replace(peer, block, content),

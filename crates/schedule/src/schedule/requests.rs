@@ -172,6 +172,7 @@ impl Schedule {
             slot.unask(peer);
             slot.exclude(peer, why);
         }
+        self.hear_nothing(peer, height);
         self.note_need(height);
     }
 
@@ -224,6 +225,7 @@ impl Schedule {
         let Some(known) = self.peers.remove(&peer) else {
             return;
         };
+        self.hearings.remove(&peer);
         self.timers.stop(Timer::Peer(peer));
         self.timers.stop(Timer::Status(peer));
         for slot in &mut self.slots {

@@ -31,8 +31,8 @@ pub(super) struct Run {
 pub(super) enum Purpose {
     /// Which of two blocks that do not link is wrong; the lower one is the next to certify.
     Frontier,
-    /// Whether there is a second certified block beside a final one.
-    Contradiction,
+    /// Whether the block that an accused peer sent was signed, too.
+    Hearing,
     /// Whether the last applied block's own commit holds, in full.
     OwnCommit,
 }

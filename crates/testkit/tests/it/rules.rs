@@ -75,6 +75,40 @@ fn an_equivocating_validator_set_halts_the_node() {
     assert_eq!(outcome.punished, []);
 }
 
+/// Rule: whichever of two certified blocks is found final first, those who sent the other are not
+/// punished: their own next block is heard before anybody is convicted.
+#[test]
+fn nobody_is_punished_for_the_other_of_two_certified_blocks() {
+    let mut halts = 0;
+    for (quick, slow) in [(1, 1), (1, 40), (40, 1), (5, 200), (200, 5), (30, 30)] {
+        for at in [2, 20, 45] {
+            for order in [
+                [Kind::Honest, Kind::Equivocation],
+                [Kind::Equivocation, Kind::Honest],
+            ] {
+                let all = order.iter().zip([quick, slow]);
+                let all = all.map(|(&kind, ms)| PeerSpec::new(kind).latency_ms(ms));
+                let mut setup = setup(all.collect());
+                setup.fork = Arc::new(CHAIN.fork(at, 60 - usize::try_from(at).unwrap(), |_| {}));
+                setup.either_chain = true;
+                let outcome = World::new(setup).run_for(MINUTE);
+                let what = format!("{order:?} {quick} ms and {slow} ms away, from {at} on");
+                assert_eq!(outcome.punished, [], "{what}");
+                match outcome.halted {
+                    // Where one is far quicker, nothing is ever asked of the other.
+                    None => assert_eq!(outcome.height, 59, "{what}"),
+                    Some(StallReason::TwoCertified { ours, other, .. }) => {
+                        assert_ne!(ours, other, "{what}");
+                        halts += 1;
+                    }
+                    Some(other) => panic!("{what}: {other}"),
+                }
+            }
+        }
+    }
+    assert!(halts >= 12, "{halts} of 36 saw both blocks");
+}
+
 /// Rule: where no peer offers a block that fits our genesis, halt naming both hashes.
 #[test]
 fn another_genesis_halts_and_convicts_nobody() {
