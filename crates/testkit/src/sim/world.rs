@@ -16,6 +16,9 @@ use super::{
 };
 use crate::chain::Chain;
 
+/// Far more happens at one moment only when something asks for itself without end.
+const AT_ONCE: u64 = 100_000;
+
 /// A simulation before it starts.
 #[derive(Clone)]
 pub struct Setup {
@@ -145,6 +148,8 @@ pub struct World {
     executor_free: Instant,
     outcome: Outcome,
     steps: u64,
+    /// Steps since the clock moved.
+    at_once: u64,
     apply_next: i64,
     applied_times: BTreeMap<i64, Instant>,
 }
@@ -217,6 +222,7 @@ impl World {
                 log: Vec::new(),
             },
             steps: 0,
+            at_once: 0,
             apply_next: next,
             applied_times: BTreeMap::new(),
             setup,
@@ -274,6 +280,12 @@ impl World {
         if next > end {
             return false;
         }
+        self.at_once = if next > self.now { 0 } else { self.at_once + 1 };
+        assert!(
+            self.at_once < AT_ONCE,
+            "time stands still\n{}",
+            self.outcome.log[self.outcome.log.len().saturating_sub(50)..].join("\n")
+        );
         self.now = self.now.max(next);
         if event.is_some_and(|at| at <= self.now) {
             if let Some(Reverse((_, _, key))) = self.heap.pop()

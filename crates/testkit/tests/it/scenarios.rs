@@ -351,6 +351,15 @@ fn scenario_16_a_storm_of_errors() {
     all.extend(peers(Kind::Honest, 1));
     let outcome = sync(all);
     assert_synced(&outcome);
+    // Each that was asked sent a body that is not its header's, most of them at the same moment.
+    let asked: Vec<usize> = (0..40).filter(|&liar| outcome.requests[liar] > 0).collect();
+    let banned = banned(&outcome);
+    let told: Vec<usize> = banned.iter().copied().filter(|&liar| liar < 40).collect();
+    assert_eq!(told, asked);
+    assert!(asked.len() > 3, "{asked:?}");
+    let mut once = outcome.punished.iter().map(|it| it.0).collect::<Vec<_>>();
+    once.sort_unstable();
+    assert_eq!(once, banned, "each is punished once");
 }
 
 /// Rule: who owes nothing has no deadline; small blocks are no slowness.
@@ -396,6 +405,22 @@ fn scenario_21_large_blocks_from_many_peers() {
     let outcome = World::new(setup.clone()).run(2 * MINUTE);
     assert_synced(&outcome);
     let bound = setup.config.window_bytes + 3 * block * 5 / 4;
+    assert!(
+        outcome.most_bytes <= bound,
+        "{} above {bound}",
+        outcome.most_bytes
+    );
+
+    // Blocks that are a thousand times as large as all before: far more of them are on their way
+    // than there is room for.
+    let shape = Shape::simple(4).with_transactions(|height| match height {
+        ..20 => (1, 100),
+        _ => (4, 64 * 1024),
+    });
+    setup.chain = Arc::new(Chain::new(shape, 60));
+    let outcome = World::new(setup.clone()).run(10 * MINUTE);
+    assert_synced(&outcome);
+    let bound = setup.config.window_bytes + 6 * block;
     assert!(
         outcome.most_bytes <= bound,
         "{} above {bound}",
