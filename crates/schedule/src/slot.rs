@@ -267,6 +267,7 @@ mod tests {
         let mut slot = Slot::new();
         let content = Content {
             header: Hash::of(b"a header"),
+            below: Hash::of(b"the header below"),
             commit: None,
         };
         for number in 0..1000 {
