@@ -1,7 +1,9 @@
 //! The state machine: one owner, no lock.
 
 mod answer;
+mod begin;
 mod finalize;
+mod getters;
 mod receive;
 mod replay;
 mod rules;
@@ -15,20 +17,19 @@ use std::{
 };
 
 use bytes::Bytes;
-use perihelion_types::{
-    Address, BlockId, Commit, ExtendedCommit, ExtendedCommitSig, FetchedBlock, Height, PartSet,
-    PeerId, Proposal, PublicKey, Round, Rules, State, Validator, ValidatorSet, Vote,
-};
-use thiserror::Error;
+use perihelion_types::{Address, BlockId, Height, PeerId, PublicKey, Rules, State, Vote};
 
-use self::{answer::Pending, replay::Mode, rules::Transition};
+pub use self::begin::StartError;
+use self::{
+    answer::Pending,
+    begin::{first_round, last_commit},
+    replay::Mode,
+    rules::Transition,
+};
 use crate::{
-    Announce, Candidate, ConsensusConfig, EachSignature, Effect, Fault, Halt, HeightVoteSet,
-    LastCommit, Maj23, Message, Notice, Now, RequestId, RoundStep, Start, Step, TimeoutInfo,
-    Verify, VoteSet, WalMessage,
-    round_state::{Elapsed, RoundState},
+    Announce, ConsensusConfig, EachSignature, Effect, Fault, Halt, Maj23, Message, Notice, Now,
+    RequestId, Start, Step, TimeoutInfo, Verify, WalMessage, round_state::RoundState,
     timer::Timers,
-    votes::VoteError,
 };
 
 /// Most inputs kept while an answer is awaited. A shell that heeds
@@ -74,48 +75,6 @@ enum Input {
     Message { peer: PeerId, message: Message },
     Timeout(TimeoutInfo),
     Replayed(WalMessage),
-}
-
-/// Consensus cannot begin with what it was given.
-#[derive(Debug, Clone, PartialEq, Eq, Error)]
-pub enum StartError {
-    /// There are blocks, and nothing says why the last one is final.
-    #[error("no commit for block {height}, which was applied last")]
-    NoLastCommit {
-        /// The last applied block's height.
-        height: Height,
-    },
-    /// Vote extensions are enabled at the last block's height and its extended commit is not there.
-    #[error("no extended commit for block {height}, which was applied last")]
-    NoExtendedCommit {
-        /// The last applied block's height.
-        height: Height,
-    },
-    /// The commit is of another block than the one applied last.
-    #[error("the commit is for block {got}, the last applied block is {expected}")]
-    OtherCommit {
-        /// The last applied block.
-        expected: Box<BlockId>,
-        /// What the commit is for.
-        got: Box<BlockId>,
-    },
-    /// The commit has another number of places than there are validators.
-    #[error("the commit has {got} places, there were {expected} validators")]
-    CommitSize {
-        /// Validators of the last block.
-        expected: usize,
-        /// Places of the commit.
-        got: usize,
-    },
-    /// A vote of the commit does not hold.
-    #[error("the last block's commit: {0}")]
-    Vote(#[from] VoteError),
-    /// The commit has too little power.
-    #[error("the commit for block {height} has too little power")]
-    TooLittlePower {
-        /// The last applied block's height.
-        height: Height,
-    },
 }
 
 impl Consensus {
@@ -336,246 +295,8 @@ impl Consensus {
     }
 }
 
-/// Getters.
-impl Consensus {
-    /// The height that is being decided.
-    #[must_use]
-    pub fn height(&self) -> Height {
-        self.rs.height
-    }
-
-    /// Its round.
-    #[must_use]
-    pub fn round(&self) -> Round {
-        self.rs.round
-    }
-
-    /// The step of the round.
-    #[must_use]
-    pub fn step(&self) -> Step {
-        self.rs.step
-    }
-
-    /// When round 0 begins or began.
-    #[must_use]
-    pub fn start_time(&self) -> Instant {
-        self.rs.start_time
-    }
-
-    /// The round whose precommits decided, while the block is waited for or applied.
-    #[must_use]
-    pub fn commit_round(&self) -> Option<Round> {
-        self.rs.commit_round
-    }
-
-    /// The state after the last applied block.
-    #[must_use]
-    pub fn state(&self) -> &Arc<State> {
-        &self.state
-    }
-
-    /// The validators of the height, with the priorities of the round.
-    #[must_use]
-    pub fn validators(&self) -> &Arc<ValidatorSet> {
-        &self.rs.validators
-    }
-
-    /// Who proposes in this round.
-    #[must_use]
-    pub fn proposer(&self) -> Option<&Validator> {
-        self.rs.validators.proposer()
-    }
-
-    /// The round's proposal.
-    #[must_use]
-    pub fn proposal(&self) -> Option<&Arc<Proposal>> {
-        self.rs.proposal.as_ref()
-    }
-
-    /// The block that the parts make, once they are complete.
-    #[must_use]
-    pub fn block(&self) -> Option<&Arc<FetchedBlock>> {
-        self.rs.block.as_ref()
-    }
-
-    /// The parts that are being collected, or are complete.
-    #[must_use]
-    pub fn parts(&self) -> Option<&Arc<PartSet>> {
-        self.rs.parts.as_ref()
-    }
-
-    /// The block locked on.
-    #[must_use]
-    pub fn locked(&self) -> Option<&Candidate> {
-        self.rs.locked.as_ref()
-    }
-
-    /// The last block that had a polka while it was here; proposed again.
-    #[must_use]
-    pub fn valid(&self) -> Option<&Candidate> {
-        self.rs.valid.as_ref()
-    }
-
-    /// The votes of the height.
-    #[must_use]
-    pub fn votes(&self) -> &HeightVoteSet {
-        &self.rs.votes
-    }
-
-    /// The precommits for the block below; `None` at the initial height.
-    #[must_use]
-    pub fn last_commit(&self) -> Option<&VoteSet> {
-        self.rs.last_commit.as_ref()
-    }
-
-    /// What `NewRoundStep` tells a peer.
-    #[must_use]
-    pub fn round_step(&self) -> RoundStep {
-        let rs = &self.rs;
-        RoundStep {
-            height: rs.height,
-            round: rs.round,
-            step: rs.step,
-            start_time: rs.start_time,
-            last_commit_round: rs
-                .last_commit
-                .as_ref()
-                .map_or(Round::new(-1), VoteSet::round),
-        }
-    }
-
-    /// What `NewValidBlock` tells a peer, while parts are collected or complete.
-    #[must_use]
-    pub fn valid_block(&self) -> Option<Announce> {
-        let rs = &self.rs;
-        Some(Announce::ValidBlock {
-            height: rs.height,
-            round: rs.round,
-            header: rs.parts.as_ref()?.header(),
-            parts: rs.part_bits(),
-            is_commit: rs.step == Step::Commit,
-        })
-    }
-
-    /// Whether the log was replayed and [`start`](Self::start) called.
-    #[must_use]
-    pub fn is_started(&self) -> bool {
-        self.mode.is_running()
-    }
-
-    /// The height up to which nothing is signed, because a final block is held.
-    #[must_use]
-    pub fn pinned(&self) -> Height {
-        self.pinned
-    }
-
-    /// How many inputs were dropped because too many came while an answer was awaited.
-    #[must_use]
-    pub fn dropped_inputs(&self) -> u64 {
-        self.dropped_inputs
-    }
-
-    /// Why nothing more is done, if so.
-    #[must_use]
-    pub fn halted(&self) -> Option<&Halt> {
-        self.halted.as_ref()
-    }
-}
-
 /// A moment in the future; a year ahead where the sum is beyond the clock.
 fn later(instant: Instant, wait: Duration) -> Instant {
     const YEAR: Duration = Duration::from_secs(365 * 24 * 3600);
     instant.checked_add(wait).unwrap_or(instant + YEAR)
-}
-
-/// The state of a height before its first round.
-fn first_round(
-    chain_id: &Arc<str>,
-    state: &State,
-    last_commit: Option<VoteSet>,
-    start_time: Instant,
-) -> RoundState {
-    let height = state.next_height();
-    let extensions = state.consensus_params.vote_extensions_enabled(height);
-    let validators = Arc::clone(&state.validators);
-    RoundState {
-        height,
-        round: Round::ZERO,
-        step: Step::NewHeight,
-        start_time,
-        commit_time: None,
-        votes: HeightVoteSet::new(
-            Arc::clone(chain_id),
-            height,
-            Arc::clone(&validators),
-            extensions,
-        ),
-        validators,
-        proposal: None,
-        block: None,
-        parts: None,
-        locked: None,
-        valid: None,
-        commit_round: None,
-        last_commit,
-        elapsed: Elapsed::default(),
-        precommit_wait: false,
-    }
-}
-
-/// The votes of the last applied block's commit, each verified.
-fn last_commit(
-    chain_id: &Arc<str>,
-    start: &Start,
-    verify: &dyn Verify,
-) -> Result<Option<VoteSet>, StartError> {
-    let state = &start.state;
-    let height = state.last_block_height;
-    if height == Height::ZERO {
-        return Ok(None);
-    }
-    let extensions = state.consensus_params.vote_extensions_enabled(height);
-    let commit = match &start.last_commit {
-        LastCommit::None => return Err(StartError::NoLastCommit { height }),
-        LastCommit::Plain(_) if extensions => return Err(StartError::NoExtendedCommit { height }),
-        LastCommit::Plain(commit) => without_extensions(commit),
-        LastCommit::Extended(commit) if extensions => commit.clone(),
-        LastCommit::Extended(commit) => without_extensions(&commit.to_commit()),
-    };
-    if (commit.height, commit.block_id) != (height, state.last_block_id) {
-        return Err(StartError::OtherCommit {
-            expected: Box::new(state.last_block_id),
-            got: Box::new(commit.block_id),
-        });
-    }
-    let (expected, got) = (
-        state.last_validators.len(),
-        commit.extended_signatures.len(),
-    );
-    if expected != got {
-        return Err(StartError::CommitSize { expected, got });
-    }
-    let set = Arc::clone(&state.last_validators);
-    let votes = VoteSet::from_commit(Arc::clone(chain_id), &commit, set, extensions, verify)?;
-    if votes.maj23() != Some(state.last_block_id) {
-        return Err(StartError::TooLittlePower { height });
-    }
-    Ok(Some(votes))
-}
-
-fn without_extensions(commit: &Commit) -> ExtendedCommit {
-    ExtendedCommit {
-        height: commit.height,
-        round: commit.round,
-        block_id: commit.block_id,
-        extended_signatures: commit
-            .signatures
-            .iter()
-            .map(|place| ExtendedCommitSig {
-                commit_sig: place.clone(),
-                extension: Bytes::new(),
-                extension_signature: Bytes::new(),
-            })
-            .collect(),
-    }
 }
