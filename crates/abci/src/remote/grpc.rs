@@ -169,7 +169,7 @@ impl Shared {
     }
 
     fn lose(&self, reason: String) {
-        let running = self.calls.longest();
+        let running = self.link.longest();
         self.end(&reason);
         if !self.is_dropped.load(Ordering::Acquire) {
             self.link.lose(LostConnection {

@@ -1,8 +1,8 @@
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use thiserror::Error;
 
-use crate::{ConnectionName, RunningCall};
+use crate::{ConnectionName, RunningCall, calls::Calls};
 
 /// A connection to the application ended, and no one of this node ended it: the node stops.
 #[derive(Debug, Clone, PartialEq, Eq, Error)]
@@ -10,7 +10,7 @@ use crate::{ConnectionName, RunningCall};
 pub struct LostConnection {
     /// Which one was lost first; the others are closed with it.
     pub connection: ConnectionName,
-    /// The call that waited longest on it.
+    /// The call that had run longest, on any of them.
     pub running: Option<RunningCall>,
     /// How it ended.
     pub reason: String,
@@ -34,6 +34,7 @@ struct LinkState {
     /// Nobody is told of what ends from now on.
     is_over: bool,
     lost: Option<LostConnection>,
+    calls: Vec<Arc<Calls>>,
     told: Vec<Told>,
     closers: Vec<Closer>,
 }
@@ -52,6 +53,18 @@ impl Link {
         } else {
             state.closers.push(Box::new(close));
         }
+    }
+
+    /// One of the connections carries these calls.
+    pub(super) fn carries(&self, calls: &Arc<Calls>) {
+        self.lock().calls.push(Arc::clone(calls));
+    }
+
+    /// The call that has run longest on any connection.
+    pub(super) fn longest(&self) -> Option<RunningCall> {
+        let state = self.lock();
+        let running = state.calls.iter().filter_map(|calls| calls.longest());
+        running.max_by_key(|call| call.elapsed)
     }
 
     /// Calls `told` when the first connection is lost, at once when one is.

@@ -76,6 +76,7 @@ impl<'a> Dialer<'a> {
 
     pub(crate) fn dial(&self, calls: &Arc<Calls>) -> io::Result<Remote> {
         let stream = self.address.dial()?;
+        self.link.carries(calls);
         let (calls, link) = (Arc::clone(calls), Arc::clone(&self.link));
         Ok(match &self.threads {
             None => Remote::Socket(SocketClient::start(stream, calls, link)?),

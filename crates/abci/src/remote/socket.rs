@@ -271,7 +271,7 @@ impl Inner {
 
     /// The connection ended by itself; returns why, by whoever found it first.
     fn lose(&self, reason: String) -> String {
-        let running = self.calls.longest();
+        let running = self.link.longest();
         let first = self.end(&reason);
         if !self.is_dropped.load(Ordering::Acquire) {
             self.link.lose(LostConnection {
