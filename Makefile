@@ -44,7 +44,7 @@ bench-quick: build ## whole syncs of shorter chains, once
 	$(CARGO) run --release --locked -q -p perihelion-testkit --bin bench-sync -- --quick --runs 1
 
 interop: build ## against a real CometBFT: COMETBFT=/path/to/cometbft ABCI_CLI=/path/to/abci-cli make interop
-	$(CARGO) test --release --locked -p perihelion-testkit --test interop -- --nocapture --test-threads=1
+	PERIHELION_INTEROP=1 $(CARGO) test --release --locked -p perihelion-testkit --test interop -- --nocapture --test-threads=1
 
 vectors: ## make tests/vectors again (needs Go 1.25 or newer)
 	cd tests/vectors/maker && go run . .. && go run -modfile=go40.mod -tags v40 . .. && go run . check ..

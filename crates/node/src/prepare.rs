@@ -9,13 +9,14 @@ use std::{
 
 use perihelion_abci::AppAddress;
 use perihelion_crypto::PrivateKey;
-use perihelion_types::Genesis;
+use perihelion_store::{StoreError, check_store};
+use perihelion_types::{Genesis, Hash};
 use rustix::fs::Access;
 use thiserror::Error;
 
 use crate::{
-    config::{Config, ConfigError, Indexer, MempoolType, host_and_port},
-    files::{FileError, SignState, ValidatorKey, genesis_id, load_genesis, load_node_key},
+    config::{BaseConfig, Config, ConfigError, Indexer, MempoolType, host_and_port},
+    files::{FileError, GenesisFile, SignState, ValidatorKey, load_node_key, read_genesis},
     home::DATABASE,
 };
 
@@ -72,6 +73,22 @@ pub enum PrepareError {
         /// What to do.
         remedy: &'static str,
     },
+    /// Two servers are to listen at one address.
+    #[error("rpc.laddr = {rpc:?} and p2p.laddr = {p2p:?} have one port: give each its own")]
+    SamePort {
+        /// The address for clients.
+        rpc: String,
+        /// The address for peers.
+        p2p: String,
+    },
+    /// The store cannot be opened, or not for this chain.
+    #[error("{error}{}", store_remedy(.error, .home))]
+    Store {
+        /// What is wrong with it.
+        error: StoreError,
+        /// The home.
+        home: PathBuf,
+    },
     /// A setting that this version does not offer.
     #[error("{key} = {value:?} is not offered by this version: {remedy}")]
     Unsupported {
@@ -91,14 +108,18 @@ pub struct Prepared {
     pub config: Config,
     /// The genesis.
     pub genesis: Genesis,
-    /// What tells the genesis from others, for the store to be bound to: see [`genesis_id`].
-    pub genesis_id: [u8; 32],
+    /// What tells the genesis from others, for the store to be bound to: see [`GenesisFile::id`].
+    pub genesis_id: Hash,
     /// The key of the node's identity: ed25519.
     pub node_key: PrivateKey,
     /// The key that signs votes; `None` where a remote signer has it.
     pub validator: Option<ValidatorKey>,
     /// What it signed last; `None` where a remote signer knows.
     pub sign_state: Option<SignState>,
+    /// Whether a built-in application may stand in for the one of `proxy_app`, which has the address
+    /// that every new home has, while the genesis speaks to no application. Whoever knows that the
+    /// address was chosen clears it.
+    pub may_stand_in: bool,
     /// Databases of CometBFT beside ours, to be told of and left alone.
     pub foreign_data: Vec<PathBuf>,
 }
@@ -109,12 +130,12 @@ pub struct Prepared {
 /// Names the first thing that is wrong, and the remedy.
 pub fn prepare(config: Config, genesis_hash: Option<[u8; 32]>) -> Result<Prepared, PrepareError> {
     let genesis_file = config.genesis_file();
-    let (genesis, found_hash) = load_genesis(&genesis_file)?;
-    if let Some(expected) = genesis_hash.filter(|expected| *expected != found_hash) {
+    let GenesisFile { genesis, hash, id } = read_genesis(&genesis_file)?;
+    if let Some(expected) = genesis_hash.filter(|expected| *expected != hash) {
         return Err(PrepareError::GenesisHash {
             path: genesis_file,
             expected: hexadecimal(&expected),
-            found: hexadecimal(&found_hash),
+            found: hexadecimal(&hash),
         });
     }
     let node_key = load_node_key(&config.node_key_file())?;
@@ -127,22 +148,25 @@ pub fn prepare(config: Config, genesis_hash: Option<[u8; 32]>) -> Result<Prepare
     } else {
         (None, None)
     };
-    check_supported(&config)?;
-    check_folders(&config)?;
-    // Only whether they are free: their servers bind them again when everything else is ready.
-    drop(listen("p2p.laddr", &config.p2p.laddr)?);
-    if config.rpc.laddr.starts_with("unix://") {
-        perihelion_rpc::check_address(&config.rpc.laddr)?;
-    } else if !config.rpc.laddr.is_empty() {
-        drop(listen("rpc.laddr", &config.rpc.laddr)?);
+    if let Some(refused) = unsupported(&config).into_iter().next() {
+        return Err(refused);
     }
+    check_folders(&config)?;
+    // Before the addresses: a node that runs on this home has them too, and it is what to name.
+    let genesis_id = Hash::new(id);
+    check_store(&config.data_dir(), &genesis_id)
+        .map_err(|error| PrepareError::store(error, &config))?;
+    check_addresses(&config)?;
     if let Some(files) = config.rpc_server().tls {
         perihelion_rpc::check_tls(&files)?;
     }
     let foreign_data = foreign_data(&config.data_dir());
+    let may_stand_in =
+        config.base.proxy_app == BaseConfig::default().proxy_app && has_no_app_state(&genesis);
     Ok(Prepared {
+        may_stand_in,
         config,
-        genesis_id: genesis_id(&genesis),
+        genesis_id,
         genesis,
         node_key,
         validator,
@@ -151,51 +175,85 @@ pub fn prepare(config: Config, genesis_hash: Option<[u8; 32]>) -> Result<Prepare
     })
 }
 
-/// The settings of CometBFT that this version does not offer.
-fn check_supported(config: &Config) -> Result<(), PrepareError> {
-    let application = &config.base.proxy_app;
-    let refused = |key, value: &str, remedy| {
-        Err(PrepareError::Unsupported {
-            key,
-            value: value.to_owned(),
-            remedy,
-        })
-    };
-    if !BUILT_IN.contains(&application.as_str()) && application.parse::<AppAddress>().is_err() {
-        return refused(
-            "proxy_app",
-            application,
-            "use tcp://HOST:PORT or unix://PATH of an application, or kvstore, persistent_kvstore or noop",
-        );
+impl PrepareError {
+    /// The store of a home cannot be opened.
+    pub(crate) fn store(error: StoreError, config: &Config) -> Self {
+        let home = config.home().to_owned();
+        Self::Store { error, home }
     }
-    if config.state_sync.enable {
-        return refused(
+}
+
+/// The command that helps when a store is lost.
+fn store_remedy(error: &StoreError, home: &Path) -> String {
+    if error.is_lost() {
+        format!(
+            " (`perihelion reset-state --home {}` removes it, and no key)",
+            home.display()
+        )
+    } else {
+        String::new()
+    }
+}
+
+/// Whether the genesis tells an application nothing: where one is needed, it begins with what stands
+/// there.
+fn has_no_app_state(genesis: &Genesis) -> bool {
+    let text = String::from_utf8_lossy(&genesis.app_state);
+    let text: String = text.split_whitespace().collect();
+    ["", "null", "{}", "\"\""].contains(&text.as_str())
+}
+
+/// The settings of CometBFT that this version does not offer.
+pub(crate) fn unsupported(config: &Config) -> Vec<PrepareError> {
+    let application = &config.base.proxy_app;
+    let signer = &config.base.priv_validator_laddr;
+    [
+        (
+            !BUILT_IN.contains(&application.as_str())
+                && application.parse::<AppAddress>().is_err(),
+            "proxy_app",
+            application.as_str(),
+            "use tcp://HOST:PORT or unix://PATH of an application, or kvstore, persistent_kvstore or noop",
+        ),
+        (
+            config.state_sync.enable,
             "statesync.enable",
             "true",
             "set it to false to sync by blocks",
-        );
-    }
-    if config.p2p.libp2p.enabled {
-        return refused(
+        ),
+        (
+            config.p2p.libp2p.enabled,
             "p2p.libp2p.enabled",
             "true",
             "set it to false: peers of v0.38 to v0.40 speak the classic protocol",
-        );
-    }
-    if config.tx_index.indexer == Indexer::Psql {
-        return refused("tx_index.indexer", "psql", "use kv or null");
-    }
-    if config.mempool.kind == MempoolType::App {
-        return refused("mempool.type", "app", "use flood or nop");
-    }
-    if !config.base.priv_validator_laddr.is_empty() {
-        return refused(
+        ),
+        (
+            config.tx_index.indexer == Indexer::Psql,
+            "tx_index.indexer",
+            "psql",
+            "use kv or null",
+        ),
+        (
+            config.mempool.kind == MempoolType::App,
+            "mempool.type",
+            "app",
+            "use flood or nop",
+        ),
+        (
+            !signer.is_empty(),
             "priv_validator_laddr",
-            &config.base.priv_validator_laddr,
+            signer,
             "leave it empty: this version signs with the key in priv_validator_key_file only",
-        );
-    }
-    Ok(())
+        ),
+    ]
+    .into_iter()
+    .filter(|(refused, ..)| *refused)
+    .map(|(_, key, value, remedy)| PrepareError::Unsupported {
+        key,
+        value: value.to_owned(),
+        remedy,
+    })
+    .collect()
 }
 
 /// The folders must be usable: those that are there can be entered and written to, those that are
@@ -240,6 +298,35 @@ fn check_folder(folder: &Path) -> Result<(), PrepareError> {
         });
     }
     Ok(())
+}
+
+/// Whether the addresses are free, both at once; their servers bind them again when everything else
+/// is ready.
+fn check_addresses(config: &Config) -> Result<(), PrepareError> {
+    let (p2p, rpc) = (&config.p2p.laddr, &config.rpc.laddr);
+    let for_peers = listen("p2p.laddr", p2p)?;
+    if rpc.is_empty() {
+        return Ok(());
+    }
+    if rpc.starts_with("unix://") {
+        return Ok(perihelion_rpc::check_address(rpc)?);
+    }
+    match listen("rpc.laddr", rpc) {
+        Err(PrepareError::Listen { source, .. })
+            if source.kind() == io::ErrorKind::AddrInUse
+                && for_peers.local_addr().ok().map(|bound| bound.port()) == port(rpc) =>
+        {
+            Err(PrepareError::SamePort {
+                rpc: rpc.clone(),
+                p2p: p2p.clone(),
+            })
+        }
+        listening => listening.map(drop),
+    }
+}
+
+fn port(address: &str) -> Option<u16> {
+    host_and_port(address.strip_prefix("tcp://").unwrap_or(address)).map(|(_, port)| port)
 }
 
 /// Listens on `[tcp://]HOST:PORT`.

@@ -8,6 +8,7 @@
 
 mod application;
 mod show;
+mod stand_in;
 
 use std::{num::NonZero, sync::Arc, time::Duration};
 
@@ -18,21 +19,21 @@ use perihelion_p2p::{
     ByteBudget, MConnectionConfig, NodeInfo, NodeKey, P2pConfig, PeerAddress, ProtocolVersion,
     Switch, SwitchHandle, SwitchSetup,
 };
-use perihelion_pool::{LastCommitKnown, PoolConfig, PoolExit, PoolHandle, VerifyMode};
+use perihelion_pool::{Absence, LastCommitKnown, PoolConfig, PoolExit, PoolHandle, VerifyMode};
 use perihelion_rpc::{RpcContext, RpcServer};
 use perihelion_schedule::Progress;
 use perihelion_state::{
     COMETBFT_VERSION, Executor, ExecutorConfig, P2P_PROTOCOL, Rules, StartError, until_genesis,
 };
 use perihelion_store::{IndexKind, Indexer, Store, StoreOptions};
-use perihelion_types::{Hash, Height, RulesByHeight, State, Time, state::BLOCK_PROTOCOL};
+use perihelion_types::{Height, RulesByHeight, State, Time, state::BLOCK_PROTOCOL};
 use tokio::sync::{mpsc, watch};
 use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
 
 use crate::{
     config::{Config, Indexer as IndexChoice, MedianTime, Verify},
-    prepare::Prepared,
+    prepare::{PrepareError, Prepared},
     progress::LiveLine,
     signals,
 };
@@ -55,13 +56,14 @@ pub fn run(prepared: Prepared, live: Option<LiveLine>) -> anyhow::Result<()> {
     result
 }
 
-async fn run_until_stopped(prepared: Prepared, live: Option<LiveLine>) -> anyhow::Result<()> {
+async fn run_until_stopped(mut prepared: Prepared, live: Option<LiveLine>) -> anyhow::Result<()> {
     let stop = CancellationToken::new();
     signals::watch(stop.clone()).context("cannot wait for signals")?;
     if !wait_for_genesis(&prepared, &stop).await {
         return Ok(());
     }
     let store = open_store(&prepared)?;
+    choose_application(&mut prepared, &store)?;
     let base = &prepared.config.base;
     let Some(apps) = application::connect(base, &store, &stop).await? else {
         return Ok(());
@@ -91,6 +93,16 @@ async fn run_application(
     let result = sync_and_serve(prepared, store, apps, executor, stop, live).await;
     drop(indexer);
     result
+}
+
+/// Puts a built-in application in the place of one that nobody has chosen and that is not there.
+fn choose_application(prepared: &mut Prepared, store: &Arc<Store>) -> anyhow::Result<()> {
+    let application = &mut prepared.config.base.proxy_app;
+    if stand_in::stands_in(prepared.may_stand_in, application, store)? {
+        warn!("{}", stand_in::message(application));
+        *application = stand_in::STAND_IN.to_owned();
+    }
+    Ok(())
 }
 
 /// Waits until the chain begins; `false` when stopped meanwhile.
@@ -130,9 +142,13 @@ fn open_store(prepared: &Prepared) -> anyhow::Result<Arc<Store>> {
         discard_abci_responses: config.storage.discard_abci_responses,
         ..defaults
     };
-    let store = Store::open(&config.data_dir(), &options)?;
-    store.save_genesis_hash(Hash::new(prepared.genesis_id))?;
-    Ok(Arc::new(store))
+    let store = Store::open(&config.data_dir(), &options).and_then(|store| {
+        store.save_genesis_hash(prepared.genesis_id)?;
+        Ok(store)
+    });
+    Ok(Arc::new(
+        store.map_err(|error| PrepareError::store(error, config))?,
+    ))
 }
 
 /// Brings application and state to one height; `None` when stopped meanwhile.
@@ -199,12 +215,13 @@ async fn sync_and_serve(
     live: Option<LiveLine>,
 ) -> anyhow::Result<()> {
     let last_commit = last_commit(&store, executor.state())?;
-    let pool_config = pool_config(&prepared)?;
+    let mut pool_config = pool_config(&prepared)?;
     let budget = ByteBudget::new(pool_config.schedule.window_bytes);
     let channel = perihelion_blocksync_reactor::channel(budget.clone());
     let (switch, mut events) = start_switch(&prepared, executor.state(), channel).await?;
     let events = events.pop().context("the switch gave no events")?;
-    announce(&prepared, &switch, executor.state());
+    let height = executor.state().last_block_height;
+    pool_config.absence = absence(&switch);
 
     // The pool ends by itself when the node must halt; then the others are stopped with it.
     let halt = stop.child_token();
@@ -224,11 +241,11 @@ async fn sync_and_serve(
     );
     let reactor = tokio::spawn(reactor.run(events, commands, halt.clone()));
     let rpc = serve_rpc(&prepared, &store, apps, &switch, progress.clone(), &halt)?;
+    announce(&prepared, &switch, rpc.as_ref(), height);
     let shown = tokio::spawn(show::show(
         progress,
         prepared.config.perihelion.progress,
         live,
-        apps.clone(),
         halt.clone(),
     ));
 
@@ -252,6 +269,20 @@ async fn sync_and_serve(
         warn!("connections did not close in time");
     }
     finish(exit).await
+}
+
+/// Tells which configured peer could not be dialled, and why.
+fn absence(switch: &SwitchHandle) -> Absence {
+    let switch = switch.clone();
+    Absence::new(move || {
+        let failures = switch.dial_failures();
+        let (address, reason) = failures.first()?;
+        let others = match failures.len() - 1 {
+            0 => String::new(),
+            others => format!(" (and {others} more)"),
+        };
+        Some(format!("{address} is not connected: {reason}{others}"))
+    })
 }
 
 /// Starts the RPC server, unless `rpc.laddr` is empty.
@@ -309,13 +340,13 @@ async fn finish(exit: PoolExit) -> anyhow::Result<()> {
     }
 }
 
-fn announce(prepared: &Prepared, switch: &SwitchHandle, state: &State) {
+fn announce(prepared: &Prepared, switch: &SwitchHandle, rpc: Option<&RpcServer>, height: Height) {
     info!(
         chain_id = prepared.genesis.chain_id,
-        height = %state.last_block_height,
+        %height,
         node_id = %switch.id(),
         listen = switch.listen_address().map(tracing::field::display),
-        rpc = prepared.config.rpc.laddr,
+        rpc = rpc.map(|server| tracing::field::display(server.address())),
         home = %prepared.config.home().display(),
         version = env!("CARGO_PKG_VERSION"),
         "Perihelion is running"
@@ -376,6 +407,7 @@ fn pool_config(prepared: &Prepared) -> anyhow::Result<PoolConfig> {
             peer_deadline: sync.peer_timeout,
             ..defaults.schedule
         },
+        absence: defaults.absence,
         persistent,
         rules: rules(&prepared.config)?,
         own_address: prepared

@@ -151,3 +151,40 @@ pub enum RejectReason {
     #[error("this node shuts down")]
     Shutdown,
 }
+
+impl RejectReason {
+    /// What an operator can do about a configured peer that is refused for this reason again and
+    /// again; `None` where it may pass by itself.
+    #[must_use]
+    pub const fn remedy(&self) -> Option<&'static str> {
+        match self {
+            Self::Incompatible(Incompatible::Network { .. }) => Some(
+                "take it out of p2p.persistent_peers, or give this node the genesis.json of its network",
+            ),
+            Self::Incompatible(
+                Incompatible::BlockProtocol { .. } | Incompatible::NoCommonChannel,
+            )
+            | Self::Handshake(_)
+            | Self::ClaimedId { .. }
+            | Self::NodeInfo(_) => {
+                Some("take it out of p2p.persistent_peers, or let it run CometBFT v0.38 to v0.40")
+            }
+            Self::WrongId { .. } => Some(
+                "write into p2p.persistent_peers the id that `show-node-id` prints at that address",
+            ),
+            Self::Resolve(_) => Some("correct the host name in p2p.persistent_peers"),
+            Self::Dial(_)
+            | Self::HandshakeTimeout
+            | Self::HandshakeIo(_)
+            | Self::Myself
+            | Self::DuplicateId
+            | Self::DuplicateIp
+            | Self::InboundFull(_)
+            | Self::OutboundFull(_)
+            | Self::Banned(_)
+            | Self::Filtered(_)
+            | Self::Crowded
+            | Self::Shutdown => None,
+        }
+    }
+}

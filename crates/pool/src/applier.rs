@@ -6,6 +6,7 @@ use std::{
         atomic::{AtomicBool, Ordering},
     },
     thread::{self, JoinHandle},
+    time::Duration,
 };
 
 use crossbeam_channel::{Receiver, RecvTimeoutError, Sender, bounded};
@@ -52,7 +53,11 @@ pub(crate) struct Applier {
     jobs: Sender<Job>,
     stop: Arc<AtomicBool>,
     thread: JoinHandle<Executor>,
+    busy: BusyCall,
 }
+
+/// Which call of the application is running, and for how long.
+type BusyCall = Box<dyn Fn() -> Option<(String, Duration)> + Send>;
 
 impl Applier {
     /// Moves `executor` to a thread of its own.
@@ -67,6 +72,7 @@ impl Applier {
         let (reports, receiver) = mpsc::channel(QUEUE);
         let stop = Arc::new(AtomicBool::new(false));
         let stopped = Arc::clone(&stop);
+        let busy = executor.busy_call();
         let thread = thread::Builder::new().name("apply".into()).spawn(move || {
             while let Some(job) = next_job(&mut executor, &jobs) {
                 let block = match job {
@@ -95,6 +101,7 @@ impl Applier {
                 jobs: sender,
                 stop,
                 thread,
+                busy: Box::new(move || busy().map(|(call, since)| (call.to_string(), since))),
             },
             receiver,
         ))
@@ -111,6 +118,11 @@ impl Applier {
         if self.jobs.try_send(Job::KeepCommit(commit)).is_err() {
             tracing::debug!("the last commit is not kept: blocks wait");
         }
+    }
+
+    /// Which call of the application is running, and for how long.
+    pub(crate) fn busy(&self) -> Option<(String, Duration)> {
+        (self.busy)()
     }
 
     /// Ends the thread after the block that it is at, and gives the executor back.

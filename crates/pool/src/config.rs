@@ -1,4 +1,4 @@
-use std::{collections::BTreeSet, num::NonZero};
+use std::{collections::BTreeSet, fmt, num::NonZero, sync::Arc};
 
 use perihelion_types::{Address, PeerId, RulesByHeight};
 
@@ -28,6 +28,38 @@ pub struct PoolConfig {
     pub rules: RulesByHeight,
     /// The address of our validator key.
     pub own_address: Option<Address>,
+    /// Asked when there are no peers: why not.
+    pub absence: Absence,
+}
+
+/// Tells why configured peers are not connected, where somebody knows.
+#[derive(Clone)]
+pub struct Absence(Arc<dyn Fn() -> Option<String> + Send + Sync>);
+
+impl Absence {
+    /// `tell` is called a few times a second while there are no peers.
+    pub fn new(tell: impl Fn() -> Option<String> + Send + Sync + 'static) -> Self {
+        Self(Arc::new(tell))
+    }
+
+    /// Why, in words.
+    #[must_use]
+    pub fn tell(&self) -> Option<String> {
+        (self.0)()
+    }
+}
+
+impl Default for Absence {
+    /// Nobody knows.
+    fn default() -> Self {
+        Self::new(|| None)
+    }
+}
+
+impl fmt::Debug for Absence {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_tuple("Absence").finish_non_exhaustive()
+    }
 }
 
 impl Default for PoolConfig {
@@ -39,6 +71,7 @@ impl Default for PoolConfig {
             persistent: BTreeSet::new(),
             rules: RulesByHeight::default(),
             own_address: None,
+            absence: Absence::default(),
         }
     }
 }

@@ -8,11 +8,12 @@
 mod applier;
 mod certified;
 mod config;
+mod explain;
 mod input;
 mod routine;
 mod translate;
 mod workers;
 
-pub use config::{PoolConfig, VerifyMode};
+pub use config::{Absence, PoolConfig, VerifyMode};
 pub use input::{Command, ConnectionId, PoolInput};
 pub use routine::{LastCommitKnown, PoolError, PoolExit, PoolHandle, start};

@@ -23,9 +23,10 @@ use tokio_util::sync::CancellationToken;
 use tracing::{debug, info, warn};
 
 use crate::{
-    Command, ConnectionId, PoolConfig, PoolInput, VerifyMode,
+    Absence, Command, ConnectionId, PoolConfig, PoolInput, VerifyMode,
     applier::{Applier, Report},
     certified::Certified,
+    explain::{self, ApplyTimes},
     translate,
     workers::{DECODE_BATCH_BYTES, Decoded, Done, Encoded, Job, Workers},
 };
@@ -130,6 +131,8 @@ pub fn start(
         command_sender,
         progress: progress_sender,
         published: Instant::now(),
+        times: ApplyTimes::default(),
+        absence: config.absence.clone(),
         failed: None,
     };
     let task = tokio::spawn(pool_routine(pool, input_receiver, done, reports, stop));
@@ -192,6 +195,9 @@ pub(crate) struct Pool {
     command_sender: mpsc::Sender<Command>,
     progress: watch::Sender<Progress>,
     published: Instant,
+    /// Where the time of applying goes.
+    times: ApplyTimes,
+    absence: Absence,
     failed: Option<PoolError>,
 }
 
@@ -279,7 +285,11 @@ impl Pool {
         let now = Instant::now();
         if now >= self.published + PROGRESS_INTERVAL || self.failed.is_some() {
             self.published = now;
-            self.progress.send_replace(self.schedule.progress());
+            let progress = self.schedule.progress();
+            let (next, busy) = (self.schedule.height().next(), self.applier.busy());
+            let away = || self.absence.tell();
+            let progress = explain::explain(progress, next, &self.times, busy, away);
+            self.progress.send_replace(progress);
         }
     }
 
@@ -547,6 +557,7 @@ impl Pool {
         match report {
             Report::Applied { applied, state } => {
                 self.certified.remove(applied.height);
+                self.times.add(applied.times);
                 self.remember(&state.next_validators);
                 self.schedule
                     .handle_applied(now, applied_facts(&state, self.own_address));
@@ -659,7 +670,14 @@ impl Pool {
             }
             Effect::Apply { height, .. } => self.apply(height),
             Effect::CaughtUp { height } => info!(%height, "caught up"),
-            Effect::Stalled { reason } => warn!(%reason, "no progress"),
+            Effect::Stalled { reason } => {
+                let next = self.schedule.height().next();
+                let busy = self.applier.busy();
+                let away = || self.absence.tell();
+                if let Some(reason) = explain::reason(Some(reason), next, busy, away) {
+                    warn!(%reason, "no progress");
+                }
+            }
             Effect::Halt { reason } => {
                 if self.failed.is_none() {
                     self.failed = Some(PoolError::Halted(Box::new(reason)));

@@ -185,8 +185,11 @@ pub enum Reception {
 #[derive(Debug, Clone, PartialEq, Eq, Error)]
 pub enum StallReason {
     /// There is nobody to ask.
-    #[error("no peers")]
-    NoPeers,
+    #[error("no peers{}", failure.as_ref().map(|why| format!("; {why}")).unwrap_or_default())]
+    NoPeers {
+        /// Why configured peers are not connected, as far as the owner of the schedule knows.
+        failure: Option<String>,
+    },
     /// Peers are there, none has told its range yet.
     #[error("waiting for {peers} peers to tell their heights")]
     NoStatus {
@@ -214,9 +217,26 @@ pub enum StallReason {
         failed: usize,
     },
     /// Blocks are certified and the executor does not finish.
-    #[error("the application is busy with block {height}")]
+    #[error("block {height} is not applied yet")]
     Executing {
         /// The height that is being applied.
+        height: Height,
+    },
+    /// The application does not finish a call. Told by the owner of the schedule.
+    #[error("the application is busy with {call} of block {height} for {seconds} s")]
+    Application {
+        /// The height that is being applied.
+        height: Height,
+        /// The call.
+        call: String,
+        /// For how long, in seconds.
+        seconds: u64,
+    },
+    /// The application has done its part, and the store does not finish. Told by the owner of the
+    /// schedule.
+    #[error("the disk is busy with block {height}: the application waits for it")]
+    Storing {
+        /// The height that is being stored.
         height: Height,
     },
     /// Blocks are here, and their verification does not finish.

@@ -41,8 +41,11 @@ pub enum Limit {
     Network,
     /// Signatures are verified too slowly.
     Verification,
-    /// The application (or the disk) is the slowest.
+    /// Blocks are applied too slowly: mostly the application's time.
     Execution,
+    /// Blocks are applied too slowly: mostly the disk's time. Told by the owner of the schedule,
+    /// which knows where the time goes.
+    Storage,
 }
 
 /// Heights of the window by what is known of them.
@@ -108,6 +111,33 @@ pub struct Progress {
 }
 
 impl Progress {
+    /// Of a node that starts after `height` and has heard of nobody.
+    #[must_use]
+    pub fn new(height: Height) -> Self {
+        Self {
+            mode: Mode::WaitForPeers,
+            start: height,
+            height,
+            certified: height,
+            target: height,
+            target_source: TargetSource::Unknown,
+            blocks_per_second: 0.0,
+            blocks_per_second_minute: 0.0,
+            bytes_per_second: 0.0,
+            bytes_per_second_minute: 0.0,
+            eta: None,
+            window: WindowProgress::default(),
+            limit: Limit::Nothing,
+            peers: Vec::new(),
+            stalled: None,
+            signatures_verified: 0,
+            signatures_total: 0,
+            longest_run: 0,
+            blocks_received: 0,
+            bytes_received: 0,
+        }
+    }
+
     /// Whether the node is behind, as `catching_up` of `/status` says it.
     #[must_use]
     pub fn is_catching_up(&self) -> bool {

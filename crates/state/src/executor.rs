@@ -147,6 +147,14 @@ impl Executor {
         Arc::clone(&self.state)
     }
 
+    /// Tells, from any thread and as long as it is kept, which call of the application is running
+    /// and for how long.
+    #[must_use]
+    pub fn busy_call(&self) -> impl Fn() -> Option<(CallName, Duration)> + Send + 'static {
+        let app = self.app.clone();
+        move || app.busy()
+    }
+
     /// Validates a block as the one that follows the state, without executing it.
     ///
     /// # Errors

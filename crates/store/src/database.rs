@@ -95,7 +95,7 @@ impl Database {
     pub(crate) fn open(path: &Path, options: &StoreOptions) -> Result<Self, StoreError> {
         let failed = |error: rocksdb::Error| StoreError::Open {
             path: path.to_owned(),
-            reason: error.into_string(),
+            reason: reason(&error),
         };
         if path.exists() {
             let found = DB::list_cf(&Options::default(), path).map_err(failed)?;
@@ -136,7 +136,7 @@ impl Database {
         let db = DB::open_cf_descriptors(&database, &partial, columns).map_err(|error| {
             StoreError::Open {
                 path: partial.clone(),
-                reason: error.into_string(),
+                reason: reason(&error),
             }
         })?;
         drop(db);
@@ -181,7 +181,7 @@ impl Database {
         options.set_sync(sync == Sync::Yes);
         self.db
             .write_opt(raw, &options)
-            .map_err(|error| self.write_error(error.into_string(), height))
+            .map_err(|error| self.write_error(reason(&error), height))
     }
 
     /// Makes all earlier writes durable.
@@ -189,7 +189,7 @@ impl Database {
         self.check_writable()?;
         self.db
             .flush_wal(true)
-            .map_err(|error| self.write_error(error.into_string(), height))
+            .map_err(|error| self.write_error(reason(&error), height))
     }
 
     /// Writes all tables in memory out. `height` is for the error alone.
@@ -198,7 +198,7 @@ impl Database {
         for column in Column::ALL {
             self.db
                 .flush_cf(self.handle(column))
-                .map_err(|error| self.write_error(error.into_string(), height))?;
+                .map_err(|error| self.write_error(reason(&error), height))?;
         }
         Ok(())
     }
@@ -214,7 +214,7 @@ impl Database {
         self.check_writable()?;
         self.db
             .delete_file_in_range_cf(self.handle(column), from, to)
-            .map_err(|error| self.write_error(error.into_string(), height))
+            .map_err(|error| self.write_error(reason(&error), height))
     }
 
     fn check_writable(&self) -> Result<(), StoreError> {
@@ -297,7 +297,7 @@ impl Database {
     fn read_error(&self, column: Column, key: &[u8], error: &rocksdb::Error) -> StoreError {
         let path = self.path.clone();
         let what = describe_key(key);
-        let mut reason = error.to_string();
+        let mut reason = reason(error);
         let column = column.name();
         if error.kind() == ErrorKind::Corruption {
             if !reason.contains(".sst") && !reason.contains(".blob") {
@@ -354,6 +354,21 @@ fn beside(path: &Path) -> PathBuf {
     path.with_file_name(home::FORMAT_FILE)
 }
 
+/// What RocksDB says, the system's error once: it stands before what was done and again behind it.
+fn reason(error: &rocksdb::Error) -> String {
+    once(&error.to_string())
+}
+
+fn once(text: &str) -> String {
+    let mut parts: Vec<&str> = text.split(": ").collect();
+    if let Some(last) = parts.pop()
+        && !parts.contains(&last)
+    {
+        parts.push(last);
+    }
+    parts.join(": ")
+}
+
 fn describe_key(key: &[u8]) -> String {
     if key.len() == 8
         && let Some(height) = columns::key_height(key)
@@ -404,6 +419,23 @@ mod tests {
         assert!(database.get(Column::App, b"after").unwrap().is_none());
         drop(database);
         put(&opened(folder.path()), b"after").unwrap();
+    }
+
+    #[test]
+    fn the_systems_error_is_told_once() {
+        for (said, told) in [
+            (
+                "IO error: No space left on device: While appending to file: /d/4.log: No space left on device",
+                "IO error: No space left on device: While appending to file: /d/4.log",
+            ),
+            (
+                "Corruption: checksum mismatch",
+                "Corruption: checksum mismatch",
+            ),
+            ("IO error", "IO error"),
+        ] {
+            assert_eq!(once(said), told);
+        }
     }
 
     #[test]

@@ -40,14 +40,15 @@ pub enum StoreError {
         supported: u32,
     },
     /// The store was written by an older program, and nothing can convert it.
-    #[error("{} has format {found}, which is no longer read: run `{command}`", path.display())]
+    #[error(
+        "{} has format {found}, which is no longer read: remove the folder and sync again",
+        path.display()
+    )]
     OlderFormat {
         /// The file that names the format.
         path: PathBuf,
         /// Its format.
         found: u32,
-        /// What to run.
-        command: &'static str,
     },
     /// The file that names the format is missing beside a database, or is not readable as one.
     #[error(
@@ -73,7 +74,7 @@ pub enum StoreError {
         name: &'static str,
     },
     /// RocksDB refuses to open.
-    #[error("cannot open {}: {reason}", path.display())]
+    #[error("cannot open {}: {reason}: {}", path.display(), open_remedy(reason))]
     Open {
         /// The database.
         path: PathBuf,
@@ -188,4 +189,52 @@ pub enum StoreError {
         /// The last height stored.
         height: Height,
     },
+}
+
+impl StoreError {
+    /// Whether the store as it lies there can be used no more: only a copy or a new sync helps.
+    #[must_use]
+    pub fn is_lost(&self) -> bool {
+        match self {
+            Self::OlderFormat { .. }
+            | Self::UnknownFormat { .. }
+            | Self::MissingColumnFamily { .. }
+            | Self::Corrupt { .. } => true,
+            Self::Open { reason, .. } => is_damage(reason),
+            Self::Locked { .. }
+            | Self::File { .. }
+            | Self::NewerFormat { .. }
+            | Self::DiskFull { .. }
+            | Self::Write { .. }
+            | Self::Stopped { .. }
+            | Self::Read { .. }
+            | Self::NotContiguous { .. }
+            | Self::OtherBlock { .. }
+            | Self::StateAhead { .. }
+            | Self::OtherGenesis { .. }
+            | Self::RetainAboveHeight { .. } => false,
+        }
+    }
+}
+
+/// Whether RocksDB speaks of files that are damaged or missing, and not of what the system refuses
+/// at present.
+fn is_damage(reason: &str) -> bool {
+    !["No space left", "Permission denied", "Too many open files"]
+        .iter()
+        .any(|refusal| reason.contains(refusal))
+}
+
+/// What helps against a database that does not open. RocksDB hands the system's error on as text
+/// alone.
+fn open_remedy(reason: &str) -> &'static str {
+    if is_damage(reason) {
+        "restore the folder from a copy, or remove it and sync again"
+    } else if reason.contains("No space left") {
+        "free some space, then start again"
+    } else if reason.contains("Permission denied") {
+        "let the user who runs the node own the folder"
+    } else {
+        "allow this process more open files (ulimit -n), then start again"
+    }
 }

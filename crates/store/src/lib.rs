@@ -28,7 +28,7 @@ pub use blocks::{BlockMeta, BlockSave};
 pub use database::Entry;
 pub use error::StoreError;
 pub use evidence::PendingEvidence;
-pub use home::FORMAT;
+pub use home::{FORMAT, StoreLock, check_store, lock_store};
 pub use index::{Indexer, TxLocation};
 pub use options::{IndexKind, StoreOptions, Sync};
 pub use state::{AppWrite, StateSave};

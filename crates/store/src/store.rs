@@ -29,7 +29,7 @@ pub struct Store {
     range: RwLock<StoredRange>,
     progress: Progress,
     // Given up after the database has been closed.
-    _home: StoreHome,
+    home: StoreHome,
 }
 
 /// Which heights are there.
@@ -78,15 +78,16 @@ impl Store {
     /// damaged, or the system refuses. Nothing is overwritten then.
     pub fn open(home_data: &Path, options: &StoreOptions) -> Result<Self, StoreError> {
         let home = StoreHome::take(home_data)?;
-        let db = Database::open(home.database(), options)?;
+        let db = Database::open(&home.database(), options)?;
         let range = StoredRange::load(&db)?;
         let store = Self {
             db,
             options: options.clone(),
             range: RwLock::new(range),
             progress: Progress::default(),
-            _home: home,
+            home,
         };
+        store.home.name_process()?;
         store.finish_pruning()?;
         Ok(store)
     }
@@ -157,18 +158,21 @@ impl Store {
     /// [`StoreError::OtherGenesis`] when it is bound to another.
     pub fn save_genesis_hash(&self, hash: Hash) -> Result<(), StoreError> {
         match self.load_genesis_hash()? {
-            Some(stored) if stored == hash => Ok(()),
-            Some(stored) => Err(StoreError::OtherGenesis {
-                path: self.db.path().to_owned(),
-                stored,
-                given: hash,
-            }),
+            Some(stored) if stored == hash => {}
+            Some(stored) => {
+                return Err(StoreError::OtherGenesis {
+                    path: self.db.path().to_owned(),
+                    stored,
+                    given: hash,
+                });
+            }
             None => {
                 let mut batch = Batch::default();
                 batch.put(Column::Meta, meta::GENESIS, hash.as_bytes());
-                self.db.write(batch, Sync::Yes, Height::ZERO)
+                self.db.write(batch, Sync::Yes, Height::ZERO)?;
             }
         }
+        self.home.save_genesis(&hash)
     }
 
     /// The genesis hash that the store is bound to.
@@ -199,6 +203,14 @@ impl Store {
     /// When they cannot be read.
     pub fn app_scan(&self, prefix: &[u8]) -> Result<Vec<Entry>, StoreError> {
         self.db.prefix(Column::App, prefix, usize::MAX)
+    }
+
+    /// Whether the built-in application has nothing here: it has not run on this store.
+    ///
+    /// # Errors
+    /// When it cannot be read.
+    pub fn app_is_empty(&self) -> Result<bool, StoreError> {
+        Ok(self.db.prefix(Column::App, &[], 1)?.is_empty())
     }
 
     /// Saves changes of the built-in application alone, as replaying for it makes them.

@@ -7,26 +7,35 @@
 #![allow(clippy::missing_panics_doc, reason = "every function is an assertion")]
 
 pub mod block_validation;
+pub mod files;
 
 use std::{
+    ffi::OsString,
     fs,
     path::{Path, PathBuf},
 };
 
 use serde::{Deserialize, Deserializer, de::DeserializeOwned, de::Error as _};
 
-/// The folder of the vectors.
+/// The folder of the vectors: the one that `PERIHELION_VECTORS` names, a relative one below the
+/// workspace's root, or the workspace's own when the variable is unset or empty.
 #[must_use]
 pub fn folder() -> PathBuf {
-    std::env::var_os("PERIHELION_VECTORS").map_or_else(
-        || Path::new(env!("CARGO_MANIFEST_DIR")).join("../vectors"),
-        PathBuf::from,
-    )
+    folder_named(std::env::var_os("PERIHELION_VECTORS"))
+}
+
+fn folder_named(name: Option<OsString>) -> PathBuf {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("../..");
+    match name.filter(|name| !name.is_empty()) {
+        Some(name) => root.join(name),
+        None => root.join("tests/vectors"),
+    }
 }
 
 /// The text of a file of the folder.
 #[must_use]
 pub fn read(file: &str) -> String {
+    files::assert_listed(file);
     let path = folder().join(file);
     let text = fs::read_to_string(&path)
         .unwrap_or_else(|error| panic!("vectors {}: {error}", path.display()));
@@ -131,5 +140,23 @@ impl Verdict {
             "{what}: CometBFT said {self:?}, we say {:?}",
             result.as_ref().err()
         );
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_folder_is_found_from_the_workspaces_root() {
+        let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("../..");
+        for (name, folder) in [
+            (None, root.join("tests/vectors")),
+            (Some(""), root.join("tests/vectors")),
+            (Some("other/set"), root.join("other/set")),
+            (Some("/sets/a"), PathBuf::from("/sets/a")),
+        ] {
+            assert_eq!(folder_named(name.map(OsString::from)), folder);
+        }
     }
 }

@@ -8,6 +8,7 @@ use super::{
 use crate::{
     config::{self, Config, ConfigError, variable},
     files::{SignState, ValidatorKey, load_genesis, load_node_key},
+    prepare,
 };
 
 pub(super) fn run(context: &Context, options: &ConfigOptions) -> anyhow::Result<()> {
@@ -47,6 +48,8 @@ fn check(context: &Context) -> anyhow::Result<()> {
         SignState::load(&config.priv_validator_state_file()).err(),
     ];
     problems.extend(files.into_iter().flatten().map(|error| error.to_string()));
+    let refused = prepare::unsupported(config);
+    problems.extend(refused.iter().map(ToString::to_string));
     if problems.is_empty() {
         output::line(&format!(
             "{} is right, and so are the files it names",

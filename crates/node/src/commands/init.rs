@@ -16,9 +16,7 @@ use crate::{
 const POWER: i64 = 10;
 
 pub(super) fn run(context: &Context) -> anyhow::Result<()> {
-    let config = context.config()?;
-    Context::start_logging(&config)?;
-    make_home(&config)?;
+    make_home(&context.configured()?.logged()?)?;
     Ok(())
 }
 

@@ -27,7 +27,7 @@ use clap::{
 };
 
 use crate::{
-    config::{Config, ConfigError, Flag, Overrides},
+    config::{Config, ConfigError, Flag, Overrides, Problem},
     home, logging,
     logging::LogLevels,
     progress::LiveLine,
@@ -49,18 +49,20 @@ struct Context {
 impl Context {
     /// The configuration; a home without a file has the defaults.
     fn config(&self) -> Result<Config, ConfigError> {
-        let (config, warnings) = Config::load(&self.home, &self.overrides)?;
-        for warning in warnings {
-            tracing::warn!("{warning}: it has no effect");
-        }
-        Ok(config)
+        self.configured().map(|configured| configured.config)
     }
 
-    /// The configuration of a home that must have a file.
-    fn existing_config(&self) -> Result<Config, ConfigError> {
+    /// The same with what is to be said of it; a home without a file has the defaults.
+    fn configured(&self) -> Result<Configured, ConfigError> {
+        let (config, warnings) = Config::load(&self.home, &self.overrides)?;
+        Ok(Configured { config, warnings })
+    }
+
+    /// The same of a home that must have a file.
+    fn existing(&self) -> Result<Configured, ConfigError> {
         let path = Config::new(&self.home).file();
         if path.exists() {
-            return self.config();
+            return self.configured();
         }
         // A home that cannot be entered must not look like one without a file.
         match std::fs::metadata(&path) {
@@ -73,19 +75,31 @@ impl Context {
             }),
         }
     }
+}
 
-    /// Logs as the configuration says.
-    fn start_logging(config: &Config) -> anyhow::Result<()> {
-        Self::start_logging_above(config, None)
+/// A configuration, and what in it has no effect: to be logged, as soon as it is known how.
+struct Configured {
+    config: Config,
+    warnings: Vec<Problem>,
+}
+
+impl Configured {
+    /// Logs as the configuration says, from the warnings on.
+    fn logged(self) -> anyhow::Result<Config> {
+        self.logged_above(None)
     }
 
     /// Logs as the configuration says, above the live line when there is one.
-    fn start_logging_above(config: &Config, live: Option<&LiveLine>) -> anyhow::Result<()> {
+    fn logged_above(self, live: Option<&LiveLine>) -> anyhow::Result<Config> {
+        let Self { config, warnings } = self;
         let levels = LogLevels::parse(&config.base.log_level).context("log_level")?;
         let colours = std::io::IsTerminal::is_terminal(&std::io::stdout());
         let writer = live.map(LiveLine::log_writer).unwrap_or_default();
         logging::start(&levels, config.base.log_format, colours, writer);
-        Ok(())
+        for warning in warnings {
+            tracing::warn!("{warning}: it has no effect");
+        }
+        Ok(config)
     }
 }
 
@@ -98,10 +112,23 @@ pub fn run(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
     match execute(parsed) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
-            output::error(&format!("{error:#}"));
+            output::error(&told_once(&error));
             ExitCode::FAILURE
         }
     }
+}
+
+/// The error and its causes, without those that an error above has told already.
+fn told_once(error: &anyhow::Error) -> String {
+    let mut text = String::new();
+    for cause in error.chain().map(ToString::to_string) {
+        if text.is_empty() {
+            text = cause;
+        } else if !text.contains(&cause) {
+            text = format!("{text}: {cause}");
+        }
+    }
+    text
 }
 
 /// Answers a command line that asks for help, or that is wrong.

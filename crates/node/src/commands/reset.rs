@@ -6,9 +6,11 @@ use std::{
 };
 
 use anyhow::Context as _;
+use perihelion_store::{StoreLock, lock_store};
 
 use super::Context;
 use crate::{
+    config::Config,
     files::{SignState, ValidatorKey, create_folder},
     home,
 };
@@ -24,11 +26,11 @@ const DATA: [&str; 6] = [
 ];
 
 pub(super) fn all(context: &Context, keep_addr_book: bool) -> anyhow::Result<()> {
-    let config = context.config()?;
-    Context::start_logging(&config)?;
+    let config = context.configured()?.logged()?;
     let data = config.data_dir();
     refuse_to_remove(&data, &config)?;
     let key = existing_key(&config.priv_validator_key_file())?;
+    let _stopped = no_node_runs(&config)?;
     if keep_addr_book {
         tracing::info!("The address book remains intact");
     } else {
@@ -40,9 +42,9 @@ pub(super) fn all(context: &Context, keep_addr_book: bool) -> anyhow::Result<()>
 }
 
 pub(super) fn state(context: &Context) -> anyhow::Result<()> {
-    let config = context.config()?;
-    Context::start_logging(&config)?;
+    let config = context.configured()?.logged()?;
     let data = config.data_dir();
+    let _stopped = no_node_runs(&config)?;
     for name in DATA {
         remove(&data.join(name), name)?;
     }
@@ -51,10 +53,15 @@ pub(super) fn state(context: &Context) -> anyhow::Result<()> {
 }
 
 pub(super) fn validator(context: &Context) -> anyhow::Result<()> {
-    let config = context.config()?;
-    Context::start_logging(&config)?;
+    let config = context.configured()?.logged()?;
     let key = existing_key(&config.priv_validator_key_file())?;
+    let _stopped = no_node_runs(&config)?;
     reset_validator(key, &config)
+}
+
+/// Keeps nodes from this home as long as the value lives; a node that runs there is an error.
+fn no_node_runs(config: &Config) -> anyhow::Result<StoreLock> {
+    Ok(lock_store(&config.data_dir())?)
 }
 
 /// The key, when there is one. A damaged key stops a command before anything is removed.
@@ -66,10 +73,7 @@ fn existing_key(path: &Path) -> anyhow::Result<Option<ValidatorKey>> {
     })
 }
 
-fn reset_validator(
-    key: Option<ValidatorKey>,
-    config: &crate::config::Config,
-) -> anyhow::Result<()> {
+fn reset_validator(key: Option<ValidatorKey>, config: &Config) -> anyhow::Result<()> {
     let key_file = config.priv_validator_key_file();
     let state_file = config.priv_validator_state_file();
     for file in [&key_file, &state_file] {
@@ -93,7 +97,7 @@ fn reset_validator(
 }
 
 /// A data folder that holds the home, its configuration or the root cannot be meant.
-fn refuse_to_remove(data: &Path, config: &crate::config::Config) -> anyhow::Result<()> {
+fn refuse_to_remove(data: &Path, config: &Config) -> anyhow::Result<()> {
     let real = |path: &Path| fs::canonicalize(path).unwrap_or_else(|_| path.to_owned());
     let data_folder = real(data);
     let kept: [PathBuf; 3] = [

@@ -6,7 +6,7 @@ use anyhow::Context as _;
 use perihelion_types::Height;
 
 use super::{
-    Context,
+    Configured, Context,
     arguments::Testnet,
     init::{genesis_validator, make_home},
     output,
@@ -28,8 +28,7 @@ pub(super) fn run(context: &Context, options: &Testnet) -> anyhow::Result<()> {
         options.hostname.is_empty() || options.hostname.len() == total as usize,
         "testnet needs precisely {total} hostnames (number of validators plus non-validators) if --hostname parameter is used",
     );
-    let base = base_config(context, options)?;
-    Context::start_logging(&base)?;
+    let base = base_config(context, options)?.logged()?;
     let hosts = (0..total)
         .map(|index| host(options, index))
         .collect::<anyhow::Result<Vec<_>>>()?;
@@ -73,19 +72,22 @@ pub(super) fn run(context: &Context, options: &Testnet) -> anyhow::Result<()> {
 }
 
 /// The configuration that all begin with: that of `--config`, else the defaults.
-fn base_config(context: &Context, options: &Testnet) -> anyhow::Result<Config> {
+fn base_config(context: &Context, options: &Testnet) -> anyhow::Result<Configured> {
     let log_level = context.overrides.flags.get("log_level");
-    let mut config = match options.config.as_str() {
-        "" => Config::new(Path::new("")),
+    let mut configured = match options.config.as_str() {
+        "" => Configured {
+            config: Config::new(Path::new("")),
+            warnings: Vec::new(),
+        },
         path => read_config(Path::new(path))?,
     };
     if let Some(flag) = log_level {
-        config.base.log_level.clone_from(&flag.value);
+        configured.config.base.log_level.clone_from(&flag.value);
     }
-    Ok(config)
+    Ok(configured)
 }
 
-fn read_config(path: &Path) -> anyhow::Result<Config> {
+fn read_config(path: &Path) -> anyhow::Result<Configured> {
     let text = fs::read_to_string(path)
         .with_context(|| format!("--config {} cannot be read", path.display()))?;
     let reading = config::read(Path::new(""), path, &text, &Overrides::default());
@@ -94,10 +96,10 @@ fn read_config(path: &Path) -> anyhow::Result<Config> {
     if !wrong.is_empty() {
         return Err(ConfigError::Wrong(wrong).into());
     }
-    for warning in warnings {
-        tracing::warn!("{warning}: it has no effect");
-    }
-    Ok(reading.config)
+    Ok(Configured {
+        config: reading.config,
+        warnings,
+    })
 }
 
 /// A home whose chain has begun is not made anew.

@@ -33,6 +33,16 @@ impl fmt::Display for Place {
     }
 }
 
+impl Place {
+    /// The place and the key there; a flag is named by its key.
+    fn of(&self, key: &str) -> String {
+        match self {
+            Self::Flag(name) if name == key => self.to_string(),
+            _ => format!("{self}: {key}"),
+        }
+    }
+}
+
 /// One thing that is wrong with a configuration.
 #[derive(Debug, Clone, PartialEq, Eq, Error)]
 pub enum Problem {
@@ -63,7 +73,7 @@ pub enum Problem {
         key: String,
     },
     /// A value that its key cannot have.
-    #[error("{place}: {key} = {found} is not allowed: expected {expected}")]
+    #[error("{} = {found} is not allowed: expected {expected}", place.of(key))]
     Value {
         /// Where.
         place: Place,
@@ -75,7 +85,7 @@ pub enum Problem {
         expected: String,
     },
     /// A value that contradicts a rule.
-    #[error("{place}: {key}: {rule}")]
+    #[error("{}: {rule}", place.of(key))]
     Rule {
         /// Where.
         place: Place,

@@ -28,6 +28,18 @@ pub struct Overrides {
     pub flags: BTreeMap<String, Flag>,
 }
 
+impl Overrides {
+    /// Whether a flag or a variable sets the key at `path`.
+    #[must_use]
+    pub fn sets(&self, path: &str) -> bool {
+        self.flags.contains_key(path)
+            || ["PERIHELION_", "CMT_"].iter().any(|prefix| {
+                let value = self.environment.get(&variable(prefix, path));
+                value.is_some_and(|value| !value.is_empty())
+            })
+    }
+}
+
 /// A flag that was given.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Flag {

@@ -62,11 +62,20 @@ impl Config {
             ("p2p.laddr", &self.p2p.laddr),
             ("priv_validator_laddr", &self.base.priv_validator_laddr),
         ] {
-            let empty_allowed = key != "p2p.laddr";
+            let for_peers = key == "p2p.laddr";
+            let hostless = for_peers && address.trim_start_matches("tcp://").starts_with(':');
+            let may_be_empty = !for_peers && address.is_empty();
             rules.demand(
-                (address.is_empty() && empty_allowed) || is_listen_address(address),
+                may_be_empty || (is_listen_address(address) && !hostless),
                 key,
-                &format!("{address:?} is no address to listen on: write tcp://HOST:PORT"),
+                &format!(
+                    "{address:?} is no address to listen on: write tcp://HOST:PORT{}",
+                    if hostless {
+                        ", the host 0.0.0.0 for all interfaces"
+                    } else {
+                        ""
+                    }
+                ),
             );
         }
         for (key, peers) in [

@@ -179,7 +179,7 @@ fn wrong_environment_and_flags_are_named() {
         found,
         [
             "environment variable CMT_P2P_SEND_RATE: p2p.send_rate = \"fast\" is not allowed: expected a whole number, 0 or more",
-            "flag --p2p.pex: p2p.pex = \"maybe\" is not allowed: expected true or false",
+            "flag --p2p.pex = \"maybe\" is not allowed: expected true or false",
         ]
     );
     assert_eq!(reading.config.p2p.send_rate, 5_120_000);

@@ -19,21 +19,50 @@ const KIND: FileKind = FileKind {
     damaged: "fetch the genesis of your chain again",
 };
 
-/// Reads and checks a genesis; the second value is SHA-256 of the file.
+/// A genesis file that was read.
+#[derive(Debug, Clone)]
+pub struct GenesisFile {
+    /// What it says; one without `genesis_time` begins at the moment of reading.
+    pub genesis: Genesis,
+    /// SHA-256 of the file.
+    pub hash: [u8; 32],
+    /// What tells the genesis from others: [`genesis_id`] of what the file itself says, the same
+    /// whenever it is read.
+    pub id: [u8; 32],
+}
+
+/// Reads and checks a genesis.
 ///
 /// # Errors
 /// When it is missing, cannot be read, is damaged or breaks a rule.
-pub fn load_genesis(path: &Path) -> Result<(Genesis, [u8; 32]), FileError> {
+pub fn read_genesis(path: &Path) -> Result<GenesisFile, FileError> {
     let bytes = KIND.read(path)?;
-    let defaults = GenesisDefaults {
-        time: now(),
-        consensus_params: ConsensusParams::default_v038(),
+    let parse = |time| {
+        let defaults = GenesisDefaults {
+            time,
+            consensus_params: ConsensusParams::default_v038(),
+        };
+        Genesis::from_json(&bytes, &defaults).map_err(|error| match error {
+            GenesisError::Json(error) => KIND.damaged(path, error.to_string()),
+            GenesisError::Invalid(error) => KIND.damaged(path, error.to_string()),
+        })
     };
-    match Genesis::from_json(&bytes, &defaults) {
-        Ok(genesis) => Ok((genesis, sha256(&bytes))),
-        Err(GenesisError::Json(error)) => Err(KIND.damaged(path, error.to_string())),
-        Err(GenesisError::Invalid(error)) => Err(KIND.damaged(path, error.to_string())),
-    }
+    Ok(GenesisFile {
+        genesis: parse(now())?,
+        hash: sha256(&bytes),
+        id: genesis_id(&parse(UNSAID)?),
+    })
+}
+
+/// Stands for the time of a genesis that tells none, where it must be the same each time.
+const UNSAID: Time = Time::new(0, 0);
+
+/// Reads and checks a genesis; the second value is SHA-256 of the file.
+///
+/// # Errors
+/// As [`read_genesis`].
+pub fn load_genesis(path: &Path) -> Result<(Genesis, [u8; 32]), FileError> {
+    read_genesis(path).map(|file| (file.genesis, file.hash))
 }
 
 /// A genesis of a new chain that begins now.

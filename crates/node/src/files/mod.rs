@@ -4,7 +4,9 @@
 mod genesis;
 mod node_key;
 
-pub use genesis::{genesis_id, genesis_json, load_genesis, new_genesis, random_text};
+pub use genesis::{
+    GenesisFile, genesis_id, genesis_json, load_genesis, new_genesis, random_text, read_genesis,
+};
 pub use node_key::{generate_node_key, load_node_key, node_key_json};
 pub use perihelion_consensus_reactor::{
     files::{FileError, create_folder, write_atomically},

@@ -2,10 +2,12 @@
 
 use std::time::Duration;
 
-use perihelion_abci::AppConnections;
 use perihelion_schedule::{Limit, Mode, Progress, StallReason};
 use perihelion_types::Height;
-use tokio::{sync::watch, time::interval};
+use tokio::{
+    sync::watch,
+    time::{Instant, interval},
+};
 use tokio_util::sync::CancellationToken;
 use tracing::info;
 
@@ -17,58 +19,76 @@ use crate::{
 /// Between two log lines.
 pub(super) const INTERVAL: Duration = Duration::from_secs(10);
 
+/// Between two log lines of a node that follows the chain, while nothing is new.
+const QUIET_INTERVAL: Duration = Duration::from_secs(60);
+
 /// Between two states of the live line.
 const LIVE_INTERVAL: Duration = Duration::from_millis(250);
 
-/// How long a call of the application may take before it is named.
-const SLOW_CALL: Duration = Duration::from_secs(5);
-
-/// Shows progress until `stop`. Without a terminal a line is logged only while something happens or
-/// is awaited: a node that follows the chain logs nothing when nothing is new.
+/// Shows progress until `stop`: on a terminal as a live line, elsewhere in the log.
 pub(super) async fn show(
     progress: watch::Receiver<Progress>,
     display: ProgressDisplay,
     live: Option<LiveLine>,
-    apps: AppConnections,
     stop: CancellationToken,
 ) {
     if display == ProgressDisplay::None {
         return;
     }
-    let mut ticks = interval(if live.is_some() {
-        LIVE_INTERVAL
-    } else {
-        INTERVAL
-    });
+    match live {
+        Some(live) => {
+            let show = |progress: &Progress| live.show(&line(progress));
+            each(LIVE_INTERVAL, progress, show, stop).await;
+            live.finish();
+        }
+        None => log(progress, |line| info!("{}", line.format()), stop).await,
+    }
+}
+
+/// Says a line each [`INTERVAL`]. At the tip of the chain, where nothing is awaited, only what is
+/// new is said, and each [`QUIET_INTERVAL`] that all is well.
+async fn log(
+    progress: watch::Receiver<Progress>,
+    mut say: impl FnMut(&ProgressLine),
+    stop: CancellationToken,
+) {
+    let mut last: Option<(Instant, Mode, Height)> = None;
+    let show = move |progress: &Progress| {
+        let line = line(progress);
+        let now = Instant::now();
+        let quiet = progress.mode == Mode::Following && line.stalled.is_none();
+        let is_known = last.is_some_and(|(at, mode, height)| {
+            now < at + QUIET_INTERVAL && (mode, height) == (progress.mode, progress.height)
+        });
+        if !(quiet && is_known) {
+            say(&line);
+            last = Some((now, progress.mode, progress.height));
+        }
+    };
+    each(INTERVAL, progress, show, stop).await;
+}
+
+/// Calls `show` with the present progress each `pause`.
+async fn each(
+    pause: Duration,
+    progress: watch::Receiver<Progress>,
+    mut show: impl FnMut(&Progress),
+    stop: CancellationToken,
+) {
+    let mut ticks = interval(pause);
     ticks.tick().await;
-    let mut last = None;
     loop {
         tokio::select! {
-            () = stop.cancelled() => break,
+            () = stop.cancelled() => return,
             _ = ticks.tick() => {}
         }
         let now = progress.borrow().clone();
-        let line = line(&now, busy(&apps));
-        match &live {
-            Some(live) => live.show(&line),
-            None if last == Some((now.height, line.stalled.clone())) => {}
-            None => info!("{}", line.format()),
-        }
-        last = Some((now.height, line.stalled));
+        show(&now);
     }
-    if let Some(live) = live {
-        live.finish();
-    }
-}
-
-/// The call that the application does not finish, on any connection.
-fn busy(apps: &AppConnections) -> Option<String> {
-    let longest = apps.running().into_iter().max_by_key(|call| call.elapsed)?;
-    (longest.elapsed >= SLOW_CALL).then(|| format!("the application is at {longest}"))
 }
 
 /// What the line shows of `progress`.
-fn line(progress: &Progress, busy: Option<String>) -> ProgressLine {
+fn line(progress: &Progress) -> ProgressLine {
     let height = |height: Height| u64::try_from(height.get()).unwrap_or_default();
     ProgressLine {
         mode: mode_name(progress.mode).to_owned(),
@@ -80,7 +100,7 @@ fn line(progress: &Progress, busy: Option<String>) -> ProgressLine {
         eta: progress.eta,
         peers: progress.peers.len(),
         limiting_stage: limit_name(progress.limit).to_owned(),
-        stalled: busy.or_else(|| progress.stalled.as_ref().map(StallReason::to_string)),
+        stalled: progress.stalled.as_ref().map(StallReason::to_string),
     }
 }
 
@@ -101,5 +121,75 @@ fn limit_name(limit: Limit) -> &'static str {
         Limit::Network => "network",
         Limit::Verification => "verification",
         Limit::Execution => "execution",
+        Limit::Storage => "disk",
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::{Arc, Mutex};
+
+    use super::*;
+
+    fn progress(mode: Mode, height: i64, stalled: Option<StallReason>) -> Progress {
+        Progress {
+            mode,
+            height: Height::new(height),
+            stalled,
+            ..Progress::new(Height::ZERO)
+        }
+    }
+
+    /// The lines that are said while progress is as `state` tells for each ten seconds in turn, with
+    /// the second at which they are.
+    async fn said(states: &[Progress]) -> Vec<(u64, String)> {
+        let (sender, receiver) = watch::channel(states[0].clone());
+        let (start, lines) = (Instant::now(), Arc::new(Mutex::new(Vec::new())));
+        let (stop, kept) = (CancellationToken::new(), Arc::clone(&lines));
+        let say = move |line: &ProgressLine| {
+            let line = (start.elapsed().as_secs(), line.format());
+            kept.lock().unwrap().push(line);
+        };
+        let task = tokio::spawn(log(receiver, say, stop.clone()));
+        // Time stands still but for sleepers, of whom the first to wake comes first.
+        tokio::time::sleep(Duration::from_secs(5)).await;
+        for state in states {
+            sender.send_replace(state.clone());
+            tokio::time::sleep(INTERVAL).await;
+        }
+        stop.cancel();
+        task.await.unwrap();
+        let lines = lines.lock().unwrap();
+        lines.clone()
+    }
+
+    fn seconds(lines: &[(u64, String)]) -> Vec<u64> {
+        lines.iter().map(|(second, _)| *second).collect()
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn without_peers_each_ten_seconds_with_the_reason() {
+        let none = progress(
+            Mode::WaitForPeers,
+            0,
+            Some(StallReason::NoPeers { failure: None }),
+        );
+        let lines = said(&vec![none; 6]).await;
+        assert_eq!(seconds(&lines), [10, 20, 30, 40, 50, 60]);
+        for (_, line) in lines {
+            assert!(line.ends_with("stalled: no peers"), "{line}");
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn at_the_tip_what_is_new_and_once_a_minute() {
+        let following = |height| progress(Mode::Following, height, None);
+        let mut states = vec![progress(Mode::BlockSync, 7, None), following(7)];
+        states.extend([following(8), following(9)]);
+        states.extend(vec![following(9); 7]);
+        let busy = Some(StallReason::NoPeers { failure: None });
+        states.extend(vec![progress(Mode::Following, 9, busy); 2]);
+        let lines = said(&states).await;
+        assert_eq!(seconds(&lines), [10, 20, 30, 40, 100, 120, 130]);
     }
 }

@@ -8,6 +8,10 @@ use std::{
     process::Command,
 };
 
+use perihelion_node::files::read_genesis;
+use perihelion_store::{Store, StoreOptions};
+use perihelion_types::Hash;
+
 use crate::binary::{Home, error_of, perihelion};
 
 #[test]
@@ -28,6 +32,10 @@ fn wrong_command_lines() {
         (
             &["start", "--p2p.laddr", "here"],
             &["flag --p2p.laddr", "tcp://HOST:PORT"],
+        ),
+        (
+            &["start", "--p2p.laddr", "tcp://:26656"],
+            &["flag --p2p.laddr", "the host 0.0.0.0"],
         ),
         (
             &["start", "--p2p.seeds", "x@h:1"],
@@ -284,6 +292,93 @@ fn a_port_in_use() {
     );
 }
 
+#[test]
+fn one_port_for_two_servers() {
+    let home = Home::new();
+    let free = TcpListener::bind("127.0.0.1:0").unwrap();
+    let port = free.local_addr().unwrap().port();
+    drop(free);
+    let rpc = format!("tcp://127.0.0.1:{port}");
+    for host in ["127.0.0.1", "0.0.0.0"] {
+        let p2p = format!("tcp://{host}:{port}");
+        home.refuses(
+            &["start", "--p2p.laddr", &p2p, "--rpc.laddr", &rpc],
+            &["rpc.laddr", &rpc, "p2p.laddr", &p2p, "give each its own"],
+        );
+    }
+}
+
+/// A home whose store is bound to its genesis, and was last opened by another process.
+fn with_store() -> Home {
+    let home = Home::new();
+    let store = Store::open(&home.file("data"), &StoreOptions::default()).unwrap();
+    let genesis = read_genesis(&home.file("config/genesis.json")).unwrap();
+    store.save_genesis_hash(Hash::new(genesis.id)).unwrap();
+    drop(store);
+    fs::write(home.file("data/perihelion/LOCK"), "1\n").unwrap();
+    home
+}
+
+#[test]
+fn a_store_that_another_process_has_open() {
+    let home = with_store();
+    let taken = TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = format!("tcp://{}", taken.local_addr().unwrap());
+    let _open = Store::open(&home.file("data"), &StoreOptions::default()).unwrap();
+    let holder = format!("process {}", std::process::id());
+    for arguments in [
+        &["start"][..],
+        &["start", "--p2p.laddr", &address],
+        &["unsafe-reset-all"],
+        &["unsafe-reset-all", "--keep-addr-book"],
+        &["reset-state"],
+        &["unsafe-reset-priv-validator"],
+    ] {
+        home.refuses(
+            arguments,
+            &["perihelion/LOCK", &holder, "stop that process"],
+        );
+    }
+}
+
+#[test]
+fn a_store_of_another_chain() {
+    let home = with_store();
+    let file = home.file("config/genesis.json");
+    let mut genesis: serde_json::Value = serde_json::from_slice(&fs::read(&file).unwrap()).unwrap();
+    genesis["chain_id"] = "another".into();
+    fs::write(&file, genesis.to_string()).unwrap();
+    home.refuses(
+        &["start"],
+        &["data/perihelion", "genesis.json", "another home"],
+    );
+}
+
+#[test]
+fn a_store_that_cannot_be_used() {
+    let reset = "perihelion reset-state --home ";
+    for (name, content, parts) in [
+        ("FORMAT", Some("9\n"), &["FORMAT has format 9", "newer"][..]),
+        ("FORMAT", Some("0\n"), &["FORMAT has format 0", reset]),
+        ("FORMAT", Some("x"), &["does not name a format", reset]),
+        ("FORMAT", None, &["does not name a format", reset]),
+        ("db/CURRENT", None, &["CURRENT", "sync again", reset]),
+        (
+            "db/CURRENT",
+            Some("MANIFEST-000099\n"),
+            &["MANIFEST-000099", "sync again", reset],
+        ),
+    ] {
+        let home = with_store();
+        let path = home.file("data/perihelion").join(name);
+        match content {
+            Some(content) => fs::write(path, content).unwrap(),
+            None => fs::remove_file(path).unwrap(),
+        }
+        home.refuses(&["start"], parts);
+    }
+}
+
 /// Someone who may enter no folder that is not open to all, running a copy of the binary that may
 /// be run by all.
 fn stranger(folder: &Path, arguments: &[&str]) -> Command {
@@ -385,12 +480,13 @@ fn config_check_says_all_at_once() {
     assert!(good.status.success(), "{good:?}");
     home.edit("moniker = ", "monicker = ");
     home.edit("send_rate = 5120000", "send_rate = \"fast\"");
+    home.edit("indexer = \"kv\"", "indexer = \"psql\"");
     fs::remove_file(home.file("config/node_key.json")).unwrap();
     fs::write(home.file("config/genesis.json"), "{").unwrap();
     let mut command = perihelion(&["config", "check", "--home", home.text()]);
     command.env("CMT_P2P_RECV_RAT", "1");
     let output = command.output().unwrap();
-    assert_eq!(error_of(&output), "5 problems found");
+    assert_eq!(error_of(&output), "6 problems found");
     let text = String::from_utf8(output.stdout).unwrap();
     for part in [
         "unknown key \"monicker\"; the nearest known key is \"moniker\"",
@@ -398,10 +494,11 @@ fn config_check_says_all_at_once() {
         "CMT_P2P_RECV_RAT: no such key; the nearest known variable is CMT_P2P_RECV_RATE",
         "genesis.json is damaged",
         "node_key.json does not exist",
+        "tx_index.indexer = \"psql\" is not offered",
     ] {
         assert!(text.contains(part), "no {part:?} in {text}");
     }
-    assert_eq!(text.lines().count(), 5, "{text}");
+    assert_eq!(text.lines().count(), 6, "{text}");
 }
 
 #[test]

@@ -4,7 +4,7 @@
 use std::{
     ffi::OsString,
     fs,
-    io::{BufRead as _, BufReader},
+    io::{self, BufRead as _, BufReader, Write as _},
     process::{Command, Stdio},
 };
 
@@ -14,6 +14,19 @@ use perihelion_node::{
 };
 
 use crate::binary::{Home, perihelion, succeed};
+
+/// CometBFT's binary; `None`, said loudly, where the variable is not set.
+fn binary() -> Option<OsString> {
+    let named = std::env::var_os("COMETBFT").filter(|name| !name.is_empty());
+    if named.is_none() {
+        // Not by a macro, whose output the test harness keeps to itself.
+        let _unseen = writeln!(
+            io::stderr(),
+            "\n*** NOT RUN: a home beside a real CometBFT (set COMETBFT to its binary) ***\n"
+        );
+    }
+    named
+}
 
 fn cometbft(binary: &OsString, arguments: &[&str]) -> Command {
     let mut command = Command::new(binary);
@@ -38,9 +51,7 @@ fn form(value: &serde_json::Value) -> serde_json::Value {
 
 #[test]
 fn each_reads_what_the_other_made_and_prints_the_same() {
-    let Some(binary) = std::env::var_os("COMETBFT") else {
-        return;
-    };
+    let Some(binary) = binary() else { return };
     let ours = Home::new();
     let folder = tempfile::tempdir().unwrap();
     let theirs = folder.path().join("home");
@@ -84,17 +95,14 @@ fn each_reads_what_the_other_made_and_prints_the_same() {
     succeed(&["config", "check", "--home", home]);
     let (mut config, warnings) = Config::load(&theirs, &Overrides::default()).unwrap();
     assert_eq!(warnings, []);
-    config.base.proxy_app = "kvstore".to_owned();
     config.p2p.laddr = "tcp://127.0.0.1:0".to_owned();
     config.rpc.laddr = "tcp://127.0.0.1:0".to_owned();
-    prepare::prepare(config, None).unwrap();
+    assert!(prepare::prepare(config, None).unwrap().may_stand_in);
 }
 
 #[test]
 fn cometbft_starts_on_our_home() {
-    let Some(binary) = std::env::var_os("COMETBFT") else {
-        return;
-    };
+    let Some(binary) = binary() else { return };
     let ours = Home::new();
     let mut child = cometbft(&binary, &["start", "--home", ours.text()])
         .stdout(Stdio::piped())

@@ -33,7 +33,26 @@ pub(crate) fn error_of(output: &Output) -> String {
     assert_eq!(output.status.code(), Some(1), "{output:?}");
     assert_eq!(stderr.lines().count(), 1, "{stderr}");
     let error = stderr.strip_prefix("ERROR: ").expect(&stderr);
+    assert_told_once(error);
     error.trim_end().to_owned()
+}
+
+/// No phrase of twenty characters stands in an error twice; of paths and addresses only the words
+/// around them count.
+fn assert_told_once(error: &str) {
+    let words = error.split_whitespace().map(|word| {
+        let is_name = word.contains(['/', '@']) || word.len() > 30;
+        if is_name { "·" } else { word }
+    });
+    let text: Vec<char> = words.collect::<Vec<_>>().join(" ").chars().collect();
+    for start in 0..text.len().saturating_sub(40) {
+        let phrase = &text[start..start + 20];
+        let again = text[start + 20..]
+            .windows(20)
+            .any(|window| window == phrase);
+        let phrase: String = phrase.iter().collect();
+        assert!(!again, "{phrase:?} stands twice in {error:?}");
+    }
 }
 
 /// Every file and folder below one, with mode and content.
@@ -66,13 +85,19 @@ pub(crate) struct Home {
 
 impl Home {
     pub(crate) fn new() -> Self {
-        let folder = tempfile::tempdir().unwrap();
-        let home = Self { folder };
-        succeed(&["init", "--home", home.text()]);
+        let home = Self::without_application();
         home.edit(
             "proxy_app = \"tcp://127.0.0.1:26658\"",
             "proxy_app = \"kvstore\"",
         );
+        home
+    }
+
+    /// The same with `proxy_app` as `init` writes it.
+    pub(crate) fn without_application() -> Self {
+        let folder = tempfile::tempdir().unwrap();
+        let home = Self { folder };
+        succeed(&["init", "--home", home.text()]);
         home.edit(
             "laddr = \"tcp://127.0.0.1:26657\"",
             "laddr = \"tcp://127.0.0.1:0\"",

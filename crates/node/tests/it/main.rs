@@ -10,4 +10,5 @@ mod command_vectors;
 mod config_vectors;
 mod file_vectors;
 mod homes;
+mod running;
 mod status;

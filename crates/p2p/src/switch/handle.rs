@@ -74,6 +74,12 @@ impl SwitchHandle {
         lock(&self.inner.table).recent().cloned().collect()
     }
 
+    /// The persistent peers that could not be dialled the last time, ordered by id, with the reasons.
+    #[must_use]
+    pub fn dial_failures(&self) -> Vec<(PeerAddress, RejectReason)> {
+        lock(&self.inner.dial_failures).values().cloned().collect()
+    }
+
     /// Removes a peer, if it is connected. A persistent one is dialled again after a pause.
     pub fn disconnect(&self, id: &NodeId, reason: DisconnectReason) {
         if let Some(peer) = self.peer(id) {

@@ -9,6 +9,7 @@ mod tasks;
 mod upgrade;
 
 use std::{
+    collections::BTreeMap,
     io,
     net::{IpAddr, SocketAddr},
     sync::{Arc, Mutex},
@@ -24,8 +25,8 @@ use tokio::{
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 use crate::{
-    ChannelDescriptor, DisconnectReason, LogLimit, NodeInfo, NodeKey, P2pConfig, PeerEvent,
-    PeerHandle, PeerStats, address::AddressError, connection::Routes,
+    ChannelDescriptor, DisconnectReason, LogLimit, NodeInfo, NodeKey, P2pConfig, PeerAddress,
+    PeerEvent, PeerHandle, PeerStats, RejectReason, address::AddressError, connection::Routes,
     mconnection::MConnectionConfig,
 };
 
@@ -149,6 +150,8 @@ struct Inner {
     filter: Option<Arc<dyn PeerFilter>>,
     table: Mutex<PeerTable<PeerHandle, Disconnected>>,
     pending: Arc<Pending>,
+    /// Persistent peers that could not be dialled, and why the last time: one entry each at most.
+    dial_failures: Mutex<BTreeMap<NodeId, (PeerAddress, RejectReason)>>,
     /// Counts removals, for those who wait for one.
     removals: watch::Sender<u64>,
     /// Lines about strangers that connect, and about those that go.
@@ -202,6 +205,7 @@ impl Switch {
             routes: Arc::new(routes),
             filter: setup.filter,
             pending: Arc::default(),
+            dial_failures: Mutex::default(),
             removals: watch::Sender::new(0),
             arrivals: LogLimit::new(LINES, LINE_INTERVAL),
             departures: LogLimit::new(LINES, LINE_INTERVAL),

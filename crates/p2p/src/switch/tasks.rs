@@ -25,6 +25,9 @@ use super::{
 /// Pause after the operating system refused to accept, as it does when it has no more sockets.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 
+/// Between two warnings of one kind about one persistent peer, which is dialled far more often.
+const WARN_INTERVAL: Duration = Duration::from_secs(60);
+
 /// How a connection ended: why, and after how long.
 pub(super) type End = oneshot::Receiver<(DisconnectReason, Duration)>;
 
@@ -251,10 +254,11 @@ pub(super) async fn keep_connected(inner: Arc<Inner>, address: PeerAddress) {
         return;
     }
     let mut backoff = Backoff::new(inner.config.persistent_peers_max_dial_period);
+    let mut warned = Warned::default();
     loop {
         let pause = tokio::select! {
             () = inner.stop.cancelled() => return,
-            pause = attempt(&inner, &address, &mut backoff) => pause,
+            pause = attempt(&inner, &address, &mut backoff, &mut warned) => pause,
         };
         tokio::select! {
             () = inner.stop.cancelled() => return,
@@ -263,9 +267,38 @@ pub(super) async fn keep_connected(inner: Arc<Inner>, address: PeerAddress) {
     }
 }
 
+/// What was warned of one persistent peer last, and when.
+#[derive(Default)]
+struct Warned(Option<(RejectReason, Instant)>);
+
+impl Warned {
+    /// Logs that the peer is not connected: as a warning with the remedy where only its operator or
+    /// ours can mend it, the same one not again for [`WARN_INTERVAL`].
+    fn tell(&mut self, address: &PeerAddress, reason: &RejectReason) {
+        let now = Instant::now();
+        let known = self
+            .0
+            .as_ref()
+            .is_some_and(|(last, at)| last == reason && now < *at + WARN_INTERVAL);
+        match reason.remedy() {
+            Some(remedy) if !known => {
+                self.0 = Some((reason.clone(), now));
+                tracing::warn!(%address, %reason, "a persistent peer is not connected: {remedy}");
+            }
+            Some(_) => tracing::debug!(%address, %reason, "a persistent peer is not connected"),
+            None => tracing::info!(%address, %reason, "a persistent peer is not connected"),
+        }
+    }
+}
+
 /// Dials once, unless the peer is connected or banned, and sees the connection through. Returns how
 /// long to pause then.
-async fn attempt(inner: &Arc<Inner>, address: &PeerAddress, backoff: &mut Backoff) -> Duration {
+async fn attempt(
+    inner: &Arc<Inner>,
+    address: &PeerAddress,
+    backoff: &mut Backoff,
+    warned: &mut Warned,
+) -> Duration {
     let mut removals = inner.removals.subscribe();
     let now = Instant::now().into_std();
     let (connected, banned_until) = {
@@ -277,6 +310,7 @@ async fn attempt(inner: &Arc<Inner>, address: &PeerAddress, backoff: &mut Backof
         return until.saturating_duration_since(now) + backoff.next(rand::rng().random());
     }
     if let Some(peer) = connected {
+        lock(&inner.dial_failures).remove(&address.id);
         // It dialled us. Look again when somebody has left.
         while lock(&inner.table).get(&address.id).is_some() {
             if removals.changed().await.is_err() {
@@ -291,12 +325,14 @@ async fn attempt(inner: &Arc<Inner>, address: &PeerAddress, backoff: &mut Backof
     }
     match dial(inner, address).await {
         Ok((_, end)) => {
+            lock(&inner.dial_failures).remove(&address.id);
             if let Ok((reason, held)) = end.await {
                 backoff.handle_end(held, reason.is_peers_fault());
             }
         }
         Err(reason) => {
-            tracing::info!(%address, %reason, "a persistent peer is not connected");
+            warned.tell(address, &reason);
+            lock(&inner.dial_failures).insert(address.id, (address.clone(), reason));
         }
     }
     backoff.next(rand::rng().random())

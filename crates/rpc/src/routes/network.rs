@@ -192,6 +192,8 @@ struct NetInfo<'a> {
     listeners: [&'static str; 1],
     n_peers: Text<usize>,
     peers: Vec<Peer<'a>>,
+    /// Ours: CometBFT's answer has no such field, and neither has ours while there is nothing to tell.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
     recent_disconnects: Vec<Disconnect<'a>>,
 }
 

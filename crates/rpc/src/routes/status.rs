@@ -243,6 +243,7 @@ const fn limit_name(limit: Limit) -> &'static str {
         Limit::Network => "network",
         Limit::Verification => "verification",
         Limit::Execution => "execution",
+        Limit::Storage => "disk",
     }
 }
 

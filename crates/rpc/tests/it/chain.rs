@@ -9,7 +9,7 @@ use perihelion_proto::tendermint::types as pb;
 use perihelion_rpc::{
     DisconnectView, NetworkView, PeerView, RpcAddress, RpcConfig, RpcContext, RpcServer, serve,
 };
-use perihelion_schedule::{Limit, Mode, Progress, TargetSource, WindowProgress};
+use perihelion_schedule::{Mode, Progress, TargetSource};
 use perihelion_state::{AppColumn, Executor, ExecutorConfig};
 use perihelion_store::{Store, StoreOptions};
 use perihelion_test_support::{Hex, load_lines, read};
@@ -111,24 +111,8 @@ pub(crate) fn progress(mode: Mode, height: Height) -> Progress {
     Progress {
         mode,
         start: Height::ZERO,
-        height,
-        certified: height,
-        target: height,
         target_source: TargetSource::Certified,
-        blocks_per_second: 0.0,
-        blocks_per_second_minute: 0.0,
-        bytes_per_second: 0.0,
-        bytes_per_second_minute: 0.0,
-        eta: None,
-        window: WindowProgress::default(),
-        limit: Limit::Nothing,
-        peers: Vec::new(),
-        stalled: None,
-        signatures_verified: 0,
-        signatures_total: 0,
-        longest_run: 0,
-        blocks_received: 0,
-        bytes_received: 0,
+        ..Progress::new(height)
     }
 }
 

@@ -3,8 +3,12 @@
 //! Never from a claim alone, and never because of one: whoever claims more than we have is asked
 //! for it, and its claim stands until it says NoBlock, misses its deadline, or delivers what is no
 //! block of the chain.
+//!
+//! On a chain that makes blocks faster than peers answer, the last claim is never refuted before the
+//! next one is made. A node that only follows (there is no vote at stake) counts as caught up there
+//! once it keeps up: what peers claim rises, and is here within a second.
 
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use perihelion_types::{Height, PeerId};
 
@@ -19,6 +23,24 @@ use crate::{
 /// Heights by which certified blocks may be ahead of the executor before a node that follows the
 /// chain counts as catching up again.
 const BEHIND: i64 = 16;
+
+/// How long a node must keep up with a rising claim to count as following the chain. Longer only
+/// delays the word; much shorter takes the last moment of catching up for it.
+const KEEPS_UP_FOR: Duration = Duration::from_secs(1);
+
+/// Seconds' worth of blocks by which a node that follows the chain may be behind the claims, and for
+/// how long, before it counts as catching up again. Well above what it may be behind to begin.
+const LAGS_BY: f64 = 3.0;
+const LAGS_FOR: Duration = Duration::from_secs(3);
+
+/// How the node stands to the claims of its peers.
+#[derive(Debug, Default)]
+pub(super) struct Pace {
+    /// Since when it is less than a second behind.
+    keeps_up: Option<Instant>,
+    /// Since when it lags.
+    lags: Option<Instant>,
+}
 
 impl Schedule {
     /// Consensus gives the node back: it lags, and goes on by blocksync from `start`. Peers stay.
@@ -58,19 +80,27 @@ impl Schedule {
     pub(super) fn check_caught_up(&mut self, now: Instant) {
         match self.mode {
             Mode::WaitForPeers | Mode::BlockSync => {}
-            Mode::Following if self.certified_to.since(self.applied.0) > BEHIND => {
-                self.mode = Mode::BlockSync;
+            Mode::Following => {
+                let behind = self.certified_to.since(self.applied.0) > BEHIND;
+                if behind || self.lags(now) {
+                    self.mode = Mode::BlockSync;
+                    self.pace = Pace::default();
+                }
                 return;
             }
-            Mode::Following | Mode::Consensus | Mode::Halted => return,
+            Mode::Consensus | Mode::Halted => return,
         }
         self.timers.stop(Timer::CaughtUp);
-        if self.is_verifying() || self.is_other_genesis() || !self.own_commit_holds() {
+        let follows = self.config.follow && self.keeps_up(now);
+        if !follows && (self.is_verifying() || self.is_other_genesis() || !self.own_commit_holds())
+        {
             return;
         }
         let total = self.anchors.current.total_voting_power();
         let sole = self.own_power > 0 && self.own_power == total;
-        if sole || (self.all_configured_told(now) && self.all_claims_refuted(now, total)) {
+        if sole
+            || (self.all_configured_told(now) && (follows || self.all_claims_refuted(now, total)))
+        {
             self.mode = if self.config.follow {
                 Mode::Following
             } else {
@@ -84,6 +114,45 @@ impl Schedule {
                 self.timers.set_earlier(Timer::Status(peer), next);
             }
         }
+    }
+
+    /// Whether for [`KEEPS_UP_FOR`] the node has been behind the highest claim by less than it
+    /// applies in a second, while a peer's claim rose. A claim of who never delivers counts until its
+    /// deadline.
+    fn keeps_up(&mut self, now: Instant) -> bool {
+        self.blocks_applied.add(now, 0);
+        let counts = |peer: &&Peer| peer.blocks > 0 || peer.stalls == 0;
+        let peers = self.peers.values().filter(counts);
+        let claim = peers.filter_map(Peer::serves).map(|(_, top)| top).max();
+        let near = claim.is_some_and(|claim| {
+            claim.since(self.applied.0) as f64 <= self.blocks_applied.last_second()
+        });
+        if !near {
+            self.pace.keeps_up = None;
+            return false;
+        }
+        let since = *self.pace.keeps_up.get_or_insert(now);
+        let until = since + KEEPS_UP_FOR;
+        if now < until {
+            self.timers.set_earlier(Timer::CaughtUp, until);
+            return false;
+        }
+        let rose = |peer: &Peer| peer.rose_at.is_some_and(|at| at > since);
+        self.peers.values().any(rose)
+    }
+
+    /// Whether for [`LAGS_FOR`] the node has been behind the target by more than it applies in
+    /// [`LAGS_BY`] seconds.
+    fn lags(&mut self, now: Instant) -> bool {
+        self.blocks_applied.add(now, 0);
+        let (target, _) = self.target();
+        let lag = target.since(self.applied.0);
+        let allowed = LAGS_BY * self.blocks_applied.last_second();
+        if lag <= BEHIND || lag as f64 <= allowed {
+            self.pace.lags = None;
+            return false;
+        }
+        now >= *self.pace.lags.get_or_insert(now) + LAGS_FOR
     }
 
     /// Whether blocks above the last applied one are final, or may be found so.

@@ -24,6 +24,7 @@ use std::{
 use perihelion_types::{BlockId, FetchedBlock, Height, HeightRange, PeerId, ValidatorSet};
 
 pub use apply::Applied;
+use caught_up::Pace;
 use hearing::Hearing;
 use runs::{Probe, Run};
 
@@ -112,6 +113,7 @@ pub struct Schedule {
     started: Instant,
     /// When the last block was applied, or the schedule started.
     applied_at: Instant,
+    pace: Pace,
     halted: Option<StallReason>,
     stalled: Option<StallReason>,
     blocks_applied: Meter,
@@ -162,6 +164,7 @@ impl Schedule {
             last_commit_verified: start.last_commit_verified,
             started: now,
             applied_at: now,
+            pace: Pace::default(),
             halted: None,
             stalled: None,
             blocks_applied: Meter::new(now),
@@ -218,6 +221,12 @@ impl Schedule {
             }
         }
         let raised = known.range.is_none_or(|before| before != range);
+        if known
+            .range
+            .is_some_and(|before| before.height() < range.height())
+        {
+            known.rose_at = Some(now);
+        }
         known.range = Some(range);
         known.status_answered = known.status_owed.take().or(known.status_answered);
         self.untold.remove(&peer);

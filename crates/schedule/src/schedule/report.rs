@@ -94,7 +94,7 @@ impl Schedule {
                 .keys()
                 .filter_map(|&id| self.peer_progress(id))
                 .collect(),
-            stalled: self.halted.clone().or_else(|| self.stalled.clone()),
+            stalled: self.halted.clone().or_else(|| self.stalled_now()),
             signatures_verified: self.totals.signatures_verified,
             signatures_total: self.totals.signatures_total,
             longest_run: self.totals.longest_run,
@@ -190,6 +190,15 @@ impl Schedule {
         }
     }
 
+    /// What is told of a stall; before any peer has told its range, at once.
+    fn stalled_now(&self) -> Option<StallReason> {
+        if self.mode == Mode::WaitForPeers {
+            self.stall_reason()
+        } else {
+            self.stalled.clone()
+        }
+    }
+
     fn stall_reason(&self) -> Option<StallReason> {
         let next = self.first();
         if matches!(self.mode, Mode::Consensus) {
@@ -205,7 +214,7 @@ impl Schedule {
             return lacks.then_some(StallReason::ExtendedCommit { height: next });
         }
         if self.peers.is_empty() {
-            return Some(StallReason::NoPeers);
+            return Some(StallReason::NoPeers { failure: None });
         }
         let ranges: Vec<_> = self.peers.values().filter_map(|peer| peer.range).collect();
         let Some(lowest_base) = ranges.iter().map(|range| range.base()).min() else {

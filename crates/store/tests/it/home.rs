@@ -4,7 +4,9 @@ use std::{
 };
 
 use bytes::Bytes;
-use perihelion_store::{AppWrite, FORMAT, StateSave, Store, StoreError, Sync};
+use perihelion_store::{
+    AppWrite, FORMAT, StateSave, Store, StoreError, Sync, check_store, lock_store,
+};
 use perihelion_types::Hash;
 
 use crate::chain::{Changes, Growing, height, options};
@@ -38,6 +40,68 @@ fn a_second_opening_names_the_lock_and_the_process() {
     Store::open(folder.path(), &options()).unwrap();
 }
 
+/// As if another process had opened the store last.
+fn forget_process(folder: &Path) {
+    fs::write(folder.join("perihelion/LOCK"), "1\n").unwrap();
+}
+
+#[test]
+fn a_lock_is_taken_without_a_trace() {
+    let folder = tempfile::tempdir().unwrap();
+    drop(lock_store(folder.path()).unwrap());
+    drop(lock_store(&folder.path().join("none")).unwrap());
+    assert_eq!(all_files(folder.path()), []);
+    let store = Store::open(folder.path(), &options()).unwrap();
+    let error = lock_store(folder.path()).unwrap_err();
+    assert!(
+        error.to_string().contains(&std::process::id().to_string()),
+        "{error}"
+    );
+    drop(store);
+    let before = all_files(folder.path());
+    let lock = lock_store(folder.path()).unwrap();
+    let error = Store::open(folder.path(), &options()).err().unwrap();
+    assert!(matches!(error, StoreError::Locked { .. }), "{error}");
+    drop(lock);
+    assert!(all_files(folder.path()) == before);
+}
+
+/// Who holds the lock and has not named itself is not the one that had it before.
+#[test]
+fn a_process_that_is_gone_is_not_named() {
+    let folder = tempfile::tempdir().unwrap();
+    drop(Store::open(folder.path(), &options()).unwrap());
+    fs::write(folder.path().join("perihelion/LOCK"), "4194999\n").unwrap();
+    let _held = lock_store(folder.path()).unwrap();
+    let error = lock_store(folder.path()).unwrap_err().to_string();
+    assert!(error.contains("is locked by another process"), "{error}");
+}
+
+#[test]
+fn a_damaged_database_is_refused_with_a_remedy_and_not_written_to() {
+    for damage in ["MANIFEST", "CURRENT"] {
+        let folder = tempfile::tempdir().unwrap();
+        drop(Store::open(folder.path(), &options()).unwrap());
+        forget_process(folder.path());
+        for (path, mut bytes) in all_files(&folder.path().join("perihelion/db")) {
+            let name = path.file_name().unwrap().to_str().unwrap();
+            if name.starts_with("MANIFEST") && damage == "MANIFEST" {
+                bytes[10] ^= 1;
+                fs::write(&path, bytes).unwrap();
+            } else if name == damage {
+                fs::remove_file(&path).unwrap();
+            }
+        }
+        let before = all_files(folder.path());
+        let error = Store::open(folder.path(), &options()).err().unwrap();
+        assert!(error.is_lost(), "{error}");
+        let text = error.to_string();
+        assert!(text.contains("perihelion/db"), "{text}");
+        assert!(text.contains("remove it and sync again"), "{text}");
+        assert!(all_files(folder.path()) == before, "{damage}: {text}");
+    }
+}
+
 #[test]
 fn other_formats_are_refused_and_nothing_is_touched() {
     let folder = tempfile::tempdir().unwrap();
@@ -49,17 +113,22 @@ fn other_formats_are_refused_and_nothing_is_touched() {
             newer.as_str(),
             "run the version of perihelion that wrote it",
         ),
-        ("0\n", "run `perihelion unsafe-reset-all"),
+        ("0\n", "is no longer read: remove the folder and sync again"),
         ("", "does not name a format"),
         ("one\n", "does not name a format"),
     ] {
         fs::write(&path, text).unwrap();
-        let before = all_files(&folder.path().join("perihelion/db"));
-        let error = Store::open(folder.path(), &options()).err().unwrap();
-        let message = error.to_string();
-        assert!(message.contains(expected), "{text:?}: {message}");
-        assert!(message.contains("FORMAT"), "{message}");
-        assert_eq!(all_files(&folder.path().join("perihelion/db")), before);
+        forget_process(folder.path());
+        let before = all_files(folder.path());
+        for error in [
+            Store::open(folder.path(), &options()).err().unwrap(),
+            check_store(folder.path(), &Hash::of(b"one")).unwrap_err(),
+        ] {
+            let message = error.to_string();
+            assert!(message.contains(expected), "{text:?}: {message}");
+            assert!(message.contains("FORMAT"), "{message}");
+            assert!(all_files(folder.path()) == before, "{text:?}");
+        }
     }
     fs::remove_file(&path).unwrap();
     let error = Store::open(folder.path(), &options()).err().unwrap();
@@ -133,6 +202,12 @@ fn a_store_is_bound_to_its_genesis() {
     let error = store.save_genesis_hash(Hash::of(b"two")).unwrap_err();
     assert!(error.to_string().contains("another home"), "{error}");
     drop(store);
+    forget_process(folder.path());
+    let before = all_files(folder.path());
+    check_store(folder.path(), &Hash::of(b"one")).unwrap();
+    let error = check_store(folder.path(), &Hash::of(b"two")).unwrap_err();
+    assert!(error.to_string().contains("another home"), "{error}");
+    assert!(all_files(folder.path()) == before);
     let store = Store::open(folder.path(), &options()).unwrap();
     assert_eq!(store.load_genesis_hash().unwrap(), Some(Hash::of(b"one")));
 }
@@ -154,6 +229,7 @@ fn the_application_writes_with_the_state() {
         };
         store.save_state(&save, Sync::No).unwrap();
     };
+    assert!(store.app_is_empty().unwrap());
     save(&[
         write(b"a/1", Some(b"x")),
         write(b"a/2", Some(b"y")),
@@ -161,6 +237,7 @@ fn the_application_writes_with_the_state() {
         write(b"\xff\xff", Some(b"end")),
     ]);
     save(&[write(b"a/1", None), write(b"a/3", Some(b"w"))]);
+    assert!(!store.app_is_empty().unwrap());
     assert_eq!(store.app_get(b"a/1").unwrap(), None);
     assert_eq!(store.app_get(b"b").unwrap(), Some(b"z".to_vec()));
     let entry = |key: &[u8], value: &[u8]| (key.to_vec(), value.to_vec());

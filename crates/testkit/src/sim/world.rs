@@ -128,6 +128,8 @@ pub struct Outcome {
     pub longest_run: usize,
     /// Largest delay from a peer holding h+1 to h being applied, once caught up.
     pub follow_delay: Duration,
+    /// What the node was at in the end.
+    pub mode: Mode,
     /// Everything that happened, a line each.
     pub log: Vec<String>,
 }
@@ -219,6 +221,7 @@ impl World {
                 signatures: 0,
                 longest_run: 0,
                 follow_delay: Duration::ZERO,
+                mode: Mode::WaitForPeers,
                 log: Vec::new(),
             },
             steps: 0,
@@ -265,6 +268,7 @@ impl World {
         let progress = self.schedule.progress();
         self.outcome.signatures = progress.signatures_verified;
         self.outcome.longest_run = progress.longest_run;
+        self.outcome.mode = progress.mode;
         self.outcome
     }
 

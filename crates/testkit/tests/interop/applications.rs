@@ -14,7 +14,7 @@ use perihelion_testkit::process::{Launch, NodeProcess, free_ports};
 
 use crate::{
     both_ways::CHURN,
-    setup::{Client, PATIENCE, assert_equal, cometbft, fresh_home, on_path, perihelion},
+    setup::{Client, PATIENCE, assert_equal, fresh_home, on_path, perihelion, turn},
 };
 
 /// Between two looks at a process.
@@ -124,11 +124,11 @@ fn sync_and_kill_application(node: &Launch, app: &App, height: i64) -> NodeProce
 }
 
 fn ours_with_cometbfts_application(transport: &str) {
-    let (Some(cometbft), Some(abci_cli)) = (cometbft(), abci_cli()) else {
-        return;
-    };
+    let Some(turn) = turn() else { return };
+    let Some(abci_cli) = abci_cli() else { return };
+    let cometbft = &turn.cometbft;
     let (chain, name) = (CHURN, |role: &str| format!("app-{transport}-{role}"));
-    let (server, peer) = chain.serve_by_cometbft(&cometbft, &name("server")).unwrap();
+    let (server, peer) = chain.serve_by_cometbft(cometbft, &name("server")).unwrap();
     let folder = fresh_home(&name("state")).unwrap();
     std::fs::create_dir_all(&folder).unwrap();
     let kept = folder.join("kvstore").display().to_string();
@@ -189,16 +189,17 @@ fn cometbfts_application_over_grpc() {
 }
 
 fn cometbft_with_our_application(transport: &str, address: impl FnOnce(&Path) -> String) {
-    let Some(cometbft) = cometbft() else { return };
+    let Some(turn) = turn() else { return };
+    let cometbft = &turn.cometbft;
     let (chain, name) = (CHURN, |role: &str| format!("our-app-{transport}-{role}"));
-    let (server, peer) = chain.serve_by_cometbft(&cometbft, &name("server")).unwrap();
+    let (server, peer) = chain.serve_by_cometbft(cometbft, &name("server")).unwrap();
     let folder = fresh_home(&name("state")).unwrap();
     std::fs::create_dir_all(&folder).unwrap();
     let kept = folder.join("kvstore").display().to_string();
     let arguments = ["abci", "kvstore", "--persist", &kept, "--abci", transport];
     let program = perihelion().unwrap();
     let app = App::new(&program, &arguments, address(&folder), folder.join("log"));
-    let node = chain.fresh_node(&cometbft, &name("node"), [peer]).unwrap();
+    let node = chain.fresh_node(cometbft, &name("node"), [peer]).unwrap();
     let node = node
         .set("proxy_app", app.address.as_str())
         .set("abci", transport);

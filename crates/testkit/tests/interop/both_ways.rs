@@ -2,13 +2,14 @@
 
 use std::time::Instant;
 
-use crate::setup::{Chain, PATIENCE, assert_equal, cometbft, figure, perihelion};
+use crate::setup::{Chain, PATIENCE, assert_equal, figure, perihelion, turn};
 
 /// `check` sees the `/sync_status` of the synced Perihelion.
 fn both_ways(chain: Chain, check: impl FnOnce(&serde_json::Value)) {
-    let Some(cometbft) = cometbft() else { return };
+    let Some(turn) = turn() else { return };
+    let cometbft = &turn.cometbft;
     let name = |role: &str| format!("{}-{role}", chain.name);
-    let (server, address) = chain.serve_by_cometbft(&cometbft, &name("server")).unwrap();
+    let (server, address) = chain.serve_by_cometbft(cometbft, &name("server")).unwrap();
     let program = perihelion().unwrap();
     let ours = chain.fresh_node(&program, &name("perihelion"), [address]);
     let ours = ours.unwrap();
@@ -36,7 +37,7 @@ fn both_ways(chain: Chain, check: impl FnOnce(&serde_json::Value)) {
     server.stop().unwrap();
 
     let address = ours.address().unwrap();
-    let fresh = chain.fresh_node(&cometbft, &name("cometbft"), [address]);
+    let fresh = chain.fresh_node(cometbft, &name("cometbft"), [address]);
     let began = Instant::now();
     let mut fresh = fresh.unwrap().start().unwrap();
     // It switches to consensus one height earlier when its tick fires first.

@@ -6,7 +6,7 @@ use rand_chacha::ChaCha8Rng;
 
 use crate::{
     both_ways::STATIC,
-    setup::{PATIENCE, assert_equal, cometbft, figure, launch, perihelion},
+    setup::{PATIENCE, assert_equal, figure, launch, perihelion, turn},
 };
 
 /// How often the syncing node is killed.
@@ -25,15 +25,16 @@ fn kill_heights(last: i64) -> Vec<i64> {
 
 #[test]
 fn killed_five_times_while_a_server_is_killed() {
-    let Some(cometbft) = cometbft() else { return };
+    let Some(turn) = turn() else { return };
+    let cometbft = &turn.cometbft;
     let chain = STATIC;
     let program = perihelion().unwrap();
-    let synced = chain.synced_home(&cometbft).unwrap();
+    let synced = chain.synced_home(cometbft).unwrap();
     let ours = launch("third-server", &program, &synced).unwrap();
     let mut third = ours.start().unwrap();
     third.wait_ready(PATIENCE).unwrap();
-    let (first, a) = chain.serve_by_cometbft(&cometbft, "first-server").unwrap();
-    let (second, b) = chain.serve_by_cometbft(&cometbft, "second-server").unwrap();
+    let (first, a) = chain.serve_by_cometbft(cometbft, "first-server").unwrap();
+    let (second, b) = chain.serve_by_cometbft(cometbft, "second-server").unwrap();
     let mut second: Option<NodeProcess> = Some(second);
     let peers = [a, b, ours.address().unwrap()];
     let syncing = chain.fresh_node(&program, "syncing", peers).unwrap();

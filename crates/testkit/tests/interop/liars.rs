@@ -18,7 +18,7 @@ use perihelion_testkit::{
     process::NodeProcess,
 };
 
-use crate::setup::{Chain, PATIENCE, assert_same_chain, cometbft, figure, perihelion};
+use crate::setup::{Chain, PATIENCE, Turn, assert_same_chain, figure, perihelion, turn};
 
 /// A chain that every kind of lie can be told about.
 const CHAIN: Chain = Chain {
@@ -49,13 +49,15 @@ struct Scene {
     alone: Duration,
     /// What is said at the end, a line each.
     table: Vec<String>,
+    _turn: Turn,
 }
 
 impl Scene {
-    /// `None` where there is no CometBFT.
+    /// `None` where the suite is not asked for.
     fn new(honest: usize) -> Option<Self> {
-        let cometbft = cometbft()?;
-        let home = CHAIN.synced_home(&cometbft).unwrap();
+        let turn = turn()?;
+        let cometbft = &turn.cometbft;
+        let home = CHAIN.synced_home(cometbft).unwrap();
         let store = Store::open(&home.join("data"), &StoreOptions::default());
         let store = Arc::new(store.unwrap());
         let keys = made_validator_keys(KEYS.0, KEYS.1);
@@ -65,7 +67,7 @@ impl Scene {
         });
         let serve = |number| {
             let name = format!("honest-{number}");
-            CHAIN.serve_by_cometbft(&cometbft, &name).unwrap()
+            CHAIN.serve_by_cometbft(cometbft, &name).unwrap()
         };
         let mut scene = Self {
             program: perihelion().unwrap(),
@@ -75,6 +77,7 @@ impl Scene {
             runs: 0,
             alone: Duration::ZERO,
             table: Vec::new(),
+            _turn: turn,
         };
         // Warms the caches, and is not counted.
         scene.run(&[]);
@@ -193,7 +196,7 @@ fn peers(node: &NodeProcess) -> (BTreeSet<String>, Vec<(String, String)>) {
     let info = node.call("/net_info").unwrap();
     let text = |value: &serde_json::Value| value.as_str().unwrap().to_owned();
     let connected = info["peers"].as_array().unwrap().iter();
-    let gone = info["recent_disconnects"].as_array().unwrap().iter();
+    let gone = info["recent_disconnects"].as_array().into_iter().flatten();
     (
         connected.map(|it| text(&it["node_info"]["id"])).collect(),
         gone.map(|it| (text(&it["id"]), text(&it["reason"])))

@@ -1,10 +1,13 @@
 //! Binaries, chains and homes.
 
 use std::{
-    env, fs,
+    env,
+    ffi::OsStr,
+    fs,
+    io::{self, Write as _},
     path::{Path, PathBuf},
     process::Command,
-    sync::{Once, OnceLock},
+    sync::{Mutex, MutexGuard, Once, OnceLock, PoisonError},
     time::Duration,
 };
 
@@ -116,19 +119,58 @@ pub(crate) fn launch(name: &str, program: &Path, home: &Path) -> anyhow::Result<
     Ok(launch.set("proxy_app", "persistent_kvstore"))
 }
 
-/// CometBFT's binary; `None`, said loudly, when there is none.
-pub(crate) fn cometbft() -> Option<PathBuf> {
+/// A test's turn: the tests of this suite share folders, ports and processors, so only one runs at
+/// a time, whatever the number of test threads.
+pub(crate) struct Turn {
+    /// CometBFT's binary.
+    pub(crate) cometbft: PathBuf,
+    _alone: MutexGuard<'static, ()>,
+}
+
+/// Waits for this test's turn; `None`, said loudly, unless `PERIHELION_INTEROP` asks for the suite.
+///
+/// # Panics
+/// When it is asked for and there is no CometBFT.
+pub(crate) fn turn() -> Option<Turn> {
     static SAID: Once = Once::new();
-    let named = env::var_os("COMETBFT").map(PathBuf::from);
-    let found = named.or_else(|| on_path("cometbft"));
-    if found.is_none() {
+    static SUITE: Mutex<()> = Mutex::new(());
+    if !is_asked_for(env::var_os("PERIHELION_INTEROP").as_deref()) {
         SAID.call_once(|| {
-            eprintln!(
-                "\n*** NOT RUN: the tests beside a real CometBFT (set COMETBFT to its binary) ***\n"
+            // Not by a macro, whose output the test harness keeps to itself.
+            let _unseen = writeln!(
+                io::stderr(),
+                "\n*** NOT RUN: the tests beside a real CometBFT (COMETBFT=/path/to/cometbft make interop) ***\n"
             );
         });
+        return None;
     }
-    found
+    let named = env::var_os("COMETBFT").map(PathBuf::from);
+    Some(Turn {
+        cometbft: named
+            .or_else(|| on_path("cometbft"))
+            .expect("set COMETBFT to the path of CometBFT's binary"),
+        _alone: SUITE.lock().unwrap_or_else(PoisonError::into_inner),
+    })
+}
+
+fn is_asked_for(variable: Option<&OsStr>) -> bool {
+    variable.is_some_and(|value| !value.is_empty() && value != "0")
+}
+
+/// A CometBFT that happens to be there is no reason to run the suite.
+#[test]
+fn the_suite_runs_when_it_is_asked_for() {
+    for (value, asked) in [
+        (None, false),
+        (Some(""), false),
+        (Some("0"), false),
+        (Some("1"), true),
+    ] {
+        assert_eq!(is_asked_for(value.map(OsStr::new)), asked, "{value:?}");
+    }
+    if !is_asked_for(env::var_os("PERIHELION_INTEROP").as_deref()) {
+        assert!(turn().is_none());
+    }
 }
 
 /// Our own binary: of the build that this test belongs to.

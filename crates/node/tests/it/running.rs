@@ -1,0 +1,349 @@
+//! A node as its operator meets it: what it says when it starts, while it runs, and when it is told
+//! to stop.
+
+use std::{
+    fs,
+    io::{self, BufRead as _, BufReader, Write as _},
+    net::TcpStream,
+    path::Path,
+    process::{Child, ExitStatus, Stdio},
+    sync::mpsc::{Receiver, channel},
+    thread,
+    time::Duration,
+};
+
+use perihelion_node::{
+    config::{Config, Flag, Overrides},
+    prepare,
+};
+use perihelion_store::{Store, StoreOptions};
+use rustix::process::{Pid, Signal, kill_process};
+use serde_json::Value;
+
+use crate::binary::{Home, error_of, perihelion, succeed, tree};
+
+/// Who waits so long waits for what never comes.
+const PATIENCE: Duration = Duration::from_secs(120);
+
+/// A node that runs, with the lines of its log.
+pub(crate) struct Running {
+    child: Child,
+    lines: Receiver<String>,
+    said: Vec<String>,
+}
+
+impl Running {
+    pub(crate) fn start(home: &Home, flags: &[&str]) -> Self {
+        let start = ["start", "--home", home.text()];
+        let mut child = perihelion(&[&start, flags].concat())
+            .env("PERIHELION_LOG_FORMAT", "json")
+            .stdout(Stdio::piped())
+            .spawn()
+            .unwrap();
+        let (sender, lines) = channel();
+        let output = BufReader::new(child.stdout.take().unwrap());
+        thread::spawn(move || {
+            for line in output.lines().map_while(Result::ok) {
+                drop(sender.send(line));
+            }
+        });
+        Self {
+            child,
+            lines,
+            said: Vec::new(),
+        }
+    }
+
+    /// The next line that holds `part`.
+    pub(crate) fn says(&mut self, part: &str) -> Value {
+        loop {
+            let Ok(line) = self.lines.recv_timeout(PATIENCE) else {
+                panic!("no {part:?} in {:#?}", self.said);
+            };
+            let found = line.contains(part);
+            self.said.push(line);
+            if found {
+                let line = self.said.last().unwrap();
+                return serde_json::from_str(line).unwrap();
+            }
+        }
+    }
+
+    pub(crate) fn id(&self) -> u32 {
+        self.child.id()
+    }
+
+    pub(crate) fn signal(&self, signal: Signal) {
+        let id = Pid::from_raw(self.child.id().try_into().unwrap()).unwrap();
+        kill_process(id, signal).unwrap();
+    }
+
+    pub(crate) fn ended(mut self) -> ExitStatus {
+        self.child.wait().unwrap()
+    }
+}
+
+impl Drop for Running {
+    fn drop(&mut self) {
+        // It may have ended.
+        let _ended = self.child.kill();
+        let _status = self.child.wait();
+    }
+}
+
+fn store_height(home: &Home) -> i64 {
+    let store = Store::open(&home.file("data"), &StoreOptions::default()).unwrap();
+    store.height().get()
+}
+
+#[test]
+fn a_signal_stops_it_with_its_stores_closed() {
+    for signal in [Signal::INT, Signal::TERM] {
+        let home = Home::new();
+        let mut node = Running::start(&home, &[]);
+        node.says("Perihelion is running");
+        node.signal(signal);
+        node.says("stopping; once more to stop at once");
+        node.says("\"stopped\"");
+        assert!(node.ended().success(), "{signal:?}");
+        assert_eq!(store_height(&home), 0);
+    }
+}
+
+#[test]
+fn a_second_signal_stops_it_at_once() {
+    let home = Home::new();
+    let mut node = Running::start(&home, &[]);
+    node.says("Perihelion is running");
+    // Both wait for it when it goes on.
+    for signal in [Signal::STOP, Signal::INT, Signal::TERM, Signal::CONT] {
+        node.signal(signal);
+    }
+    assert_eq!(node.ended().code(), Some(130));
+    assert_eq!(store_height(&home), 0);
+}
+
+#[test]
+fn a_chain_that_has_not_begun_is_waited_for() {
+    let home = Home::new();
+    let file = home.file("config/genesis.json");
+    let mut genesis: Value = serde_json::from_slice(&fs::read(&file).unwrap()).unwrap();
+    genesis["genesis_time"] = "2999-01-01T00:00:00Z".into();
+    fs::write(&file, genesis.to_string()).unwrap();
+    let before = tree(home.path());
+    let mut node = Running::start(&home, &[]);
+    let line = node.says("The chain begins at");
+    assert!(line.to_string().contains("2999-01-01T00:00:00Z"), "{line}");
+    node.signal(Signal::TERM);
+    assert!(node.ended().success());
+    assert!(tree(home.path()) == before);
+}
+
+#[test]
+fn data_of_cometbft_is_told_of_and_left_alone() {
+    let home = Home::new();
+    for name in ["blockstore.db", "state.db"] {
+        let folder = home.file("data").join(name);
+        fs::create_dir(&folder).unwrap();
+        fs::write(folder.join("CURRENT"), "MANIFEST-000007\n").unwrap();
+    }
+    let theirs = |home: &Home| {
+        let folders = ["blockstore.db", "state.db"];
+        folders.map(|name| tree(&home.file("data").join(name)))
+    };
+    let before = theirs(&home);
+    let mut node = Running::start(&home, &[]);
+    let line = node.says("belong to CometBFT");
+    assert_eq!(line["level"], "WARN");
+    assert!(line.to_string().contains("data/state.db"), "{line}");
+    node.says("Perihelion is running");
+    node.signal(Signal::TERM);
+    assert!(node.ended().success());
+    assert!(theirs(&home) == before);
+}
+
+#[test]
+fn an_unknown_key_is_warned_of_with_its_line_and_the_nearest() {
+    let home = Home::new();
+    home.edit("moniker = ", "monicker = ");
+    let text = fs::read_to_string(home.file("config/config.toml")).unwrap();
+    let line = text.lines().position(|line| line.starts_with("monicker"));
+    let mut node = Running::start(&home, &[]);
+    let warning = node.says("unknown key");
+    assert_eq!(warning["level"], "WARN");
+    let message = warning["message"].as_str().unwrap();
+    for part in [
+        &*format!("config.toml:{}", line.unwrap() + 1),
+        "\"monicker\"",
+        "nearest known key is \"moniker\"",
+    ] {
+        assert!(message.contains(part), "{message}");
+    }
+
+    // A network's homes may be made from such a configuration.
+    let net = home.file("net");
+    let said = succeed(&[
+        "testnet",
+        "--o",
+        net.to_str().unwrap(),
+        "--v",
+        "1",
+        "--config",
+        home.file("config/config.toml").to_str().unwrap(),
+    ]);
+    assert!(said.contains("unknown key"), "{said}");
+}
+
+/// A second node, and whatever removes data, beside one that runs.
+#[test]
+fn a_second_process_is_refused_by_name() {
+    let home = Home::new();
+    let mut node = Running::start(&home, &[]);
+    let running = node.says("Perihelion is running");
+    let database = tree(&home.file("data/perihelion/db"));
+    let address = format!("tcp://{}", running["listen"].as_str().unwrap());
+    let holder = format!("process {} (perihelion)", node.id());
+    for arguments in [
+        &["start"][..],
+        &["start", "--p2p.laddr", &address],
+        &["unsafe-reset-all"],
+        &["reset-state"],
+        &["unsafe-reset-priv-validator"],
+    ] {
+        let arguments = [arguments, &["--home", home.text()]].concat();
+        let error = error_of(&perihelion(&arguments).output().unwrap());
+        for part in ["perihelion/LOCK", &holder, "stop that process"] {
+            assert!(
+                error.contains(part),
+                "{arguments:?}: no {part:?} in {error}"
+            );
+        }
+    }
+    let names = |database: &std::collections::BTreeMap<_, _>| -> Vec<_> {
+        database
+            .keys()
+            .cloned()
+            .collect::<Vec<std::path::PathBuf>>()
+    };
+    assert_eq!(
+        names(&tree(&home.file("data/perihelion/db"))),
+        names(&database)
+    );
+    node.signal(Signal::TERM);
+    assert!(node.ended().success());
+}
+
+#[test]
+fn a_peer_of_another_network_is_warned_of_and_is_why_nothing_moves() {
+    let (home, other) = (Home::new(), Home::new());
+    let mut theirs = Running::start(&other, &[]);
+    let listening = theirs.says("Perihelion is running");
+    let peer = format!(
+        "{}@{}",
+        listening["node_id"].as_str().unwrap(),
+        listening["listen"].as_str().unwrap()
+    );
+    let mut node = Running::start(&home, &["--p2p.persistent_peers", &peer]);
+    let running = node.says("Perihelion is running");
+    let warning = node.says("a persistent peer is not connected");
+    assert_eq!(warning["level"], "WARN");
+    let text = warning.to_string();
+    for part in [&*peer, "on the network", "persistent_peers", "genesis.json"] {
+        assert!(text.contains(part), "no {part:?} in {text}");
+    }
+    let line = node.says("stalled: no peers");
+    assert!(line.to_string().contains("on the network"), "{line}");
+    let rpc = running["rpc"].as_str().unwrap();
+    let status = succeed(&["status", "--rpc", rpc, "--home", "/nonexistent"]);
+    for part in ["stalled: no peers", &peer, "on the network"] {
+        assert!(status.contains(part), "no {part:?} in {status}");
+    }
+}
+
+/// A genesis without a time begins when it is read first, and is the same genesis ever after.
+#[test]
+fn a_genesis_without_a_time_starts_again() {
+    let home = Home::new();
+    let file = home.file("config/genesis.json");
+    let mut genesis: Value = serde_json::from_slice(&fs::read(&file).unwrap()).unwrap();
+    genesis.as_object_mut().unwrap().remove("genesis_time");
+    fs::write(&file, genesis.to_string()).unwrap();
+    for _ in 0..2 {
+        let mut node = Running::start(&home, &[]);
+        node.says("Perihelion is running");
+        node.signal(Signal::TERM);
+        assert!(node.ended().success());
+    }
+    assert!(Path::new(&home.file("data/perihelion/GENESIS")).exists());
+}
+
+/// The home of a new node, with nothing chosen: it runs, and starts again.
+#[test]
+fn a_home_without_an_application_runs_a_built_in_one() {
+    if TcpStream::connect("127.0.0.1:26658").is_ok() {
+        // Not by a macro, whose output the test harness keeps to itself.
+        let _unseen = writeln!(
+            io::stderr(),
+            "\n*** NOT RUN: an application listens at CometBFT's default address ***\n"
+        );
+        return;
+    }
+    let home = Home::without_application();
+    succeed(&["config", "check", "--home", home.text()]);
+    for _ in 0..2 {
+        let mut node = Running::start(&home, &[]);
+        let warning = node.says("persistent_kvstore");
+        assert_eq!(warning["level"], "WARN");
+        let message = warning["message"].as_str().unwrap();
+        for part in ["tcp://127.0.0.1:26658", "app_state", "set proxy_app"] {
+            assert!(message.contains(part), "{message}");
+        }
+        node.says("Perihelion is running");
+        node.signal(Signal::TERM);
+        assert!(node.ended().success());
+    }
+}
+
+/// Where an application is named, or the genesis speaks to one, none stands in.
+#[test]
+fn an_application_that_is_needed_is_not_replaced() {
+    let address = "tcp://127.0.0.1:26658";
+    let may = |home: &Home| {
+        let (config, _) = Config::load(home.path(), &Overrides::default()).unwrap();
+        prepare::prepare(config, None).unwrap().may_stand_in
+    };
+    let home = Home::without_application();
+    assert!(may(&home));
+    assert!(!may(&Home::new()));
+    let file = home.file("config/genesis.json");
+    let mut genesis: Value = serde_json::from_slice(&fs::read(&file).unwrap()).unwrap();
+    for (state, expected) in [
+        (Value::Null, true),
+        (serde_json::json!({}), true),
+        (serde_json::json!(""), true),
+        (serde_json::json!({"bank": {}}), false),
+        (serde_json::json!([]), false),
+    ] {
+        genesis["app_state"] = state;
+        fs::write(&file, genesis.to_string()).unwrap();
+        assert_eq!(may(&home), expected, "{genesis}");
+    }
+    let flag = |name: &str| Flag {
+        name: name.to_owned(),
+        value: address.to_owned(),
+    };
+    let said = |flags: &[&str], variables: &[&str]| Overrides {
+        environment: variables
+            .iter()
+            .map(|name| ((*name).to_owned(), address.to_owned()))
+            .collect(),
+        flags: flags
+            .iter()
+            .map(|name| ((*name).to_owned(), flag(name)))
+            .collect(),
+    };
+    assert!(!said(&["abci"], &["CMT_ABCI"]).sets("proxy_app"));
+    assert!(said(&["proxy_app"], &[]).sets("proxy_app"));
+    assert!(said(&[], &["CMT_PROXY_APP"]).sets("proxy_app"));
+    assert!(said(&[], &["PERIHELION_PROXY_APP"]).sets("proxy_app"));
+}
