@@ -221,6 +221,18 @@ fn a_nil_polka_unlocks() {
 }
 
 #[test]
+fn a_nil_polka_of_an_earlier_round_unlocks_when_it_is_seen() {
+    let (mut lone, locked) = locked_in_round_0(3);
+    lone.elapse();
+    assert_eq!(lone.last_vote(), (PREVOTE, 1, locked.id()));
+    lone.votes(3, PRECOMMIT, 2, NIL);
+    assert_eq!(lone.core.round(), Round::new(2));
+    assert!(lone.core.locked().is_some());
+    lone.votes(3, PREVOTE, 1, NIL);
+    assert!(lone.core.locked().is_none());
+}
+
+#[test]
 fn an_earlier_polka_does_not_unlock() {
     let mut lone = Lone::proposing_in(3);
     let (a, b) = (lone.block(0, "a"), lone.block(1, "b"));
