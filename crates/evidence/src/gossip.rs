@@ -88,3 +88,55 @@ pub(crate) async fn run(
         }
     }
 }
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used, reason = "a test fails by panicking")]
+mod tests {
+    use bytes::Bytes;
+    use perihelion_test_support as vectors;
+    use perihelion_types::{Evidence, Rules};
+    use serde::Deserialize as _;
+
+    use super::*;
+
+    /// The evidence of the vectors' messages.
+    fn evidence() -> Vec<Evidence> {
+        let file: serde_json::Value = vectors::load("p2p.json");
+        let messages = file["messages"].as_array().unwrap().iter();
+        let wires = messages
+            .filter(|message| message["channel"] == "0x38")
+            .map(|message| vectors::Hex::deserialize(&message["wire"]).unwrap());
+        let lists = wires.map(|wire| wire::decode(&Bytes::from(wire.0), Rules::V038).unwrap());
+        lists.flatten().collect()
+    }
+
+    #[test]
+    fn vector_evidence_goes_to_peers_that_have_what_verifies_it() {
+        let (mut votes, mut attacks) = (0, 0);
+        for evidence in evidence() {
+            let at = evidence.height();
+            for last in [at.plus(1), at.plus(50)] {
+                let needed = match &evidence {
+                    Evidence::DuplicateVote(_) => {
+                        votes += 1;
+                        at.next()
+                    }
+                    Evidence::LightClientAttack(attack) => {
+                        attacks += 1;
+                        let header = &attack.conflicting_block.signed_header.header;
+                        header.height.min(last).max(at).plus(2)
+                    }
+                };
+                let pending = Pending::new(evidence.clone(), last);
+                let fits = |height| fit(&pending, height, 20);
+                assert_eq!(fits(None), Fit::Later);
+                assert_eq!(fits(Some(Height::ZERO)), Fit::Later);
+                assert_eq!(fits(Some(needed.prev())), Fit::Later);
+                assert_eq!(fits(Some(needed)), Fit::Send);
+                assert_eq!(fits(Some(at.plus(20))), Fit::Send);
+                assert_eq!(fits(Some(at.plus(21))), Fit::Never);
+            }
+        }
+        assert!(votes > 0 && attacks > 0);
+    }
+}

@@ -108,7 +108,7 @@ impl EvidencePool {
                 .map_err(Into::into)
                 .and_then(|evidence| Evidence::from_proto(evidence, Rules::STORED));
             match decoded {
-                Ok(evidence) => inner.insert(Pending::new(evidence, &inner.state)),
+                Ok(evidence) => inner.insert(Pending::new(evidence, inner.state.last_block_height)),
                 Err(error) => {
                     tracing::warn!(height = kept.height.get(), %error, "evidence dropped");
                     unreadable.push((kept.height, kept.hash));
@@ -153,7 +153,7 @@ impl EvidencePool {
     /// Keeps evidence that was verified.
     fn keep(&self, evidence: Evidence) -> Result<Added, StoreError> {
         let mut inner = self.lock();
-        let pending = Pending::new(evidence, &inner.state);
+        let pending = Pending::new(evidence, inner.state.last_block_height);
         let (height, hash) = pending.key();
         if inner.pending.contains_key(&(height, hash)) {
             return Ok(Added::Known);
@@ -403,14 +403,15 @@ impl Inner {
 }
 
 impl Pending {
-    fn new(evidence: Evidence, state: &State) -> Self {
+    /// Evidence that was verified by the chain up to `last`.
+    pub(crate) fn new(evidence: Evidence, last: Height) -> Self {
         let peers_from = match &evidence {
             Evidence::DuplicateVote(votes) => votes.vote_a.height.next(),
             // The commits for both headers must be in the peer's chain; for an attack ahead of the
             // chain, its latest block must be as late as ours.
             Evidence::LightClientAttack(attack) => {
                 let conflicting = attack.conflicting_block.signed_header.header.height;
-                let trusted = conflicting.min(state.last_block_height);
+                let trusted = conflicting.min(last);
                 attack.common_height.max(trusted).plus(2)
             }
         };

@@ -70,8 +70,6 @@ pub enum Fate {
     Known,
     /// The application refused it, or wants more gas for it than a block has.
     Refused,
-    /// The last room was taken meanwhile.
-    NoRoom,
 }
 
 /// A transaction was checked.
@@ -204,11 +202,7 @@ impl Mempool {
             }
             return Fate::Known;
         }
-        if self.check_room(&pool.list, tx.len()).is_err() {
-            pool.cache.remove(&key);
-            count(&self.stats.no_room);
-            return Fate::NoRoom;
-        }
+        // There still is room: nothing was added while the application was asked.
         let gas_wanted = response.gas_wanted;
         pool.list.push(key, tx, checking.height, gas_wanted, sender);
         count(&self.stats.added);

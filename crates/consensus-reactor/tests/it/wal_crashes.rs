@@ -152,6 +152,22 @@ fn a_vote_whose_sync_was_cut_short_may_stand_behind_a_hole() {
     );
 }
 
+/// The same last vote behind bytes that were changed, and not lost: no power cut does that.
+#[test]
+fn a_vote_behind_damage_that_is_no_hole_is_kept() {
+    let messages = [end(1), vote("peer", 2, 1), vote("", 2, 0)];
+    let (bytes, begins) = written(&messages);
+    for at in begins[2]..begins[3] {
+        let mut bad = bytes.clone();
+        bad[at] ^= 0x10;
+        let refused = open(&Disk::with("wal", &bad), &WalOptions::default());
+        let Err(WalError::Damaged { offset, .. }) = refused else {
+            panic!("byte {at}: {refused:?}");
+        };
+        assert_eq!(offset, begins[2] as u64);
+    }
+}
+
 #[derive(Debug, Clone)]
 enum Action {
     Ours,

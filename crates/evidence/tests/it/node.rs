@@ -97,6 +97,11 @@ impl Node {
             .clone()
     }
 
+    /// Whether the chain goes on.
+    pub(crate) fn has_next(&self) -> bool {
+        usize::try_from(self.height()).unwrap() < self.rows.len()
+    }
+
     /// Applies the next block; its evidence.
     pub(crate) fn apply(&mut self) -> Vec<Evidence> {
         let height = self.height() + 1;

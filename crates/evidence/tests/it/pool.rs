@@ -92,6 +92,30 @@ fn vector_evidence_of_proposed_blocks_is_judged() {
     }
 }
 
+/// The hash of an attack does not cover all of it: another one is not valid because one is known.
+#[test]
+fn vector_attacks_in_proposed_blocks_are_judged_each_time() {
+    let mut attacks = 0;
+    for (height, mut evidence) in all_evidence() {
+        if matches!(evidence, Evidence::DuplicateVote(_)) {
+            continue;
+        }
+        attacks += 1;
+        let pool = Node::at(height - 1).pool();
+        pool.add(evidence.clone()).unwrap();
+        let hash = evidence.hash();
+        attack(&mut evidence).total_voting_power += 1;
+        assert_eq!(evidence.hash(), hash);
+        assert_eq!(pool.add(evidence.clone()).unwrap(), Added::Known);
+        let checked = pool.check_evidence(&[evidence]);
+        assert!(
+            matches!(checked, Err(EvidenceError::TotalPower { .. })),
+            "{checked:?}"
+        );
+    }
+    assert!(attacks > 0);
+}
+
 /// What one is told of blocks that are not there yet convicts nobody.
 #[test]
 fn vector_evidence_from_ahead_is_not_taken_and_not_blamed() {

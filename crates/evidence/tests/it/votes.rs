@@ -10,7 +10,7 @@ use perihelion_types::{
     BlockId, Evidence, Hash, Height, PartSetHeader, Round, SignedMsgType, State, Time, Vote,
 };
 
-use crate::node::{Node, key_of};
+use crate::node::{Node, all_evidence, key_of};
 
 /// A vote by a validator of the state's next block, by its place.
 pub(crate) fn vote(state: &State, place: usize, round: i32, block: u8) -> Vote {
@@ -131,6 +131,27 @@ fn votes_that_prove_nothing_make_no_evidence() {
     pool.report_conflicting_votes(Arc::clone(&first), first);
     assert_eq!(update(&pool, &mut node), 0);
     assert_eq!(pool.size(), 0);
+}
+
+/// A block had the evidence before our own consensus reported the votes.
+#[test]
+fn vector_votes_that_a_block_has_make_no_evidence_again() {
+    let mut seen = 0;
+    for (height, evidence) in all_evidence() {
+        let mut node = Node::at(height);
+        let Evidence::DuplicateVote(votes) = evidence else {
+            continue;
+        };
+        if !node.has_next() {
+            continue;
+        }
+        seen += 1;
+        let pool = node.pool();
+        pool.report_conflicting_votes(Arc::new(votes.vote_b), Arc::new(votes.vote_a));
+        assert_eq!(update(&pool, &mut node), 0);
+        assert_eq!(pool.size(), 0);
+    }
+    assert!(seen > 0);
 }
 
 #[test]

@@ -74,13 +74,11 @@ async fn a_peer_is_not_sent_what_it_sent() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_peer_that_comes_again_is_sent_all() {
     let node = Node::start(MempoolConfig::default()).await;
-    let peer = Peer::connect(&node).await;
+    let mut peer = Peer::connect(&node).await;
     peer.send_tx(&tx("mine")).await;
     until("it", || node.mempool.size() == 1).await;
-    soon("the switch to stop", peer.switch.shutdown()).await;
-    removal(&node, peer.id()).await;
-    let mut again = Peer::connect(&node).await;
-    assert_eq!(again.receive().await, tx("mine"));
+    peer.come_again(&node).await;
+    assert_eq!(peer.receive().await, tx("mine"));
     node.stop().await;
 }
 

@@ -11,8 +11,8 @@ use bytes::Bytes;
 use perihelion_abci::AppError;
 use perihelion_mempool::{Mempool, MempoolConfig, MempoolReactor, TxLimits, channels, wire};
 use perihelion_p2p::{
-    ChannelDescriptor, MConnectionConfig, NodeInfo, NodeKey, P2pConfig, PeerAddress, PeerEvent,
-    PeerHandle, ProtocolVersion, Switch, SwitchHandle, SwitchSetup,
+    ChannelDescriptor, DisconnectReason, MConnectionConfig, NodeInfo, NodeKey, P2pConfig,
+    PeerAddress, PeerEvent, PeerHandle, ProtocolVersion, Switch, SwitchHandle, SwitchSetup,
 };
 use perihelion_types::{Height, PeerId};
 use tokio::{
@@ -174,6 +174,17 @@ impl Peer {
 
     pub(crate) fn id(&self) -> PeerId {
         self.switch.id()
+    }
+
+    /// Ends the connection and makes another one, under the same id.
+    pub(crate) async fn come_again(&mut self, to: &Node) {
+        self.node.disconnect(DisconnectReason::Shutdown);
+        removal(to, self.id()).await;
+        soon("the end at this side", async {
+            while !matches!(self.events.recv().await, Some(PeerEvent::Removed { .. })) {}
+        })
+        .await;
+        self.node = dial(&self.switch, &to.switch).await;
     }
 
     pub(crate) async fn send(&self, message: Bytes) {
