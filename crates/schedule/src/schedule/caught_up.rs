@@ -157,11 +157,14 @@ impl Schedule {
 
     /// Whether blocks above the last applied one are final, or may be found so.
     fn is_verifying(&self) -> bool {
-        let closing = self.held(self.first().next());
+        let mut closing = self.first().next();
+        while self.held(closing).is_some_and(|held| held.no_close) {
+            closing = closing.next();
+        }
         self.certified_to > self.applied.0
             || !self.runs.is_empty()
             || self.probe.is_some()
-            || (self.linked_to > self.first() && closing.is_some_and(|held| !held.no_close))
+            || (self.linked_to >= closing && self.held(closing).is_some())
     }
 
     /// Whether peers offered a first block, and none that fits our genesis.
@@ -230,11 +233,25 @@ impl Schedule {
         !waits
     }
 
-    /// Whether a peer claims a block that would pin the next one, and has not failed to deliver.
-    /// Once nothing else moves, it is asked.
+    /// Whether a peer claims a block that would pin the next one, and has not failed to deliver. That
+    /// is the block above, or, where the commit in that one fails though it may be final all the
+    /// same, the one above that.
     fn claim_is_open(&mut self, now: Instant, id: PeerId) -> bool {
+        let mut closing = self.first().next();
+        loop {
+            if self.claim_is_open_at(now, id, closing) {
+                return true;
+            }
+            if self.held(closing).is_none_or(|held| !held.no_close) {
+                return false;
+            }
+            closing = closing.next();
+        }
+    }
+
+    /// The same for the block at `closing`. Once nothing else moves, it is asked.
+    fn claim_is_open_at(&mut self, now: Instant, id: PeerId, closing: Height) -> bool {
         let next = self.first();
-        let closing = next.next();
         let Some(peer) = self.peers.get(&id) else {
             return false;
         };

@@ -145,7 +145,7 @@ fn scenario_03_a_peer_leaves_in_mid_flight() {
     let mut setup = setup(vec![
         PeerSpec::new(Kind::Silent)
             .latency_ms(1)
-            .leaves_ms(300, None),
+            .leaves_ms(100, None),
         PeerSpec::new(Kind::Honest),
     ]);
     setup.config.hedge_depth = 0;
@@ -224,6 +224,15 @@ fn scenario_08_staggered_claims_of_the_largest_height() {
             assert!(at < Duration::from_secs(40), "{at:?}");
         }
     }
+    // One more every three seconds: there is always one whose claim is open.
+    let mut all: Vec<PeerSpec> = (0..35)
+        .map(|number| PeerSpec::new(Kind::MaxHeightSilent).joins_ms(1_500 + 3_000 * number))
+        .collect();
+    all.extend(peers(Kind::Honest, 1));
+    let outcome = sync(all);
+    assert_synced(&outcome);
+    let (at, _) = outcome.caught_up.unwrap();
+    assert!(at < Duration::from_secs(40), "{at:?}");
 }
 
 /// Rule: near the apply height a late block is asked of a second peer.
@@ -449,7 +458,7 @@ fn scenario_22_a_crash_at_any_height() {
     assert!(World::new(setup).run(2 * MINUTE).caught_up.is_some());
 }
 
-/// Rule: the last one is asked again, however late it was.
+/// Rule: what comes after its deadline is taken all the same, and its sender is asked again.
 #[test]
 fn scenario_23_one_single_slow_peer() {
     let slow = PeerSpec::new(Kind::Honest).latency_ms(1_000).bandwidth(500);

@@ -35,6 +35,7 @@ static CHAINS: LazyLock<Vec<(Arc<Chain>, Arc<Chain>)>> = LazyLock::new(|| {
         });
     votes.rounds = Arc::new(|height| i32::try_from(height % 3).unwrap());
     votes.initial_height = 1000;
+    votes.bent_at = Some(1020);
     let jump = Chain::new(jump, 40);
     let deceived = jump.fork(15, 10, |shape| {
         shape.casts = Arc::new(|height, person| {
