@@ -163,6 +163,9 @@ fn ours_with_cometbfts_application(transport: &str) {
         reached.unwrap().height
     );
     waiting.kill().unwrap();
+    // It may have executed a block that it was not told to commit, and would tell that height.
+    running.kill();
+    let running = app.start();
 
     let mut last = node.start().unwrap();
     let reachable = chain.reachable();
