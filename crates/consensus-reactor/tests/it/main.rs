@@ -1,8 +1,17 @@
-//! The log and the signer.
+//! Messages and gossip, the log and the signer.
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
+#[path = "../../../consensus/tests/it/chain.rs"]
+#[allow(
+    dead_code,
+    reason = "shared with the state machine's own tests, which use more of it"
+)]
+mod chain;
 mod disk;
+mod gossip;
 mod messages;
+mod messages_on_wire;
+mod network;
 mod risk;
 mod signing;
 mod signing_vectors;
