@@ -79,7 +79,7 @@ pub enum StartError {
     Storage(#[from] StoreError),
     /// The application has executed blocks that are not stored here.
     #[error(
-        "the application is at height {app} (app hash {app_hash}), above the last stored block {store} (state at {state}, app hash {state_hash}): it belongs to other data; give it the data of this home, or this node the home that it was run with",
+        "the application is at height {app} (app hash {app_hash}), above the last stored block {store} (state at {state}, app hash {state_hash}): restart it if it has run since before this node, as it may tell a block that it executed and never committed; else it belongs to other data: give it the data of this home, or this node the home that it was run with",
         app_hash = shown(.app_hash), state_hash = shown(.state_hash)
     )]
     AppAhead {

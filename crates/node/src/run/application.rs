@@ -139,7 +139,8 @@ impl Watch {
         }
         .map_err(|error| {
             if is_closed(&error) || error.is::<LostConnection>() {
-                anyhow::anyhow!("{error:#}: start the application again, then this node")
+                // What it began with is in its text already.
+                anyhow::anyhow!("{error}: start the application again, then this node")
             } else {
                 error
             }
