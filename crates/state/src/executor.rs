@@ -149,7 +149,6 @@ impl Executor {
 
     /// Tells, from any thread and as long as it is kept, which call of the application is running
     /// and for how long.
-    #[must_use]
     pub fn busy_call(&self) -> impl Fn() -> Option<(CallName, Duration)> + Send + 'static {
         let app = self.app.clone();
         move || app.busy()

@@ -356,7 +356,7 @@ fn beside(path: &Path) -> PathBuf {
 
 /// What RocksDB says, the system's error once: it stands before what was done and again behind it.
 fn reason(error: &rocksdb::Error) -> String {
-    once(&error.to_string())
+    once(error.as_ref())
 }
 
 fn once(text: &str) -> String {

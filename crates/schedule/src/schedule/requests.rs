@@ -228,11 +228,11 @@ impl Schedule {
         self.hearings.remove(&peer);
         self.timers.stop(Timer::Peer(peer));
         self.timers.stop(Timer::Status(peer));
+        for slot in &mut self.slots {
+            slot.forget(peer);
+        }
         for (height, ask) in known.asks {
             self.expected_bytes -= ask.expected;
-            if let Some(slot) = self.slot_mut(height) {
-                slot.unask(peer);
-            }
             self.note_need(height);
         }
     }
