@@ -1,5 +1,5 @@
 //! The built-in application that stands in where nobody has chosen one: the reasons are in
-//! `docs/adr/0007-a-built-in-application-where-none-was-chosen.md`.
+//! `docs/adr/0008-a-built-in-application-where-none-was-chosen.md`.
 
 use std::{
     net::{TcpStream, ToSocketAddrs as _},

@@ -3,7 +3,7 @@
 
 use std::{sync::Arc, time::Instant};
 
-use perihelion_types::{ExtendedCommit, FetchedBlock, Hash, Height, PeerId, ValidatorSet};
+use perihelion_types::{ExtendedCommit, FetchedBlock, Hash, Height, PeerId, Rules, ValidatorSet};
 
 use super::Schedule;
 use crate::{
@@ -252,7 +252,8 @@ impl Schedule {
             // The block is held in its own encoding already. What is kept shares no memory with
             // the copy, which nothing counts.
             let own = block.extended_commit().filter(|_| same);
-            let own = own.and_then(|own| ExtendedCommit::decode(own.encode()).ok());
+            let own =
+                own.and_then(|own| ExtendedCommit::decode_by(own.encode(), Rules::STORED).ok());
             own.map(|own| Arc::new(held.block.with_extended_commit(own)))
         };
         let Some(copy) = copy else {
