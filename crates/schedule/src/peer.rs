@@ -14,6 +14,11 @@ pub(crate) const MAX_OVERDUE: usize = 1024;
 /// Blocks of a peer that are applied before one of its failures is forgotten.
 const REDEMPTION: u64 = 500;
 
+/// Bytes a second at which arriving bytes excuse a late block. Lower, and who sends slowly holds a
+/// height up for long; higher, and large blocks are asked of several peers although each delivers at
+/// CometBFT's default rate.
+const EXCUSING_RATE: f64 = 1_000_000.0;
+
 /// A request in flight.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Ask {
@@ -22,6 +27,8 @@ pub(crate) struct Ask {
     order: u64,
     /// Bytes expected when it was made, held against the window's budget.
     pub(crate) expected: usize,
+    /// Bytes that had come from the peer when it was made.
+    bytes_before: u64,
 }
 
 /// What the schedule knows of one peer.
@@ -53,6 +60,8 @@ pub(crate) struct Peer {
     /// The last sign of life while it owes something: an answer, or enough bytes.
     pub(crate) last_progress: Instant,
     bytes_since_progress: u64,
+    /// Bytes that came from it in all, as far as they were told.
+    bytes_in: u64,
     /// The number of the latest request that was answered with a block.
     newest_answered: Option<u64>,
     /// Since when the oldest request has been overtaken by an answer to a later one.
@@ -102,6 +111,7 @@ impl Peer {
             slow_start: true,
             last_progress: now,
             bytes_since_progress: 0,
+            bytes_in: 0,
             newest_answered: None,
             overtaken: None,
             reorders: false,
@@ -155,6 +165,7 @@ impl Peer {
             at: now,
             order,
             expected,
+            bytes_before: self.bytes_in,
         };
         self.asks.insert(height, ask);
         self.by_order.insert(order, (now, height));
@@ -241,6 +252,7 @@ impl Peer {
     /// Bytes are flowing in from it, `bytes` more of them: a sign of life at the minimum rate.
     pub(crate) fn received(&mut self, now: Instant, bytes: u64, minimum_rate: u64) {
         self.bytes_since_progress += bytes;
+        self.bytes_in += bytes;
         let elapsed = now.saturating_duration_since(self.last_progress);
         if elapsed > Duration::from_millis(500)
             && self.bytes_since_progress as f64 >= elapsed.as_secs_f64() * minimum_rate as f64
@@ -248,6 +260,13 @@ impl Peer {
             self.last_progress = now;
             self.bytes_since_progress = 0;
         }
+    }
+
+    /// How much longer a request may take for the bytes that came since it was made, which may be its
+    /// block's: those of one block at most, once its size is known.
+    pub(crate) fn excuse(&self, ask: &Ask, size: Option<f64>) -> Duration {
+        let bytes = self.bytes_in.saturating_sub(ask.bytes_before) as f64;
+        seconds(size.map_or(bytes, |size| bytes.min(size)) / EXCUSING_RATE)
     }
 
     /// It lost a race or a deadline.

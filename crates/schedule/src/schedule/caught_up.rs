@@ -267,7 +267,10 @@ impl Schedule {
         if !claims {
             return false;
         }
-        let patience = self.applied_at.max(peer.joined) + self.config.hedge_after.1;
+        let mut patience = self.applied_at.max(peer.joined) + self.config.hedge_after.1;
+        if self.is_arriving(next) || self.is_arriving(closing) {
+            patience = patience.max(now + self.config.hedge_after.0);
+        }
         if now < patience {
             self.timers.set_earlier(Timer::CaughtUp, patience);
         } else if peer.asks.len() < self.config.peer_allowance {

@@ -5,7 +5,7 @@ use std::{collections::BTreeSet, time::Instant};
 use perihelion_types::Height;
 
 use super::Schedule;
-use crate::{meter::seconds, slot::Slot, timer::Timer};
+use crate::{meter::seconds, peer::Peer, slot::Slot, timer::Timer};
 
 /// How often late blocks are looked for within the shortest time after which one is late.
 const LOOKS: u32 = 5;
@@ -22,12 +22,19 @@ impl Schedule {
         }
     }
 
+    /// How many heights count as near the apply height: with large blocks fewer, since each that is
+    /// asked twice may come twice.
+    fn near(&self) -> usize {
+        let blocks = self.config.window_bytes / 8 / self.expected_size();
+        blocks.clamp(2, self.config.hedge_depth.max(2))
+    }
+
     /// Heights near the apply height that are asked and not here.
     fn near_missing(&self) -> impl Iterator<Item = (Height, &Slot)> {
         let first = self.first();
         self.slots
             .iter()
-            .take(self.config.hedge_depth)
+            .take(self.near())
             .enumerate()
             .map(move |(index, slot)| (first.plus(index as i64), slot))
             .filter(|(_, slot)| !slot.asks.is_empty() && (slot.held.is_none() || slot.seeks_copy()))
@@ -47,13 +54,30 @@ impl Schedule {
     /// Whether one of those who were asked for a height may still be expected to answer in time.
     pub(super) fn is_timely(&self, height: Height, slot: &Slot) -> bool {
         let (least, most) = self.config.hedge_after;
+        let size = self.block_size.get();
         slot.asks.iter().any(|id| {
             self.peers.get(id).is_some_and(|peer| {
                 let usual = seconds(2.0 * peer.latency.get().unwrap_or(0.0));
                 let ask = peer.asks.get(&height);
-                ask.is_some_and(|ask| ask.at + usual.clamp(least, most) > self.now)
+                ask.is_some_and(|ask| {
+                    ask.at + usual.clamp(least, most) + peer.excuse(ask, size) > self.now
+                })
             })
         })
+    }
+
+    /// Whether a large block of this height is on its way, and not late for its size.
+    pub(super) fn is_arriving(&self, height: Height) -> bool {
+        let Some(slot) = self.slot(height) else {
+            return false;
+        };
+        let size = self.block_size.get();
+        let large = |id| {
+            let peer: Option<&Peer> = self.peers.get(id);
+            let excuse = peer.and_then(|peer| Some(peer.excuse(peer.asks.get(&height)?, size)));
+            excuse >= Some(self.config.hedge_after.0)
+        };
+        slot.held.is_none() && slot.asks.iter().any(large) && self.is_timely(height, slot)
     }
 
     /// Asks a second peer for what is late near the apply height, and another when that one is late
