@@ -30,9 +30,17 @@ pub struct RpcConfig {
     /// How long a request may take to arrive, and a connection may idle. Default 10 s. A longer one
     /// lets idle clients hold places, a shorter one drops those behind slow links.
     pub read_timeout: Duration,
-    /// How long an answer may stand still because its reader does not read. Default 10 s. The
-    /// answer is in memory until then.
+    /// How long a reader may read less than 64 KiB/s of its answers before it is dropped, and how
+    /// long a large answer may wait for space. Default 10 s. The answer is in memory until then.
     pub write_timeout: Duration,
+    /// Bytes of large answers in memory at once; a larger one is alone. Further ones wait. Default
+    /// 64 MiB.
+    pub max_answer_bytes: usize,
+    /// Bytes of the answers to one batch; calls beyond it are answered with an error. Default
+    /// 16 MiB.
+    pub max_batch_answer_bytes: usize,
+    /// Answers up to so many bytes count as small, and never wait for large ones. Default 64 KiB.
+    pub small_answer_bytes: usize,
     /// Calls that are worked on at once; further ones wait. Default 4: reading the store beside the
     /// sync shall not take over the processors.
     pub workers: usize,
@@ -59,6 +67,9 @@ impl Default for RpcConfig {
             max_header_bytes: 1 << 20,
             read_timeout: Duration::from_secs(10),
             write_timeout: Duration::from_secs(10),
+            max_answer_bytes: 64 << 20,
+            max_batch_answer_bytes: 16 << 20,
+            small_answer_bytes: 64 << 10,
             workers: 4,
             tls: None,
         }

@@ -17,13 +17,18 @@ use crate::target::Targets;
 /// Bytes read at once.
 const READ_BYTES: usize = 4096;
 
-/// A stream whose writes fail once none of them has got on for a time, and whose reads see request
-/// targets escaped.
+/// Bytes/s that a reader must take at the least; slower only while its patience lasts.
+const LEAST_RATE: u64 = 64 << 10;
+
+/// A stream whose writes fail once its reader has been too slow for a time, and whose reads see
+/// request targets escaped.
 pub(crate) struct Impatient<S> {
     stream: S,
     patience: Duration,
+    /// How long writes may still be pending: time pending takes from it, bytes taken add to it.
+    left: Duration,
     stuck: Pin<Box<Sleep>>,
-    is_stuck: bool,
+    pending_since: Option<Instant>,
     targets: Targets,
     /// Read, and not handed on from `handed` on.
     held: Vec<u8>,
@@ -35,27 +40,38 @@ impl<S> Impatient<S> {
         Self {
             stream,
             patience,
+            left: patience,
             stuck: Box::pin(sleep(patience)),
-            is_stuck: false,
+            pending_since: None,
             targets: Targets::new(),
             held: Vec::new(),
             handed: 0,
         }
     }
 
-    /// What a write has come to: an error when it has been pending for too long.
+    /// What a write has come to, of which so many bytes were taken: an error when the reader has
+    /// been too slow.
     fn judge<T>(
         &mut self,
         cx: &mut Context<'_>,
         result: Poll<io::Result<T>>,
+        taken: impl FnOnce(&T) -> usize,
     ) -> Poll<io::Result<T>> {
-        if result.is_ready() {
-            self.is_stuck = false;
-            return result;
+        if let Poll::Ready(result) = result {
+            if let Some(since) = self.pending_since.take() {
+                self.left = self.left.saturating_sub(since.elapsed());
+            }
+            if let Ok(value) = &result {
+                let bytes = taken(value) as u64;
+                let earned = Duration::from_nanos(bytes.saturating_mul(1_000_000_000) / LEAST_RATE);
+                self.left = self.left.saturating_add(earned).min(self.patience);
+            }
+            return Poll::Ready(result);
         }
-        if !self.is_stuck {
-            self.is_stuck = true;
-            self.stuck.as_mut().reset(Instant::now() + self.patience);
+        if self.pending_since.is_none() {
+            let now = Instant::now();
+            self.pending_since = Some(now);
+            self.stuck.as_mut().reset(now + self.left);
         }
         match self.stuck.as_mut().poll(cx) {
             Poll::Ready(()) => Poll::Ready(Err(io::ErrorKind::TimedOut.into())),
@@ -97,7 +113,7 @@ impl<S: AsyncWrite + Unpin> AsyncWrite for Impatient<S> {
         buf: &[u8],
     ) -> Poll<io::Result<usize>> {
         let result = Pin::new(&mut self.stream).poll_write(cx, buf);
-        self.judge(cx, result)
+        self.judge(cx, result, |&bytes| bytes)
     }
 
     fn poll_write_vectored(
@@ -106,7 +122,7 @@ impl<S: AsyncWrite + Unpin> AsyncWrite for Impatient<S> {
         bufs: &[io::IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
         let result = Pin::new(&mut self.stream).poll_write_vectored(cx, bufs);
-        self.judge(cx, result)
+        self.judge(cx, result, |&bytes| bytes)
     }
 
     fn is_write_vectored(&self) -> bool {
@@ -115,12 +131,12 @@ impl<S: AsyncWrite + Unpin> AsyncWrite for Impatient<S> {
 
     fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         let result = Pin::new(&mut self.stream).poll_flush(cx);
-        self.judge(cx, result)
+        self.judge(cx, result, |()| 0)
     }
 
     fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         let result = Pin::new(&mut self.stream).poll_shutdown(cx);
-        self.judge(cx, result)
+        self.judge(cx, result, |()| 0)
     }
 }
 
@@ -142,19 +158,33 @@ mod tests {
         assert!(start.elapsed() >= PATIENCE);
     }
 
+    /// Writes `total` bytes to a reader that takes `piece` of them each second; how the write ends.
+    async fn write_slowly(total: usize, piece: usize) -> io::Result<()> {
+        let (near, mut far) = duplex(piece);
+        let mut near = Impatient::new(near, PATIENCE);
+        let writer = tokio::spawn(async move { near.write_all(&vec![7; total]).await });
+        let mut space = vec![0; piece];
+        let mut got = 0;
+        while got < total && !writer.is_finished() {
+            tokio::time::sleep(Duration::from_secs(1)).await;
+            let count = far.read(&mut space).await.unwrap();
+            assert_eq!(&space[..count], &vec![7; count]);
+            got += count;
+        }
+        writer.await.unwrap()
+    }
+
     #[tokio::test(start_paused = true)]
     async fn a_slow_reader_gets_all() {
-        let (near, mut far) = duplex(16);
-        let mut near = Impatient::new(near, PATIENCE);
-        let writer = tokio::spawn(async move { near.write_all(&[7; 160]).await });
-        let mut got = Vec::new();
-        while got.len() < 160 {
-            tokio::time::advance(PATIENCE / 2).await;
-            let mut piece = [0; 16];
-            let count = far.read(&mut piece).await.unwrap();
-            got.extend_from_slice(&piece[..count]);
-        }
-        writer.await.unwrap().unwrap();
-        assert_eq!(got, [7; 160]);
+        let least = usize::try_from(LEAST_RATE).unwrap();
+        write_slowly(60 * least, least + 100).await.unwrap();
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_reader_that_reads_next_to_nothing_is_given_up() {
+        let start = Instant::now();
+        let error = write_slowly(60 << 10, 1 << 10).await.unwrap_err();
+        assert_eq!(error.kind(), io::ErrorKind::TimedOut);
+        assert!(start.elapsed() < 2 * PATIENCE);
     }
 }

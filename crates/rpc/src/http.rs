@@ -18,6 +18,7 @@ use tower_http::cors::{AllowOrigin, CorsLayer};
 use crate::{
     RpcConfig,
     arguments::{Arguments, form_value},
+    budget::{Admission, Budget, Share},
     context::Backend,
     go_json::Complaint,
     jsonrpc::{self, ErrorKind, Requests, URI_ID},
@@ -28,6 +29,7 @@ use crate::{
 pub(crate) struct Server {
     backend: Arc<Backend>,
     workers: Semaphore,
+    budget: Budget,
     max_body_bytes: usize,
     max_batch: usize,
     read_timeout: Duration,
@@ -38,6 +40,7 @@ pub(crate) fn router(backend: Arc<Backend>, config: &RpcConfig) -> Router {
     let server = Arc::new(Server {
         backend,
         workers: Semaphore::new(config.workers.max(1)),
+        budget: Budget::new(config),
         max_body_bytes: config.max_body_bytes,
         max_batch: config.max_request_batch_size,
         read_timeout: config.read_timeout,
@@ -152,10 +155,12 @@ impl Server {
             }
             Ok(arguments) => {
                 let cacheable = route.is_cacheable(&arguments);
-                match self.call(route, arguments).await {
+                let mut share = self.budget.share(false);
+                match self.call_within(&mut share, route, &arguments).await {
                     Ok(result) => {
                         let text = jsonrpc::success(&URI_ID, &result);
-                        json(StatusCode::OK, text, cacheable)
+                        drop(result);
+                        json(StatusCode::OK, share.finish(text), cacheable)
                     }
                     Err(reason) => error(ErrorKind::Internal, &reason),
                 }
@@ -179,23 +184,32 @@ impl Server {
             }
             Ok(Requests::Calls(calls)) => calls,
         };
-        let mut answers = Vec::new();
+        let mut share = self.budget.share(calls.len() > 1);
+        let (mut text, mut answers) = (String::new(), 0);
         // Kept by caches when every call may be, whether it succeeds or fails.
         let mut cacheable = true;
         for request in calls.into_iter().flatten() {
-            let (text, kept) = self.one(request).await;
+            let (answer, kept) = self.one(&mut share, request).await;
             cacheable &= kept;
-            answers.push(text);
+            if answers == 0 {
+                text = answer;
+            } else {
+                text.insert_str(0, if answers == 1 { "[" } else { "" });
+                text.push(',');
+                text.push_str(&answer);
+            }
+            answers += 1;
         }
-        match &mut answers[..] {
-            [] => Response::new(Body::empty()),
-            [one] => json(StatusCode::OK, std::mem::take(one), cacheable),
-            many => json(StatusCode::OK, format!("[{}]", many.join(",")), cacheable),
+        match answers {
+            0 => return Response::new(Body::empty()),
+            1 => {}
+            _ => text.push(']'),
         }
+        json(StatusCode::OK, share.finish(text), cacheable)
     }
 
     /// The answer to one request, and whether caches may keep it.
-    async fn one(self: &Arc<Self>, request: jsonrpc::Request) -> (String, bool) {
+    async fn one(self: &Arc<Self>, share: &mut Share, request: jsonrpc::Request) -> (String, bool) {
         let id = Some(&request.id);
         let Some(route) = routes::find(&request.method) else {
             return (jsonrpc::error(id, ErrorKind::MethodNotFound, ""), false);
@@ -212,11 +226,35 @@ impl Server {
             }
         };
         let cacheable = route.is_cacheable(&arguments);
-        let text = match self.call(route, arguments).await {
+        let text = match self.call_within(share, route, &arguments).await {
             Ok(result) => jsonrpc::success(&request.id, &result),
             Err(reason) => jsonrpc::error(id, ErrorKind::Internal, &reason),
         };
         (text, cacheable)
+    }
+
+    /// Calls a route, and keeps its answer once there is space for it.
+    async fn call_within(
+        self: &Arc<Self>,
+        share: &mut Share,
+        route: &'static Route,
+        arguments: &Arguments,
+    ) -> Result<String, String> {
+        loop {
+            let result = self.call(route, arguments.clone()).await?;
+            let bytes = match self.budget.admit(share, result.len()) {
+                Admission::Fits => return Ok(result),
+                Admission::Later(bytes) => bytes,
+                Admission::Beyond => {
+                    let most = self.budget.batch();
+                    return Err(format!("the batch's answers take more than {most} bytes"));
+                }
+            };
+            drop(result);
+            if self.budget.wait(share, bytes).await.is_err() {
+                return Err("too many large answers are being sent".to_owned());
+            }
+        }
     }
 
     /// Calls a route on a thread that may block.
@@ -241,8 +279,8 @@ impl Server {
     }
 }
 
-fn plain(status: StatusCode, kind: &'static str, text: String) -> Response {
-    let mut response = Response::new(Body::from(text));
+fn plain(status: StatusCode, kind: &'static str, text: impl Into<Body>) -> Response {
+    let mut response = Response::new(text.into());
     *response.status_mut() = status;
     let headers = response.headers_mut();
     headers.insert(header::CONTENT_TYPE, HeaderValue::from_static(kind));
@@ -252,7 +290,7 @@ fn plain(status: StatusCode, kind: &'static str, text: String) -> Response {
     response
 }
 
-fn json(status: StatusCode, text: String, cacheable: bool) -> Response {
+fn json(status: StatusCode, text: impl Into<Body>, cacheable: bool) -> Response {
     let mut response = plain(status, "application/json", text);
     if cacheable {
         let day = HeaderValue::from_static("public, max-age=86400");

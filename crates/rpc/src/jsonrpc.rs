@@ -63,11 +63,11 @@ pub(crate) fn parse(body: &[u8], max_batch: usize) -> Result<Requests, Complaint
     go_json::check(body)?;
     let body = String::from_utf8_lossy(body);
     if let Ok(items) = serde_json::from_str::<Vec<&RawValue>>(&body) {
+        if max_batch > 0 && items.len() > max_batch {
+            return Ok(Requests::TooMany);
+        }
         let calls: Result<Vec<_>, _> = items.iter().map(|item| parse_one(item.get())).collect();
         if let Ok(calls) = calls {
-            if max_batch > 0 && calls.len() > max_batch {
-                return Ok(Requests::TooMany);
-            }
             return Ok(Requests::Calls(calls));
         }
     }
@@ -363,6 +363,9 @@ mod tests {
         assert!(
             matches!(parse(batch.as_bytes(), 0), Ok(Requests::Calls(calls)) if calls.len() == 11)
         );
+        // Its items are not even looked at.
+        let batch = format!("[{}]", ["{\"id\":true}"; 11].join(","));
+        assert_eq!(parse(batch.as_bytes(), 10), Ok(Requests::TooMany));
     }
 
     #[test]

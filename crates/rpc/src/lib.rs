@@ -5,12 +5,14 @@
 //! and the application for them share a thread with the sync.
 //!
 //! What a client can make the node hold is bounded: connections, bytes of a request's head and
-//! body, requests in a batch, time to send the request and to read the answer, calls at once.
+//! body, requests in a batch, time to send the request and to read the answer, calls at once, bytes of large
+//! answers that are made or sent.
 //!
 //! The pure parts: `arguments` and `go_json` read what is given, `jsonrpc` frames calls and
 //! answers, `routes` names what can be called.
 
 mod arguments;
+mod budget;
 mod config;
 mod connection;
 mod context;

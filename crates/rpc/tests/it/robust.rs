@@ -53,6 +53,73 @@ fn a_large_batch_is_refused() {
     );
 }
 
+/// A batch of calls that each are answered with the whole genesis document.
+fn genesis_batch(calls: usize) -> String {
+    let call = "{\"id\":1,\"method\":\"genesis\"}";
+    format!("[{}]", vec![call; calls].join(","))
+}
+
+#[test]
+fn a_batch_is_answered_up_to_a_bound_of_bytes() {
+    let config = RpcConfig {
+        small_answer_bytes: 1,
+        max_batch_answer_bytes: 5000,
+        ..RpcConfig::default()
+    };
+    let node = small_node(&config);
+    let batch = genesis_batch(10);
+    let reply = ask(node.address(), "POST", "/", &[], Some(batch.as_bytes()));
+    assert_eq!(reply.status, 200);
+    assert!(reply.body.len() < 7000, "{} bytes", reply.body.len());
+    let answers: Vec<Value> = serde_json::from_slice(&reply.body).unwrap();
+    assert_eq!(answers.len(), 10);
+    assert!(answers[0]["result"]["genesis"].is_object());
+    assert_eq!(
+        answers[9]["error"]["data"],
+        "the batch's answers take more than 5000 bytes"
+    );
+}
+
+/// Answers that are not read hold memory: of large ones only so much at once, and small ones do not
+/// wait for them.
+#[test]
+fn large_answers_wait_for_those_that_are_not_read() {
+    let config = RpcConfig {
+        max_request_batch_size: 0,
+        small_answer_bytes: 1000,
+        max_answer_bytes: 1,
+        max_batch_answer_bytes: 1 << 30,
+        write_timeout: Duration::from_secs(3600),
+        ..RpcConfig::default()
+    };
+    let node = small_node(&config);
+    let one = ask(node.address(), "GET", "/genesis", &[], None).body.len();
+    // More than the system's buffers take.
+    let batch = genesis_batch((32 << 20) / one);
+    let mut deaf = TcpStream::connect(node.address()).unwrap();
+    let head = format!(
+        "POST / HTTP/1.1\r\nhost: x\r\ncontent-length: {}\r\n\r\n",
+        batch.len()
+    );
+    deaf.write_all(head.as_bytes()).unwrap();
+    deaf.write_all(batch.as_bytes()).unwrap();
+    let mut byte = [0];
+    deaf.read_exact(&mut byte).unwrap();
+    let mut waiting = TcpStream::connect(node.address()).unwrap();
+    waiting
+        .write_all(b"GET /genesis HTTP/1.1\r\nhost: x\r\nconnection: close\r\n\r\n")
+        .unwrap();
+    for _ in 0..50 {
+        let reply = ask(node.address(), "GET", "/health", &[], None);
+        assert_eq!(reply.text(), HEALTHY);
+    }
+    waiting.set_nonblocking(true).unwrap();
+    assert!(waiting.read(&mut byte).is_err(), "answered without space");
+    drop(deaf);
+    waiting.set_nonblocking(false).unwrap();
+    assert_eq!(read_reply(&mut waiting).body.len(), one);
+}
+
 #[test]
 fn browsers_may_call_from_allowed_origins_only() {
     let config = RpcConfig {
