@@ -482,6 +482,11 @@ impl Pool {
         match result {
             // It was asked for over an earlier connection, and is asked for again.
             Ok(_) if self.connections.get(&peer) != Some(&connection) => {}
+            // A link does not show it; a peer of this network cannot have it from anybody else.
+            Ok(block) if block.block().header.chain_id != *self.chain_id => {
+                let (height, fault) = (block.height(), BodyFault::OtherChain);
+                self.schedule.handle_bad_block(now, peer, height, fault);
+            }
             Ok(block) => {
                 let height = block.height();
                 match self.schedule.handle_block(now, peer, block) {

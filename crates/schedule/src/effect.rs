@@ -117,6 +117,9 @@ pub enum BodyFault {
     /// More signatures, validators or parts than may be.
     #[error("the block is beyond a bound")]
     BeyondBound,
+    /// Its header names another chain than the network that the peer belongs to.
+    #[error("the block is of another chain")]
+    OtherChain,
 }
 
 /// Why a peer is punished or what it is counted for.

@@ -1,6 +1,7 @@
 //! The pool with a real executor, against peers that the test plays.
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
+mod chain_id;
 mod connections;
 mod last_commit;
 mod util;
