@@ -19,7 +19,8 @@ pub struct P2pConfig {
     pub addr_book_file: PathBuf,
     /// Whether private and local addresses are kept out of the address book. Default true.
     pub addr_book_strict: bool,
-    /// Inbound peers at most, unconditional ones not counted. Default 40.
+    /// Inbound peers at most, unconditional ones not counted. Default 40. Public addresses of one /24
+    /// or /64 get a quarter of them, and 30 new peers a minute, unless `allow_duplicate_ip` is set.
     pub max_num_inbound_peers: usize,
     /// Outbound peers at most, persistent and unconditional ones not counted. Default 10.
     pub max_num_outbound_peers: usize,

@@ -138,6 +138,12 @@ pub enum RejectReason {
     /// All outbound places are taken.
     #[error("all {0} outbound places are taken (`max_num_outbound_peers`)")]
     OutboundFull(usize),
+    /// Others of its network, a /24 or a /64, have as many inbound places as one network gets.
+    #[error("its network has {0} inbound places already")]
+    NetworkFull(usize),
+    /// Too many have come from its network within a minute.
+    #[error("too many new peers from its network")]
+    NetworkCrowded,
     /// The peer, or its address, is banned.
     #[error("banned: {0}")]
     Banned(String),
@@ -181,6 +187,8 @@ impl RejectReason {
             | Self::DuplicateIp
             | Self::InboundFull(_)
             | Self::OutboundFull(_)
+            | Self::NetworkFull(_)
+            | Self::NetworkCrowded
             | Self::Banned(_)
             | Self::Filtered(_)
             | Self::Crowded

@@ -220,6 +220,8 @@ async fn serve_connection(
     builder
         .timer(TokioTimer::new())
         .header_read_timeout(config.read_timeout)
+        // Otherwise a large answer would be copied, and its space free before it is sent.
+        .writev(true)
         .max_buf_size(config.max_header_bytes.max(LEAST_HEADER_BYTES));
     let connection = builder.serve_connection(stream, service);
     let mut connection = std::pin::pin!(connection);

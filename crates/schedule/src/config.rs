@@ -12,8 +12,9 @@ pub struct Config {
     /// Requests in flight to one peer. CometBFT drops answers beyond its send queue of 1,000, so
     /// half of that is the most that is safe.
     pub peer_allowance: usize,
-    /// Requests in flight to a peer of which nothing is known. Larger makes a liar cost more,
-    /// smaller makes the start slower.
+    /// Requests in flight to a peer of which nothing is known; and, once there are peers whose blocks
+    /// were applied, to all others together. Larger makes a liar cost more, smaller makes the start
+    /// slower.
     pub first_allowance: usize,
     /// How long a peer may be silent while it owes a block. Shorter loses honest peers behind long
     /// queues; longer lets a silent one hold its heights (near the apply height they are asked of

@@ -219,6 +219,14 @@ pub enum StallReason {
         /// How many did not deliver it.
         failed: usize,
     },
+    /// The block is here, and another copy is looked for before it is verified.
+    #[error("block {height} is in doubt; {asked} peers are asked for another copy")]
+    Doubtful {
+        /// Its height.
+        height: Height,
+        /// How many are asked right now.
+        asked: usize,
+    },
     /// Blocks are certified and the executor does not finish.
     #[error("block {height} is not applied yet")]
     Executing {

@@ -3,7 +3,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use perihelion_types::{Height, HeightRange, PeerId};
+use perihelion_types::{Hash, Height, HeightRange, PeerId};
 
 use crate::meter::{Mean, seconds};
 
@@ -77,6 +77,11 @@ pub(crate) struct Peer {
     applied: u64,
     /// A block of it was applied.
     proven: bool,
+    /// How often it was silent up to its deadline, less what it has made up for: each time what it
+    /// claims keeps the sync from ending for half as long.
+    pub(crate) missed: u32,
+    /// The validators' hash in the first block that it sent, where that is not ours.
+    pub(crate) unfitting: Option<Hash>,
     /// Requests that were late, fading with each delivery.
     pub(crate) tardy: f64,
     pub(crate) latency: Mean,
@@ -119,6 +124,8 @@ impl Peer {
             benchings: 0,
             applied: 0,
             proven: false,
+            missed: 0,
+            unfitting: None,
             tardy: 0.0,
             latency: Mean::default(),
             least_latency: None,
@@ -359,6 +366,12 @@ impl Peer {
         self.proven
     }
 
+    /// Takes over what an earlier account of the same connection has learnt of its worth.
+    pub(crate) fn trust_like(&mut self, other: &Self) {
+        (self.proven, self.missed) = (other.proven, other.missed);
+        (self.benched, self.benchings) = (other.benched, other.benchings);
+    }
+
     /// How far it is to be relied on, the lowest the most: a block of it was applied, it sent one, it
     /// sent none, it is benched.
     pub(crate) fn standing(&self, now: Instant) -> u8 {
@@ -377,6 +390,7 @@ impl Peer {
         if self.applied >= REDEMPTION {
             self.applied = 0;
             self.benchings = self.benchings.saturating_sub(1);
+            self.missed = self.missed.saturating_sub(1);
         }
     }
 

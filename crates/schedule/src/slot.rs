@@ -1,4 +1,7 @@
-use std::sync::Arc;
+use std::{
+    sync::Arc,
+    time::{Duration, Instant},
+};
 
 use perihelion_types::{BlockId, FetchedBlock, Hash, Height, PeerId, Round};
 
@@ -113,10 +116,15 @@ pub(crate) struct Slot {
     pub(crate) reencoded: bool,
     /// Another copy is wanted although one is held.
     pub(crate) seek: bool,
+    /// Since when it has been in doubt, for the first time: what is above it waits only so long,
+    /// whatever others are asked meanwhile.
+    pub(crate) doubted: Option<Instant>,
     /// The final block's id, when a verified commit names it and the block itself is not here.
     pub(crate) expected: Option<BlockId>,
     pub(crate) attempts: Vec<Attempt>,
     pub(crate) excluded: Vec<(PeerId, Exclusion)>,
+    /// Since when it has been noticed that it waits while somebody is excluded.
+    pub(crate) excluded_since: Option<Instant>,
     pub(crate) extended: Extended,
     /// Another extended commit is wanted before the one at hand is looked at: its sender had a bad
     /// one elsewhere.
@@ -139,6 +147,8 @@ impl Slot {
             asks: Vec::new(),
             reencoded: false,
             seek: false,
+            doubted: None,
+            excluded_since: None,
             expected: None,
             attempts: Vec::new(),
             excluded: Vec::new(),
@@ -161,8 +171,50 @@ impl Slot {
         self.seek || self.spare || self.extended == Extended::Wanting
     }
 
+    /// Whether a peer is not to be asked. Who sent the copy that is held has no other one: that is
+    /// no reason to leave it out once that copy is gone.
     pub(crate) fn is_excluded(&self, peer: PeerId) -> bool {
         self.excluded.iter().any(|&(excluded, _)| excluded == peer)
+            || (self.seek && self.is_copy_of(peer))
+    }
+
+    /// Whether a peer has sent what is held.
+    fn is_copy_of(&self, peer: PeerId) -> bool {
+        self.held.as_ref().is_some_and(|held| {
+            let same = |attempt: &Attempt| attempt.peer == peer && attempt.content == held.content;
+            held.from == peer || self.attempts.iter().any(same)
+        })
+    }
+
+    /// Another copy of the block that is held is wanted.
+    pub(crate) fn doubt(&mut self, now: Instant) {
+        self.seek = true;
+        self.doubted.get_or_insert(now);
+    }
+
+    /// Whether what is above waits for another copy: not for ever.
+    pub(crate) fn is_doubtful(&self, now: Instant, patience: Duration) -> bool {
+        self.seek && self.doubted.is_some_and(|since| now < since + patience)
+    }
+
+    /// Forgets, after a time, who was late or had a copy set aside: while strangers are asked, the
+    /// height would not be offered to them again. Says whether it did.
+    pub(crate) fn readmit_after(&mut self, now: Instant, patience: Duration) -> bool {
+        if self
+            .excluded
+            .iter()
+            .all(|&(_, why)| why == Exclusion::NoBlock)
+        {
+            self.excluded_since = None;
+            return false;
+        }
+        let since = *self.excluded_since.get_or_insert(now);
+        if now < since + patience {
+            return false;
+        }
+        self.excluded.retain(|&(_, why)| why == Exclusion::NoBlock);
+        self.excluded_since = None;
+        true
     }
 
     pub(crate) fn exclude(&mut self, peer: PeerId, why: Exclusion) {

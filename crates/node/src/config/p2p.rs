@@ -127,7 +127,10 @@ impl P2pConfig {
             &mut self.addr_book_strict,
         );
         v.key(
-            Key::new("max_num_inbound_peers", "Peers that may dial in."),
+            Key::new(
+                "max_num_inbound_peers",
+                "Peers that may dial in; a quarter of them from one /24 or /64.",
+            ),
             &mut self.max_num_inbound_peers,
         );
         v.key(

@@ -3,6 +3,7 @@
 mod backoff;
 mod handle;
 mod listen;
+mod network;
 mod pending;
 mod table;
 mod tasks;

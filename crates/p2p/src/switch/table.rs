@@ -8,6 +8,7 @@ use std::{
 
 use perihelion_crypto::NodeId;
 
+use super::network::{Arrivals, Network, site};
 use crate::{P2pConfig, RejectReason};
 
 /// Bans kept at most, of ids and of addresses each; beyond it the one that ends first goes.
@@ -15,6 +16,8 @@ const MAX_BANS: usize = 10_000;
 /// How long a peer stays away after a connection that it lost by its own fault. Shorter, and who
 /// breaks the protocol could do so again and again; longer, and a mended node would wait.
 const FAULT_PAUSE: Duration = Duration::from_secs(30);
+/// Of the inbound places, those of one network: whoever rents a /24 or a /64 must not have them all.
+const NETWORK_SHARE: usize = 4;
 /// Disconnects remembered at most, for people to read.
 const MAX_RECENT: usize = 64;
 
@@ -38,6 +41,7 @@ pub(super) struct PeerTable<P, D> {
     peers: HashMap<NodeId, Entry<P>>,
     banned_ids: Bans<NodeId>,
     banned_ips: Bans<IpAddr>,
+    arrivals: Arrivals,
     recent: VecDeque<D>,
 }
 
@@ -59,6 +63,7 @@ impl<P, D> PeerTable<P, D> {
             peers: HashMap::new(),
             banned_ids: Bans::default(),
             banned_ips: Bans::default(),
+            arrivals: Arrivals::default(),
             recent: VecDeque::new(),
         }
     }
@@ -71,6 +76,9 @@ impl<P, D> PeerTable<P, D> {
         peer: impl FnOnce() -> P,
     ) -> Result<&P, RejectReason> {
         self.check(now, &candidate)?;
+        if let Some(network) = self.limited_network(&candidate) {
+            self.arrivals.note(now, network);
+        }
         let entry = self.peers.entry(candidate.id);
         Ok(&entry
             .insert_entry(Entry {
@@ -110,13 +118,41 @@ impl<P, D> PeerTable<P, D> {
         } else if !outbound && taken() >= self.max_inbound {
             Err(RejectReason::InboundFull(self.max_inbound))
         } else {
+            self.check_network(now, candidate)
+        }
+    }
+
+    /// Whether the network of an inbound candidate has a place for it, and not too many came from it
+    /// of late.
+    fn check_network(&self, now: Instant, candidate: &Candidate) -> Result<(), RejectReason> {
+        let Some(network) = self.limited_network(candidate) else {
+            return Ok(());
+        };
+        let places = (self.max_inbound / NETWORK_SHARE).max(1);
+        let peers = self.peers.values().map(|entry| &entry.candidate);
+        let taken = peers.filter(|peer| self.limited_network(peer) == Some(network));
+        if taken.count() >= places {
+            Err(RejectReason::NetworkFull(places))
+        } else if self.arrivals.are_too_many(now, network) {
+            Err(RejectReason::NetworkCrowded)
+        } else {
             Ok(())
         }
     }
 
+    /// The network whose share of the inbound places a peer takes from. Where several peers may come
+    /// from one address, the operator knows them.
+    fn limited_network(&self, peer: &Candidate) -> Option<Network> {
+        let is_limited = !peer.outbound && !self.allow_duplicate_ip && self.is_counted(peer);
+        let is_named = self.is_persistent(&peer.id);
+        (is_limited && !is_named)
+            .then(|| Network::of(peer.ip))
+            .flatten()
+    }
+
     /// Whether somebody of this address who has not proven any id may go on.
     pub(super) fn check_ip(&self, now: Instant, ip: IpAddr) -> Result<(), RejectReason> {
-        if let Some(why) = self.banned_ips.reason(now, &ip) {
+        if let Some(why) = self.banned_ips.reason(now, &site(ip)) {
             return Err(RejectReason::Banned(why.to_owned()));
         }
         let mut peers = self.peers.values();
@@ -129,7 +165,7 @@ impl<P, D> PeerTable<P, D> {
     /// Whether the address is banned.
     pub(super) fn check_ip_ban(&self, now: Instant, ip: IpAddr) -> Result<(), RejectReason> {
         self.banned_ips
-            .reason(now, &ip)
+            .reason(now, &site(ip))
             .map_or(Ok(()), |why| Err(RejectReason::Banned(why.to_owned())))
     }
 
@@ -160,7 +196,7 @@ impl<P, D> PeerTable<P, D> {
     }
 
     pub(super) fn ban_ip(&mut self, now: Instant, ip: IpAddr, duration: Duration, why: String) {
-        self.banned_ips.insert(now, ip, duration, why);
+        self.banned_ips.insert(now, site(ip), duration, why);
     }
 
     /// Until when an id is banned.
@@ -283,6 +319,72 @@ mod tests {
         table.remove(now, &id(1), "gone", None);
         admit(&mut table, now, candidate(4, false)).unwrap();
         assert_eq!(table.recent().collect::<Vec<_>>(), [&"gone"]);
+    }
+
+    fn from(number: u16, ip: [u16; 8]) -> Candidate {
+        let mut id = [9; 20];
+        id[..2].copy_from_slice(&number.to_be_bytes());
+        let ip = std::net::Ipv6Addr::from(ip);
+        Candidate {
+            id: NodeId::new(id),
+            ip: ip.to_ipv4_mapped().map_or(ip.into(), IpAddr::from),
+            outbound: false,
+        }
+    }
+
+    /// An address of one /64, and one of one /24.
+    fn neighbours(number: u16) -> [[u16; 8]; 2] {
+        let v4 = [0, 0, 0, 0, 0, 0xffff, 0xcb00, 0x7100 + number];
+        [[0x2001, 0xdb8, 0, 0, number, 0, 0, 1], v4]
+    }
+
+    #[test]
+    fn one_network_does_not_get_all_inbound_places() {
+        let now = Instant::now();
+        for kind in 0..2 {
+            let mut table = table(|_| {});
+            for number in 0..10 {
+                admit(&mut table, now, from(number, neighbours(number)[kind])).unwrap();
+            }
+            let next = from(10, neighbours(10)[kind]);
+            let refused = Err(RejectReason::NetworkFull(10));
+            assert_eq!(admit(&mut table, now, next), refused);
+            let dialled = Candidate {
+                outbound: true,
+                ..next
+            };
+            admit(&mut table, now, dialled).unwrap();
+            let elsewhere = from(11, neighbours(11)[1 - kind]);
+            admit(&mut table, now, elsewhere).unwrap();
+        }
+    }
+
+    #[test]
+    fn one_network_does_not_send_new_ids_without_end() {
+        let now = Instant::now();
+        let mut table = table(|_| {});
+        let mut come = |number: u16, at: Instant| {
+            let candidate = from(number, neighbours(number)[0]);
+            let admitted = admit(&mut table, at, candidate);
+            table.remove(at, &candidate.id, "gone", None);
+            admitted
+        };
+        for number in 0..30 {
+            come(number, now).unwrap();
+        }
+        assert_eq!(come(30, now), Err(RejectReason::NetworkCrowded));
+        come(31, now + Duration::from_secs(60)).unwrap();
+    }
+
+    #[test]
+    fn a_banned_address_stands_for_its_whole_site() {
+        let now = Instant::now();
+        let mut table = table(|_| {});
+        let [first, second] = [1, 2].map(|number| from(number, neighbours(number)[0]));
+        let minute = Duration::from_secs(60);
+        table.ban_ip(now, first.ip, minute, "lied".into());
+        let refused = Err(RejectReason::Banned("lied".to_owned()));
+        assert_eq!(admit(&mut table, now, second), refused);
     }
 
     #[test]

@@ -2,7 +2,7 @@ use perihelion_pool::{Command, ConnectionId, LastCommitKnown, PoolInput};
 use perihelion_schedule::{BodyFault, Fault};
 use perihelion_types::{Block, Height};
 
-use crate::util::{Pool, block, chain, peer};
+use crate::util::{Pool, block, chain, peer, soon};
 
 const FIRST: ConnectionId = ConnectionId(1);
 
@@ -27,12 +27,15 @@ async fn a_block_of_another_chain_convicts_its_sender_at_once() {
         extended_commit: None,
         hold: None,
     });
-    let (fault, ban) = loop {
-        match pool.command().await {
-            Command::Punish { fault, ban, .. } => break (fault, ban),
-            Command::Request { .. } | Command::AskStatus { .. } => {}
+    let punished = soon("punishment", async {
+        loop {
+            match pool.command().await {
+                Command::Punish { fault, ban, .. } => break (fault, ban),
+                Command::Request { .. } | Command::AskStatus { .. } => {}
+            }
         }
-    };
+    });
+    let (fault, ban) = punished.await;
     let height = asked;
     let expected = Fault::Body {
         height,

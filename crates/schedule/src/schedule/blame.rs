@@ -64,6 +64,7 @@ impl Schedule {
     /// (its header does not cover all of the commit), and another copy is asked for.
     pub(super) fn doubt(&mut self, height: Height, fault: CommitFault) {
         let unconfirmed = height.prev() <= self.initial_height;
+        let now = self.now;
         let Some(slot) = self.slot_mut(height) else {
             return;
         };
@@ -72,7 +73,7 @@ impl Schedule {
         };
         held.no_close = true;
         let (from, content) = (held.from, held.content);
-        slot.seek = true;
+        slot.doubt(now);
         let fault = (!unconfirmed).then_some(fault);
         self.set_aside(height, from, content, fault);
         self.refute(height, from);

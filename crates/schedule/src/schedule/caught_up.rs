@@ -66,6 +66,7 @@ impl Schedule {
                 }
                 known.range = peer.range;
                 known.rate = peer.rate;
+                known.trust_like(peer);
             }
             if peer.range.is_some() {
                 fresh.untold.remove(id);
@@ -167,9 +168,10 @@ impl Schedule {
             || (self.linked_to >= closing && self.held(closing).is_some())
     }
 
-    /// Whether peers offered a first block, and none that fits our genesis.
+    /// Whether a configured peer offered a first block that does not fit our genesis.
     fn is_other_genesis(&self) -> bool {
-        self.totals.other_genesis.is_some() && self.first() == self.initial_height
+        let offered = |id: &PeerId| self.peers.get(id).is_some_and(|it| it.unfitting.is_some());
+        self.first() == self.initial_height && self.persistent.iter().any(offered)
     }
 
     /// Whether the last applied block's own commit is at hand and verified; if not, it is verified
@@ -216,14 +218,10 @@ impl Schedule {
         let counted: Vec<PeerId> = self
             .peers
             .iter()
-            .filter(|(_, peer)| peer.joined <= latest)
+            .filter(|(id, peer)| peer.joined <= latest || self.persistent.contains(id))
             .map(|(&id, _)| id)
             .collect();
-        let mut open = self.wanted.contains(&next) || self.wanted.contains(&next.next());
-        for &id in &counted {
-            open |= self.claim_is_open(now, id);
-        }
-        if open {
+        if self.is_more_claimed(now, &counted) {
             return false;
         }
         let mut waits = false;
@@ -231,6 +229,47 @@ impl Schedule {
             waits |= self.status_is_stale(now, id, since);
         }
         !waits
+    }
+
+    /// Whether somebody claims more than we have and may still deliver it. Once there are peers whose
+    /// blocks were applied, all others together keep the sync from ending for one deadline and no
+    /// longer, however often they come and go.
+    fn is_more_claimed(&mut self, now: Instant, counted: &[PeerId]) -> bool {
+        let next = self.first();
+        let far = next.plus(BEHIND);
+        let is_far = |peer: &Peer| {
+            peer.is_proven() && peer.missed == 0 && peer.serves().is_some_and(|it| it.1 > far)
+        };
+        if !self.has_proven() || self.peers.values().any(is_far) {
+            self.strangers_since = None;
+        }
+        let (mut known, mut strange) = (false, false);
+        for &id in counted {
+            let proven = self.peers.get(&id).is_some_and(Peer::is_proven);
+            if self.claim_is_open(now, id) {
+                *(if proven { &mut known } else { &mut strange }) = true;
+            }
+        }
+        let wanted = [next, next.next()]
+            .into_iter()
+            .filter(|it| self.wanted.contains(it));
+        for height in wanted.collect::<Vec<_>>() {
+            let serves = |peer: &Peer| {
+                let range = peer.serves();
+                peer.is_proven() && range.is_some_and(|it| it.0 <= height && height <= it.1)
+            };
+            let has_known = self.peers.values().any(serves);
+            *(if has_known { &mut known } else { &mut strange }) = true;
+        }
+        if known || !strange || !self.has_proven() {
+            return known || strange;
+        }
+        let since = *self.strangers_since.get_or_insert(now);
+        let end = since + self.config.peer_deadline;
+        if now < end {
+            self.timers.set_earlier(Timer::CaughtUp, end);
+        }
+        now < end
     }
 
     /// Whether a peer claims a block that would pin the next one, and has not failed to deliver. That
@@ -258,8 +297,21 @@ impl Schedule {
         if peer.refuted.contains(&next) || peer.refuted.contains(&closing) {
             return false;
         }
-        if peer.asks.contains_key(&next) || peer.asks.contains_key(&closing) {
-            return true;
+        // Who missed deadlines is waited for less and less, whatever it claims next.
+        let patience = self.config.peer_deadline / (1u32 << peer.missed.min(16));
+        let asks = [peer.asks.get(&next), peer.asks.get(&closing)];
+        if let Some(asked) = asks.into_iter().flatten().map(|ask| ask.at).max() {
+            if peer.missed == 0 {
+                return true;
+            }
+            let end = asked + patience;
+            if now < end {
+                self.timers.set_earlier(Timer::CaughtUp, end);
+            }
+            return now < end;
+        }
+        if patience < self.config.hedge_after.0 {
+            return false;
         }
         let claims = peer
             .range
@@ -305,7 +357,7 @@ impl Schedule {
         }
         match peer.status_owed {
             Some(asked) => {
-                let due = asked.max(since) + deadline;
+                let due = asked + deadline;
                 if now >= due {
                     return false;
                 }

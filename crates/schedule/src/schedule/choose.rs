@@ -2,8 +2,10 @@
 //!
 //! A peer whose answers were of no use is benched: for a while it is asked only for what nobody else
 //! can be asked for, so that each lie costs the liar its place and us one request. What somebody
-//! failed to deliver goes to a peer whose blocks were applied, if there is one. Nothing of this
-//! blames anybody: an honest peer may lack a block, or hold a bad extended commit.
+//! failed to deliver goes to a peer whose blocks were applied, if there is one, and so does what is
+//! needed soon: anybody can connect and be silent, again and again. All others together are asked
+//! for little until a block of theirs is applied. Nothing of this blames anybody: an honest peer may
+//! lack a block, or hold a bad extended commit.
 
 use std::time::Instant;
 
@@ -30,11 +32,8 @@ impl Schedule {
         let proven = self.peers.get(&peer).is_some_and(Peer::is_proven);
         let near = self.wanted.range(base..=top).take(SCAN);
         let open = near.copied().find(|&height| {
-            self.slot(height).is_some_and(|slot| {
-                let failed = !slot.excluded.is_empty();
-                let better = failed && !proven && self.is_proven_with(height, slot);
-                !slot.is_excluded(peer) && !better
-            })
+            self.slot(height)
+                .is_some_and(|slot| !slot.is_excluded(peer) && (proven || !self.is_kept(height)))
         });
         if let Some(height) = open {
             return allowed(height).then_some(height);
@@ -44,12 +43,38 @@ impl Schedule {
         while end <= top && self.slots.len() < self.config.window_blocks && allowed(end) {
             self.slots.push_back(Slot::new());
             self.wanted.insert(end);
-            if end >= base {
+            if end >= base && (proven || !self.is_kept(end)) {
                 return Some(end);
             }
             end = end.next();
         }
         None
+    }
+
+    /// Whether a height is left to peers whose blocks were applied: others failed to deliver it, or it
+    /// is needed soon and one of them can have it here soon.
+    fn is_kept(&self, height: Height) -> bool {
+        let near = self.first().plus(self.config.hedge_depth as i64);
+        self.slot(height).is_some_and(|slot| {
+            let failed = !slot.excluded.is_empty();
+            (failed && self.is_proven_with(height, slot, f64::INFINITY))
+                || (height < near && {
+                    let soon = self.config.hedge_after.1.as_secs_f64();
+                    self.is_proven_with(height, slot, soon)
+                })
+        })
+    }
+
+    /// Whether there is a peer whose blocks were applied.
+    pub(super) fn has_proven(&self) -> bool {
+        let relied_on = |peer: &Peer| peer.is_proven() && !peer.is_benched(self.now);
+        self.peers.values().any(relied_on)
+    }
+
+    /// Requests to peers of whom no block was applied.
+    pub(super) fn asked_of_strangers(&self) -> usize {
+        let strangers = self.peers.values().filter(|peer| !peer.is_proven());
+        strangers.map(|peer| peer.asks.len()).sum()
     }
 
     /// The lowest height that a benched peer may be asked for: one that nobody else can be.
@@ -83,11 +108,14 @@ impl Schedule {
         })
     }
 
-    /// Whether a peer whose blocks were applied may be asked for a height that others failed to
-    /// deliver.
-    fn is_proven_with(&self, height: Height, slot: &Slot) -> bool {
+    /// Whether a peer whose blocks were applied may be asked for a height, and is likely to have it
+    /// here within so many seconds.
+    fn is_proven_with(&self, height: Height, slot: &Slot, soon: f64) -> bool {
+        let size = self.expected_size() as f64;
         self.peers.iter().any(|(&id, peer)| {
             peer.is_proven()
+                && peer.cost(size) < soon
+                && peer.overdue.len() < MAX_OVERDUE
                 && !peer.is_benched(self.now)
                 && !slot.is_excluded(id)
                 && peer

@@ -9,6 +9,8 @@ use crate::{meter::seconds, peer::Peer, slot::Slot, timer::Timer};
 
 /// How often late blocks are looked for within the shortest time after which one is late.
 const LOOKS: u32 = 5;
+/// Further peers that are asked at once, at the most, for what everything waits for.
+const CROWD: usize = 8;
 
 impl Schedule {
     /// Sets the clock for late blocks near the apply height, and of peers that have yet to answer
@@ -40,12 +42,14 @@ impl Schedule {
             .filter(|(_, slot)| !slot.asks.is_empty() && (slot.held.is_none() || slot.seeks_copy()))
     }
 
-    /// Heights asked of peers that have not answered anything yet, and of nobody else. They may be
-    /// many when many silent peers join, so these are not left until everything waits for them.
+    /// Heights asked of peers that have not answered anything yet, and of nobody else; once there are
+    /// proven peers, of any that are not. They may be many when many silent peers join, so these are
+    /// not left until everything waits for them.
     fn unproven(&self) -> impl Iterator<Item = (Height, &Slot)> {
+        let proven = self.has_proven();
         self.peers
             .values()
-            .filter(|peer| !peer.has_answered())
+            .filter(move |peer| !peer.has_answered() || (proven && !peer.is_proven()))
             .flat_map(|peer| peer.asks.keys())
             .filter_map(|&height| Some((height, self.slot(height)?)))
             .filter(|(_, slot)| slot.asks.len() == 1 && slot.held.is_none())
@@ -84,10 +88,14 @@ impl Schedule {
     /// too.
     pub(super) fn hedge(&mut self, now: Instant) {
         let most = self.config.hedge_after.1;
+        for slot in self.slots.iter_mut().take(self.config.hedge_depth) {
+            slot.readmit_after(now, most);
+        }
         let mut due = BTreeSet::new();
         for (place, (height, slot)) in self.near_missing().enumerate() {
             // At the two lowest, where everything waits, all may be asked in the end.
-            let crowd = if place < 2 { usize::MAX } else { 4 };
+            let waits = place < 2 && slot.held.is_none();
+            let crowd = if waits { usize::MAX } else { 4 };
             if !self.is_timely(height, slot) && slot.asks.len() < crowd {
                 due.insert(height);
             }
@@ -95,22 +103,31 @@ impl Schedule {
         let unproven = self.unproven();
         let late = unproven.filter(|(height, slot)| !self.is_timely(*height, slot));
         due.extend(late.map(|(height, _)| height));
+        let waits = self.reserve();
         for height in due {
-            let asked = self
-                .slot(height)
-                .map(|slot| slot.asks.clone())
-                .unwrap_or_default();
-            let second = self.second_for(height, &asked);
-            if let Some(second) = second {
-                for late in asked {
-                    if let Some(peer) = self.peers.get_mut(&late) {
+            let slot = self.slot(height);
+            let asked = slot.map(|slot| slot.asks.clone()).unwrap_or_default();
+            // Who withholds what everything waits for must not be asked one by one.
+            let missing = slot.is_some_and(|slot| slot.held.is_none());
+            let more = if missing && height <= waits {
+                asked.len().clamp(1, CROWD)
+            } else {
+                1
+            };
+            for round in 0..more {
+                let present = self.slot(height).map(|slot| slot.asks.clone());
+                let Some(next) = self.second_for(height, &present.unwrap_or_default()) else {
+                    break;
+                };
+                for late in asked.iter().filter(|_| round == 0) {
+                    if let Some(peer) = self.peers.get_mut(late) {
                         peer.shrink(false);
                         if peer.is_silent(now, most) {
                             peer.bench(now, self.config.bench);
                         }
                     }
                 }
-                self.ask(now, second, height);
+                self.ask(now, next, height);
             }
         }
         self.timers.stop(Timer::Hedge);

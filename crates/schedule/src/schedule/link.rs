@@ -44,12 +44,25 @@ impl Schedule {
                     slot.seek = slot.held.as_ref().is_some_and(|held| held.no_close);
                 }
                 self.note_need(height);
+                self.confirm(height.prev());
                 self.linked_to = height;
                 self.last_linked = now;
                 self.waiting_since.get_or_insert(now);
             } else if !self.reencode(height.prev(), names) && !self.broken(height) {
                 return;
             }
+        }
+    }
+
+    /// The block above `height` links to the one that is held there, whose own commit has not failed:
+    /// no other copy is looked for.
+    pub(super) fn confirm(&mut self, height: Height) {
+        if let Some(slot) = self.slot_mut(height)
+            && slot.seek
+            && slot.held.as_ref().is_some_and(|held| !held.no_close)
+        {
+            slot.seek = false;
+            self.note_need(height);
         }
     }
 
@@ -107,17 +120,11 @@ impl Schedule {
         // Neither side is certain: what is below is verified without waiting for more, another
         // copy is asked for, and once the frontier is here the commit decides.
         let certain = self.certified_to.next() == height.prev();
-        let seek = self
-            .slot_mut(height)
-            .filter(|slot| !slot.seek && slot.attempts.len() < 2)
-            .map(|slot| {
-                slot.seek = true;
-                slot.held.as_ref().map(|held| held.from)
-            });
-        if let Some(Some(from)) = seek {
-            if let Some(slot) = self.slot_mut(height) {
-                slot.exclude(from, Exclusion::SetAside);
-            }
+        let now = self.now;
+        if let Some(slot) = self.slot_mut(height)
+            && slot.attempts.len() < 2
+        {
+            slot.doubt(now);
             self.note_need(height);
         }
         if certain {
@@ -261,14 +268,16 @@ impl Schedule {
             slot.seek = false;
         }
         self.note_need(probe.height);
-        let Some(held) = self.held(below).cloned() else {
-            return;
-        };
-        if held.block.block_id() == probe.names {
+        let held = self.held(below).cloned();
+        if held.as_ref().map(|held| held.block.block_id()) == Some(probe.names) {
+            self.confirm(below);
             return;
         }
         self.drop_block(below);
         self.reopen(below);
+        let Some(held) = held else {
+            return;
+        };
         self.accept(held.from, held.block, held.content);
         self.note_need(below);
     }
@@ -292,17 +301,14 @@ impl Schedule {
 
     /// Asks for another copy of a held block, while keeping it.
     pub(super) fn seek_other(&mut self, height: Height) {
+        let now = self.now;
         let Some(slot) = self.slot_mut(height) else {
             return;
         };
         if !matches!(slot.stage, Stage::Here | Stage::Linked) {
             return;
         }
-        if let Some(held) = &slot.held {
-            let from = held.from;
-            slot.exclude(from, Exclusion::SetAside);
-            slot.seek = true;
-        }
+        slot.doubt(now);
         self.note_need(height);
     }
 

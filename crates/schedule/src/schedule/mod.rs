@@ -106,8 +106,12 @@ pub struct Schedule {
     expected_bytes: usize,
     block_size: Mean,
     extensions_from: Option<Height>,
-    /// Configured peers that have not told their status yet.
+    /// Configured peers, and those of them that have not told their status yet.
+    persistent: BTreeSet<PeerId>,
     untold: BTreeSet<PeerId>,
+    /// Since when, in this stretch near the tip, nobody but peers without an applied block has
+    /// claimed more.
+    strangers_since: Option<Instant>,
     own_power: i64,
     last_commit_verified: bool,
     started: Instant,
@@ -159,7 +163,9 @@ impl Schedule {
             expected_bytes: 0,
             block_size: Mean::default(),
             extensions_from: start.extensions_from,
-            untold: start.persistent,
+            untold: start.persistent.clone(),
+            persistent: start.persistent,
+            strangers_since: None,
             own_power: start.own_power,
             last_commit_verified: start.last_commit_verified,
             started: now,
@@ -232,7 +238,6 @@ impl Schedule {
         self.untold.remove(&peer);
         if raised {
             known.unserved = None;
-            known.refuted.retain(|&height| height > range.height());
             self.readmit(peer, range);
         }
         if self.mode == Mode::WaitForPeers {

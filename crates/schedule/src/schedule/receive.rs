@@ -97,8 +97,12 @@ impl Schedule {
         }
         let validators = block.block().header.validators_hash;
         if height == self.initial_height && validators != self.anchors.anchor.1 {
-            self.totals.other_genesis = Some(validators);
+            // Whoever connects can send this: it is held against nobody but the sender.
+            if let Some(known) = self.peers.get_mut(&peer) {
+                known.unfitting = Some(validators);
+            }
             self.set_aside(height, peer, content, None);
+            self.refute(height, peer);
             return Reception::Refused;
         }
         let bytes = block.memory();
@@ -130,14 +134,17 @@ impl Schedule {
     }
 
     /// A second copy of a height whose first one is in doubt: another content takes the first one's
-    /// place; the same one is no news, and the next peer is asked.
+    /// place. The same one from somebody else ends the doubt, unless its last commit has failed:
+    /// then the next peer is asked.
     fn replace(&mut self, peer: PeerId, block: Arc<FetchedBlock>, content: Content) -> Reception {
         let height = block.height();
-        let same = self.held(height).filter(|held| held.content == content);
-        if let Some(no_close) = same.map(|held| held.no_close) {
-            self.set_aside(height, peer, content, None);
-            if no_close {
+        if let Some(held) = self.held(height)
+            && held.content == content
+        {
+            if held.no_close {
                 self.refute(height, peer);
+            } else if held.from != peer {
+                self.confirm(height);
             }
             return Reception::Late;
         }

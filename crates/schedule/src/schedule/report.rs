@@ -23,8 +23,6 @@ pub(super) struct Totals {
     pub(super) longest_run: usize,
     /// Held blocks that were let go for want of space.
     pub(super) shed: u64,
-    /// A validators hash that peers offer at the initial height and that is not ours.
-    pub(super) other_genesis: Option<Hash>,
 }
 
 impl Schedule {
@@ -154,14 +152,14 @@ impl Schedule {
     }
 
     /// The peer whose connection is worth the least, for when the space is needed: one that has
-    /// nothing for us, or the slowest.
+    /// nothing for us, whose blocks were of the least use, or the slowest.
     #[must_use]
     pub fn least_useful(&self) -> Option<PeerId> {
         let size = self.expected_size() as f64;
         let rank = |id: &&PeerId| {
             let peer = &self.peers[id];
             let serves = peer.serves().is_some_and(|(_, top)| top > self.applied.0);
-            (u8::from(!serves), peer.cost(size))
+            ((!serves, peer.standing(self.now)), peer.cost(size))
         };
         self.peers
             .keys()
@@ -176,10 +174,10 @@ impl Schedule {
     pub(super) fn tell_stall(&mut self, now: Instant) {
         self.timers.set(Timer::Stall, now + self.config.stall_after);
         let reason = self.stall_reason();
-        if let Some(StallReason::OtherGenesis { .. }) = reason {
-            if let Some(reason) = reason {
-                self.halt(reason);
-            }
+        if let Some(reason @ StallReason::OtherGenesis { .. }) = &reason
+            && self.unfitting(true).is_some()
+        {
+            self.halt(reason.clone());
             return;
         }
         if reason != self.stalled {
@@ -229,10 +227,7 @@ impl Schedule {
                 peers: ranges.len(),
             });
         }
-        if let Some(theirs) = self.totals.other_genesis
-            && next == self.initial_height
-            && self.held(next).is_none()
-        {
+        if let Some(theirs) = self.unfitting(true).or_else(|| self.unfitting(false)) {
             return Some(StallReason::OtherGenesis {
                 ours: self.anchors.current.hash(),
                 theirs,
@@ -246,7 +241,25 @@ impl Schedule {
         self.missing(next)
     }
 
-    /// The lowest missing block that some peer claims.
+    /// The validators' hash in the first blocks that are offered, when all who claim to have it
+    /// offered one that does not fit our genesis: of the configured peers, or of all. Strangers can
+    /// claim and offer what they like.
+    fn unfitting(&self, configured: bool) -> Option<Hash> {
+        let first = self.initial_height;
+        if self.first() != first || self.held(first).is_some() {
+            return None;
+        }
+        let mut found = None;
+        for (id, peer) in &self.peers {
+            let counts = !configured || self.persistent.contains(id);
+            if counts && peer.range.is_some_and(|range| range.contains(first)) {
+                found = Some(peer.unfitting?);
+            }
+        }
+        found
+    }
+
+    /// The lowest block that is missing and that some peer claims, or that is in doubt.
     fn missing(&self, next: Height) -> Option<StallReason> {
         let claimed = |height: Height| {
             let holds = |range: perihelion_types::HeightRange| range.contains(height);
@@ -254,9 +267,13 @@ impl Schedule {
                 .values()
                 .any(|peer| peer.range.is_some_and(holds))
         };
-        let height = [next, next.next()]
-            .into_iter()
-            .find(|&height| self.held(height).is_none_or(|held| held.no_close))?;
+        let mut near = [next, next.next()].into_iter();
+        let lacks = |&height: &Height| self.held(height).is_none_or(|held| held.no_close);
+        let Some(height) = near.clone().find(lacks) else {
+            let height = near.find(|&height| self.slot(height).is_some_and(|slot| slot.seek))?;
+            let asked = self.slot(height).map_or(0, |slot| slot.asks.len());
+            return Some(StallReason::Doubtful { height, asked });
+        };
         if !claimed(height) {
             return None;
         }

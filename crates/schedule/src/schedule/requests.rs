@@ -26,28 +26,36 @@ impl Schedule {
         (self.block_size.get().unwrap_or(FIRST_SIZE) * 1.25) as usize + 1
     }
 
-    /// Gives every peer with room the lowest height that it can serve, the quickest peer first, and
-    /// those last that are asked only for what nobody else can be asked for.
+    /// Gives every peer with room the lowest height that it can serve, the quickest first of those
+    /// whose blocks were applied, and those last that are asked only for what nobody else can be
+    /// asked for. The others are asked for little, all together, once there are proven ones.
     pub(super) fn fill(&mut self, now: Instant) {
         if !self.is_syncing() {
             return;
         }
         self.ask_for_the_next(now);
         let mut idle: Vec<PeerId> = Vec::new();
+        let has_proven = self.has_proven();
         loop {
             let size = self.expected_size() as f64;
+            let are_strangers_busy =
+                has_proven && self.asked_of_strangers() >= self.config.first_allowance;
             let candidate = self
                 .peers
                 .iter()
                 .filter(|(id, peer)| {
-                    peer.has_room() && peer.serves().is_some() && !idle.contains(id)
+                    let known = peer.is_proven() || !are_strangers_busy;
+                    known && peer.has_room() && peer.serves().is_some() && !idle.contains(id)
                 })
-                .map(|(&id, peer)| (peer.is_benched(now), peer.cost(size), id))
+                .map(|(&id, peer)| {
+                    let rank = (peer.is_benched(now), !peer.is_proven());
+                    (rank, peer.cost(size), id)
+                })
                 .min_by(|a, b| {
                     let rank = a.0.cmp(&b.0).then(a.1.total_cmp(&b.1));
                     rank.then(a.2.cmp(&b.2))
                 });
-            let Some((benched, _, peer)) = candidate else {
+            let Some(((benched, _), _, peer)) = candidate else {
                 break;
             };
             let found = if benched {
@@ -206,6 +214,7 @@ impl Schedule {
         };
         let late = known.late(now, deadline);
         known.stalls += 1;
+        known.missed += u32::from(known.is_silent(now, deadline));
         known.shrink(known.is_silent(now, deadline));
         known.bench(now, self.config.bench);
         for height in late {

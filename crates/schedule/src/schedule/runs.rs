@@ -248,6 +248,9 @@ impl Schedule {
             }
             let exact = self.anchors.anchor.2 == first;
             let Some(length) = self.run_length(first, available, exact) else {
+                if let Some(at) = self.doubt_ends(first) {
+                    self.timers.set(Timer::Run, at);
+                }
                 return;
             };
             if !self.is_due(now, first, available, length) {
@@ -324,8 +327,8 @@ impl Schedule {
     }
 
     /// The longest run from `first` that may be closed: within what the drift of the set allows,
-    /// on a commit that has not failed, over no block for which another copy is on its way. A run
-    /// of one block needs the set of just its height.
+    /// on a commit that has not failed, over no block that came into doubt of late and for which
+    /// another copy is on its way. A run of one block needs the set of just its height.
     fn run_length(&self, first: Height, available: usize, exact: bool) -> Option<usize> {
         let least = if exact { 1 } else { 2 };
         let most = available.min(self.config.longest_run);
@@ -334,7 +337,8 @@ impl Schedule {
         for length in 1..=most {
             let inside = first.plus(length as i64 - 1);
             let doubtful = self.slot(inside).is_some_and(|slot| {
-                slot.seek && (self.wanted.contains(&inside) || self.is_timely(inside, slot))
+                slot.is_doubtful(self.now, self.config.hedge_after.1)
+                    && (self.wanted.contains(&inside) || self.is_timely(inside, slot))
             });
             if doubtful {
                 break;
@@ -345,6 +349,20 @@ impl Schedule {
             }
         }
         best
+    }
+
+    /// When the first block from `first` on that keeps a run from being closed does so no more.
+    fn doubt_ends(&self, first: Height) -> Option<Instant> {
+        let patience = self.config.hedge_after.1;
+        let from = self.index(first)?;
+        let linked = usize::try_from(self.linked_to.since(first)).unwrap_or(0);
+        let mut near = self
+            .slots
+            .iter()
+            .skip(from)
+            .take(linked.min(self.config.hedge_depth));
+        let doubtful = near.find(|slot| slot.is_doubtful(self.now, patience))?;
+        doubtful.doubted.map(|since| since + patience)
     }
 
     /// Whether a run need not wait for more blocks.

@@ -1,7 +1,7 @@
 use std::{sync::Arc, time::Duration};
 
 use bytes::{BufMut, BytesMut};
-use perihelion_types::{BlockIdFlag, ExtendedCommit, FetchedBlock};
+use perihelion_types::{Block, BlockIdFlag, ExtendedCommit, FetchedBlock, Hash};
 
 use crate::chain::{Cast, Chain};
 
@@ -12,6 +12,8 @@ pub enum Kind {
     Honest,
     /// Tells its status and never answers a request.
     Silent,
+    /// Answers the first request of each connection, and no more.
+    Fading,
     /// Says nothing at all.
     Mute,
     /// Sends bodies that do not belong to their headers.
@@ -46,6 +48,18 @@ pub enum Kind {
     Drip,
     /// Sends blocks that nobody asked for.
     Unsolicited,
+    /// Sends every tenth block with a bit of the id flipped that it names as the one before,
+    /// wherever that stands, and withholds the block below.
+    LinkForger,
+    /// Withholds every tenth block and the one below.
+    WithholdPairs,
+    /// Sends the block below every tenth with a bit of its application hash flipped, and withholds
+    /// every tenth.
+    NinthForger,
+    /// Claims five blocks, and sends the first with a bit of its validators' hash flipped.
+    OtherValidators,
+    /// Claims a thousand blocks too many, one more with each status, and never sends those.
+    Creeping,
     /// Sends a conflicting block that two thirds of the validators signed: the chain is broken.
     Equivocation,
 }
@@ -146,13 +160,20 @@ pub(super) enum Answer {
 
 /// What a peer of `kind` answers to a request, on a chain that has grown to `tip`.
 pub(super) fn answer(kind: Kind, chain: &Chain, fork: &Chain, height: i64, tip: i64) -> Answer {
+    if kind == Kind::OtherValidators && height == chain.shape().initial_height {
+        return bent(chain, height, |block| {
+            block.header.validators_hash = flipped(block.header.validators_hash);
+        });
+    }
     let honest = || match chain.block(height) {
         Some(block) if height <= tip => Answer::Block(Arc::clone(block)),
         _ => Answer::NoBlock,
     };
     let Some(block) = chain.block(height).filter(|_| height <= tip) else {
         return match kind {
-            Kind::Silent | Kind::Mute | Kind::MaxHeightSilent | Kind::Drip => Answer::Nothing,
+            Kind::Silent | Kind::Mute | Kind::MaxHeightSilent | Kind::Drip | Kind::Creeping => {
+                Answer::Nothing
+            }
             _ => Answer::NoBlock,
         };
     };
@@ -174,7 +195,50 @@ pub(super) fn answer(kind: Kind, chain: &Chain, fork: &Chain, height: i64, tip: 
         Kind::WithholdTenths if height % 10 == 0 => Answer::Nothing,
         Kind::Withhold(_) | Kind::WithholdTenths => honest(),
         Kind::OtherEncoding => Answer::Block(Arc::new(other_encoding(block))),
+        Kind::LinkForger if height % 10 == 0 => bent(chain, height, |block| {
+            let names = &mut block.header.last_block_id;
+            names.hash = flipped(names.hash);
+            let names = *names;
+            if let Some(commit) = &mut block.last_commit {
+                commit.block_id = names;
+            }
+        }),
+        Kind::LinkForger | Kind::WithholdPairs if height % 10 == 9 => Answer::Nothing,
+        Kind::WithholdPairs | Kind::NinthForger if height % 10 == 0 => Answer::Nothing,
+        Kind::NinthForger if height % 10 == 9 => bent(chain, height, |block| {
+            let mut hash = block.header.app_hash.to_vec();
+            if let Some(byte) = hash.first_mut() {
+                *byte ^= 1;
+            }
+            block.header.app_hash = hash.into();
+        }),
+        Kind::LinkForger
+        | Kind::WithholdPairs
+        | Kind::NinthForger
+        | Kind::OtherValidators
+        | Kind::Creeping
+        | Kind::Fading => honest(),
     }
+}
+
+/// The chain's block of a height, changed; it decodes all the same.
+fn bent(chain: &Chain, height: i64, bend: impl FnOnce(&mut Block)) -> Answer {
+    let Some(block) = chain.block(height) else {
+        return Answer::NoBlock;
+    };
+    let mut forged = block.block().clone();
+    bend(&mut forged);
+    let extended = block.extended_commit().map(ExtendedCommit::encode);
+    let forged = FetchedBlock::decode(forged.encode(), extended);
+    Answer::Block(Arc::new(forged.expect("the kit makes blocks that decode")))
+}
+
+/// A hash with one bit flipped.
+fn flipped(hash: Hash) -> Hash {
+    let mut bytes = [0; 32];
+    bytes[..hash.as_bytes().len()].copy_from_slice(hash.as_bytes());
+    bytes[0] ^= 1;
+    Hash::new(bytes)
 }
 
 /// The block of a height with a last commit that nobody signed.

@@ -100,6 +100,8 @@ struct Node {
     connection: u64,
     sends_until: Instant,
     statuses: i64,
+    /// Requests that have come over this connection.
+    asked: u64,
     banned: bool,
 }
 
@@ -195,6 +197,7 @@ impl World {
             connection: 0,
             sends_until: origin,
             statuses: 0,
+            asked: 0,
             banned: false,
         };
         let mut world = Self {
@@ -405,6 +408,7 @@ impl World {
         node.connected = true;
         node.connection += 1;
         node.statuses = 0;
+        node.asked = 0;
         node.sends_until = self.now;
         let (kind, connection) = (node.spec.kind, node.connection);
         self.log(format!("{index} joins"));
@@ -447,6 +451,8 @@ impl World {
         let base = node.spec.base.max(initial).min(top.max(1));
         let (base, height) = match node.spec.kind {
             Kind::Inflated => (base, top + 1000),
+            Kind::Creeping => (base, top + 1000 + node.statuses),
+            Kind::OtherValidators => (initial, initial + 4),
             Kind::MaxHeight | Kind::MaxHeightSilent => (1, i64::MAX),
             Kind::Lowered => (base, top - node.statuses),
             Kind::Impossible => (top + 1, top),
@@ -467,13 +473,17 @@ impl World {
     /// A peer has the request: its answer leaves when what it sent before has left.
     fn serve(&mut self, index: usize, height: i64) {
         let tip = self.tip() - self.nodes[index].spec.lag;
-        let node = &self.nodes[index];
+        let node = &mut self.nodes[index];
         if !node.connected {
             return;
         }
+        node.asked += 1;
+        let fades = node.spec.kind == Kind::Fading && node.asked > 1;
         let (spec, connection) = (node.spec.clone(), node.connection);
         let what = if height < spec.base {
             Answer::NoBlock
+        } else if fades {
+            Answer::Nothing
         } else {
             answer(spec.kind, &self.setup.chain, &self.setup.fork, height, tip)
         };

@@ -5,3 +5,4 @@ mod liars;
 mod rules;
 mod scenarios;
 mod seeds;
+mod sieges;

@@ -114,11 +114,14 @@ fn nobody_is_punished_for_the_other_of_two_certified_blocks() {
     assert!(halts >= 12, "{halts} of 36 saw both blocks");
 }
 
-/// Rule: where no peer offers a block that fits our genesis, halt naming both hashes.
+/// Rule: where no configured peer offers a block that fits our genesis, halt naming both hashes.
 #[test]
 fn another_genesis_halts_and_convicts_nobody() {
     let other = Shape::simple(4).with_validators(|_| (50..54).map(|person| (person, 10)).collect());
     let mut setup = setup(peers(Kind::Honest, 2));
+    for peer in &mut setup.peers {
+        peer.persistent = true;
+    }
     setup.fork = Arc::new(Chain::new(other, 3));
     setup.other_genesis = true;
     let outcome = World::new(setup).run(MINUTE);
