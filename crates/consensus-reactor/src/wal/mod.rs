@@ -1,7 +1,7 @@
 //! The write-ahead log of consensus, in CometBFT's format and files: what a validator took in since
 //! the last block, so that after a crash it comes to the same state and never signs differently.
 //!
-//! Reading order: [`record`](mod@record) (what is written), [`log`](mod@log) (the writer),
+//! Reading order: `record` (what is written), `log` (the writer),
 //! `recovery` (what a crash leaves), `group` and [`files`] (the files).
 
 mod error;
