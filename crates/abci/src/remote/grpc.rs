@@ -37,6 +37,7 @@ use super::{
     frame::MAX_MESSAGE_BYTES,
     link::{Link, LostConnection},
     stream::Stream,
+    text::decode_answer,
 };
 use crate::{AppFault, CallName, calls::Calls, threads::Threads};
 
@@ -127,7 +128,7 @@ impl GrpcClient {
             let _unwanted = answer.send(response);
         });
         match answered.recv() {
-            Ok(Ok(response)) => R::decode(response)
+            Ok(Ok(response)) => decode_answer(call, &response)
                 .map_err(|error| AppFault::Contradiction(format!("it cannot be decoded: {error}"))),
             Ok(Err(status)) => Err(self.shared.fault(&status)),
             Err(_) => Err(closed("its threads are gone")),

@@ -7,6 +7,7 @@ mod grpc;
 mod link;
 mod socket;
 mod stream;
+mod text;
 
 use std::{io, sync::Arc};
 

@@ -21,12 +21,13 @@ use super::{
     frame::{FrameError, put_request, read_frame},
     link::{Link, LostConnection},
     stream::Stream,
+    text::decode_response,
 };
 use crate::{
     AppFault, CallName,
     application::Answer,
     calls::Calls,
-    types::{RequestFlush, Response, response::Value},
+    types::{RequestFlush, response::Value},
 };
 
 /// Requests that wait for their responses at most, flushes among them; as with CometBFT. Who has
@@ -242,7 +243,7 @@ impl Inner {
         let Some(frame) = read_frame(stream)? else {
             return Ok(Some("the application closed it".to_owned()));
         };
-        let value = Response::decode(frame)?.value;
+        let value = decode_response(&frame)?.value;
         let Some(request) = self.waiting().requests.pop_front() else {
             return Ok(Some("a response came that nobody asked for".to_owned()));
         };
