@@ -7,7 +7,7 @@ use perihelion_p2p::{ChannelDescriptor, DisconnectReason, PeerEvent, PeerHandle}
 use perihelion_store::StoreError;
 use perihelion_types::PeerId;
 use tokio::sync::{mpsc, oneshot, watch};
-use tokio_util::sync::CancellationToken;
+use tokio_util::{sync::CancellationToken, task::AbortOnDropHandle};
 use tracing::debug;
 
 use crate::{
@@ -36,7 +36,8 @@ pub struct EvidenceReactor {
     pool: Arc<EvidencePool>,
     heights: PeerHeights,
     active: watch::Receiver<bool>,
-    stop_gossip: HashMap<PeerId, CancellationToken>,
+    /// The task for each peer.
+    gossip_tasks: HashMap<PeerId, AbortOnDropHandle<()>>,
     queue: mpsc::Sender<(PeerHandle, Bytes)>,
     failed: oneshot::Receiver<StoreError>,
 }
@@ -63,7 +64,7 @@ impl EvidenceReactor {
             pool,
             heights,
             active,
-            stop_gossip: HashMap::new(),
+            gossip_tasks: HashMap::new(),
             queue,
             failed,
         }
@@ -78,29 +79,23 @@ impl EvidenceReactor {
         mut events: mpsc::Receiver<PeerEvent>,
         stop: CancellationToken,
     ) -> Result<(), StoreError> {
-        let result = loop {
+        loop {
             tokio::select! {
-                () = stop.cancelled() => break Ok(()),
-                Ok(error) = &mut self.failed => break Err(error),
+                () = stop.cancelled() => return Ok(()),
+                Ok(error) = &mut self.failed => return Err(error),
                 event = events.recv() => match event {
                     Some(event) => self.take_event(event),
-                    None => break Ok(()),
+                    None => return Ok(()),
                 },
             }
-        };
-        for token in self.stop_gossip.values() {
-            token.cancel();
         }
-        result
     }
 
     fn take_event(&mut self, event: PeerEvent) {
         match event {
             PeerEvent::Added(peer) => self.add_peer(peer),
             PeerEvent::Removed { id, .. } => {
-                if let Some(token) = self.stop_gossip.remove(&id) {
-                    token.cancel();
-                }
+                self.gossip_tasks.remove(&id);
             }
             PeerEvent::Message { from, bytes, .. } => {
                 if *self.active.borrow() && self.queue.try_send((from, bytes)).is_err() {
@@ -114,16 +109,11 @@ impl EvidenceReactor {
         if !peer.has_channel(CHANNEL) {
             return;
         }
-        let stop = CancellationToken::new();
-        self.stop_gossip.insert(peer.id(), stop.clone());
+        let id = peer.id();
         let (pool, heights) = (Arc::clone(&self.pool), Arc::clone(&self.heights));
         let gossip = gossip::run(pool, heights, self.active.clone(), peer);
-        tokio::spawn(async move {
-            tokio::select! {
-                () = stop.cancelled() => {}
-                () = gossip => {}
-            }
-        });
+        let task = AbortOnDropHandle::new(tokio::spawn(gossip));
+        self.gossip_tasks.insert(id, task);
     }
 }
 
@@ -181,7 +171,7 @@ fn misbehaviour(fault: &dyn std::error::Error) -> DisconnectReason {
 impl std::fmt::Debug for EvidenceReactor {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("EvidenceReactor")
-            .field("peers", &self.stop_gossip.len())
+            .field("peers", &self.gossip_tasks.len())
             .finish_non_exhaustive()
     }
 }

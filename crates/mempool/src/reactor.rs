@@ -13,7 +13,7 @@ use perihelion_abci::AppError;
 use perihelion_p2p::{ChannelDescriptor, DisconnectReason, PeerEvent, PeerHandle};
 use perihelion_types::PeerId;
 use tokio::sync::{Semaphore, mpsc, oneshot, watch};
-use tokio_util::sync::CancellationToken;
+use tokio_util::{sync::CancellationToken, task::AbortOnDropHandle};
 use tracing::debug;
 
 use crate::{
@@ -51,7 +51,8 @@ pub fn channels(config: &MempoolConfig) -> Vec<ChannelDescriptor> {
 pub struct MempoolReactor {
     gossip: Gossip,
     unconditional: HashSet<PeerId>,
-    stop_gossip: HashMap<PeerId, CancellationToken>,
+    /// The task for each peer.
+    gossip_tasks: HashMap<PeerId, AbortOnDropHandle<()>>,
     queue: mpsc::Sender<FromPeer>,
     waiting: Arc<Waiting>,
     failed: oneshot::Receiver<AppError>,
@@ -108,7 +109,7 @@ impl MempoolReactor {
         Self {
             gossip,
             unconditional,
-            stop_gossip: HashMap::new(),
+            gossip_tasks: HashMap::new(),
             queue,
             waiting,
             failed,
@@ -124,29 +125,23 @@ impl MempoolReactor {
         mut events: mpsc::Receiver<PeerEvent>,
         stop: CancellationToken,
     ) -> Result<(), AppError> {
-        let result = loop {
+        loop {
             tokio::select! {
-                () = stop.cancelled() => break Ok(()),
-                Ok(error) = &mut self.failed => break Err(error),
+                () = stop.cancelled() => return Ok(()),
+                Ok(error) = &mut self.failed => return Err(error),
                 event = events.recv() => match event {
                     Some(event) => self.take_event(event),
-                    None => break Ok(()),
+                    None => return Ok(()),
                 },
             }
-        };
-        for token in self.stop_gossip.values() {
-            token.cancel();
         }
-        result
     }
 
     fn take_event(&mut self, event: PeerEvent) {
         match event {
             PeerEvent::Added(peer) => self.add_peer(peer),
             PeerEvent::Removed { id, .. } => {
-                if let Some(token) = self.stop_gossip.remove(&id) {
-                    token.cancel();
-                }
+                self.gossip_tasks.remove(&id);
                 self.gossip.mempool.forget_sender(&id);
             }
             PeerEvent::Message { from, bytes, .. } => self.take_message(&from, &bytes),
@@ -157,16 +152,11 @@ impl MempoolReactor {
         if !self.gossip.mempool.config().broadcast || !peer.has_channel(CHANNEL) {
             return;
         }
-        let stop = CancellationToken::new();
-        self.stop_gossip.insert(peer.id(), stop.clone());
-        let free = self.unconditional.contains(&peer.id());
+        let id = peer.id();
+        let free = self.unconditional.contains(&id);
         let gossip = self.gossip.clone().run(peer, free);
-        tokio::spawn(async move {
-            tokio::select! {
-                () = stop.cancelled() => {}
-                () = gossip => {}
-            }
-        });
+        let task = AbortOnDropHandle::new(tokio::spawn(gossip));
+        self.gossip_tasks.insert(id, task);
     }
 
     /// What CometBFT would disconnect a peer for disconnects it.
@@ -251,7 +241,7 @@ fn check_all(
 impl std::fmt::Debug for MempoolReactor {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("MempoolReactor")
-            .field("peers", &self.stop_gossip.len())
+            .field("peers", &self.gossip_tasks.len())
             .finish_non_exhaustive()
     }
 }
