@@ -4,12 +4,12 @@
 //! takes a log line with any bytes in it. No hash covers these texts. They are kept as CometBFT
 //! shows them in JSON: each byte that is not part of a character as U+FFFD.
 
+use crate::{CallName, types::Response};
 use bytes::{Buf, BufMut as _, Bytes};
 use prost::{
     DecodeError, Message,
     encoding::{DecodeContext, WireType, decode_key, decode_varint, encode_key, encode_varint},
 };
-use crate::{CallName, types::Response};
 
 /// What a length-delimited field of a response holds.
 #[derive(Clone, Copy)]
@@ -124,8 +124,6 @@ fn text(bytes: &[u8]) -> String {
 
 #[cfg(test)]
 mod tests {
-    #![allow(clippy::unwrap_used)]
-
     use super::{super::frame::disclose, *};
     use crate::types::{
         Event, EventAttribute, ExecTxResult, ResponseFinalizeBlock, response::Value,
