@@ -202,9 +202,7 @@ impl EvidencePool {
     /// # Errors
     /// When the store cannot be read or written.
     pub fn update(&self, state: Arc<State>, committed: &[Evidence]) -> Result<Updated, StoreError> {
-        let height = state.last_block_height;
-        let mut inner = self.lock();
-        let last = inner.state.last_block_height;
+        let (height, last) = (state.last_block_height, self.lock().state.last_block_height);
         if height <= last {
             tracing::warn!(
                 height = height.get(),
@@ -213,13 +211,37 @@ impl EvidencePool {
             );
             return Ok(Updated::default());
         }
+        let one_block = last.next() == height;
+        self.advance(state, one_block.then_some(committed))
+    }
+
+    /// Takes in all blocks up to that of `state`, which others applied; nothing happens where it
+    /// has them already.
+    ///
+    /// # Errors
+    /// When the store cannot be read or written.
+    pub fn catch_up(&self, state: Arc<State>) -> Result<Updated, StoreError> {
+        if state.last_block_height <= self.lock().state.last_block_height {
+            return Ok(Updated::default());
+        }
+        self.advance(state, None)
+    }
+
+    /// Moves to a later state. `committed` is the evidence in the blocks since, where it is known;
+    /// else the store tells.
+    fn advance(
+        &self,
+        state: Arc<State>,
+        committed: Option<&[Evidence]>,
+    ) -> Result<Updated, StoreError> {
+        let height = state.last_block_height;
+        let mut inner = self.lock();
         inner.state = Arc::clone(&state);
         let (due, left) = std::mem::take(&mut inner.reported)
             .into_iter()
             .partition(|pair| pair.height() <= height);
         inner.reported = left;
-        let one_block = last.next() == height;
-        let gone = self.remove_settled(&mut inner, one_block.then_some(committed))?;
+        let gone = self.remove_settled(&mut inner, committed)?;
         drop(inner);
         Ok(Updated {
             made: self.make(&state, due)?,

@@ -382,16 +382,39 @@ impl MempoolLock<'_> {
         codes: &[u32],
         limits: TxLimits,
     ) -> Result<Updated, AppError> {
-        let mempool = self.mempool;
-        if mempool.config.kind == MempoolKind::Nop {
-            return Ok(Updated::default());
+        let removed = self.settle(height, txs, codes, limits);
+        let rest = self.recheck_left()?;
+        Ok(Updated { removed, ..rest })
+    }
+
+    /// The first half of [`Self::update`], which does not wait for the application: how many were
+    /// taken out. What is left is checked again by [`Self::recheck_left`], after this block or,
+    /// where many follow one another quickly, after the last one.
+    pub fn settle(
+        &mut self,
+        height: Height,
+        txs: &[Bytes],
+        codes: &[u32],
+        limits: TxLimits,
+    ) -> usize {
+        if self.mempool.config.kind == MempoolKind::Nop {
+            return 0;
         }
         self.checking.height = height;
         self.checking.limits = limits;
-        let mut updated = Updated {
-            removed: self.remove(txs, codes),
-            ..Updated::default()
-        };
+        self.remove(txs, codes)
+    }
+
+    /// The second half of [`Self::update`]: what waits is checked again, and told to be available.
+    ///
+    /// # Errors
+    /// When the application fails; the node is to stop.
+    pub fn recheck_left(&mut self) -> Result<Updated, AppError> {
+        let mempool = self.mempool;
+        let mut updated = Updated::default();
+        if mempool.config.kind == MempoolKind::Nop {
+            return Ok(updated);
+        }
         if mempool.config.recheck {
             self.recheck(&mut updated)?;
         }
