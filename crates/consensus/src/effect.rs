@@ -120,6 +120,8 @@ pub enum Ask {
         block: Arc<FetchedBlock>,
         /// In which round.
         round: Round,
+        /// This node's address.
+        validator: Address,
     },
     /// Ask VerifyVoteExtension; both signatures of the vote hold. The answer is
     /// `ExtensionAccepted`.

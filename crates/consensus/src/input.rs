@@ -50,6 +50,12 @@ pub enum LastCommit {
 pub struct RequestId(pub(crate) u64);
 
 impl RequestId {
+    /// The id with this number: for who answers without a state machine to ask.
+    #[must_use]
+    pub const fn new(number: u64) -> Self {
+        Self(number)
+    }
+
     /// The id as a number, for logs.
     #[must_use]
     pub const fn get(self) -> u64 {

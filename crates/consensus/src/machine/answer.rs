@@ -38,6 +38,7 @@ pub(super) enum Question {
     ExtendVote {
         vote: Box<Vote>,
         block: Arc<FetchedBlock>,
+        validator: Address,
     },
     VerifyExtension {
         vote: Arc<Vote>,
@@ -79,9 +80,14 @@ impl Question {
             Self::ValidateBlock(block) => Ask::ValidateBlock {
                 block: Arc::clone(block),
             },
-            Self::ExtendVote { vote, block } => Ask::ExtendVote {
+            Self::ExtendVote {
+                vote,
+                block,
+                validator,
+            } => Ask::ExtendVote {
                 block: Arc::clone(block),
                 round: vote.round,
+                validator: *validator,
             },
             Self::VerifyExtension { vote, .. } => Ask::VerifyExtension {
                 vote: Arc::clone(vote),

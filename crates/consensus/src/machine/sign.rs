@@ -132,7 +132,12 @@ impl Consensus {
         });
         match block {
             Some(block) if vote_type == SignedMsgType::Precommit && self.extensions_enabled() => {
-                self.ask(Question::ExtendVote { vote, block });
+                let validator = *address;
+                self.ask(Question::ExtendVote {
+                    vote,
+                    block,
+                    validator,
+                });
             }
             _ => self.sign_vote(vote),
         }
