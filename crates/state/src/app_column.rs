@@ -3,7 +3,7 @@ use std::sync::Arc;
 use perihelion_abci::{AppStore, AppStoreError, AppWrite, OwnAppStore};
 use perihelion_store::{Store, StoreError, Sync};
 
-use crate::executor::store_writes;
+use crate::execution::store_writes;
 
 /// What a built-in application keeps, in the node's own database: the executor writes it together
 /// with each block. In a database without blocks, of an application in a process of its own.

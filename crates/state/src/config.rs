@@ -13,6 +13,10 @@ pub struct ExecutorConfig {
     pub sync_blocks: u32,
     /// The same in time since the first of them (1 s).
     pub sync_interval: Duration,
+    /// How far a proposed block's time may be ahead of the clock (60 s). Smaller: proposals are
+    /// refused where clocks differ; larger: validators with wrong clocks may carry the chain's time
+    /// away. Blocks that others have voted for are not refused for it.
+    pub block_time_tolerance: Duration,
 }
 
 impl Default for ExecutorConfig {
@@ -21,6 +25,7 @@ impl Default for ExecutorConfig {
             rules: RulesByHeight::default(),
             sync_blocks: 100,
             sync_interval: Duration::from_secs(1),
+            block_time_tolerance: Duration::from_secs(60),
         }
     }
 }

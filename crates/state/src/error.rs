@@ -5,7 +5,7 @@ use perihelion_store::StoreError;
 use perihelion_types::{BlockId, Height, InvalidError};
 use thiserror::Error;
 
-use crate::ValidationError;
+use crate::{ProposalFault, ValidationError};
 
 /// A certified block was not applied. Whatever the case, no peer is to blame, nothing of the block
 /// counts as applied, and the executor takes no further block: the node stops, and what is stored
@@ -41,6 +41,14 @@ pub enum ApplyError {
         height: Height,
         /// What cannot be read.
         source: HistoryError,
+    },
+    /// What consensus wants to be proposed does not fit the state: a fault of this program.
+    #[error("block {height} cannot be proposed: {fault}")]
+    Proposal {
+        /// The height to propose for.
+        height: Height,
+        /// What does not fit.
+        fault: ProposalFault,
     },
     /// An earlier block was not applied.
     #[error("block {height} is not applied: the executor stopped at block {stopped}")]

@@ -6,24 +6,20 @@ use std::{
     time::{Duration, Instant},
 };
 
-use bytes::Bytes;
-use perihelion_abci::{
-    AppError, AppFault, AppWrite, CallName, ConsensusConnection, Persistence, QueryConnection,
-    types::ResponseFinalizeBlock,
-};
-use perihelion_certify::{CertifiedBlock, CommitVerification, EvidenceError, verify_evidence_list};
-use perihelion_store::{BlockSave, StateSave, Store, StoreError, Sync};
-use perihelion_types::{Block, BlockId, Commit, Genesis, Hash, Height, State};
+use perihelion_abci::{AppWrite, CallName, ConsensusConnection, Persistence, QueryConnection};
+use perihelion_certify::{CertifiedBlock, CommitVerification, verify_evidence_list};
+use perihelion_store::{BlockSave, StateSave, Store, Sync};
+use perihelion_types::{Block, BlockId, Commit, Genesis, Height, State};
 use prost::Message as _;
 
 use crate::{
-    ApplyError, ExecutorConfig, LastCommit, ReplayProgress, StartError, StoreHistory,
-    ValidationError,
+    Applied, ApplyError, CommitHold, ExecutorConfig, Follower, LastCommit, ReplayProgress,
+    StageTimes, StartError, StoreHistory, ValidationError,
+    applied::Stopwatch,
+    execution::{execute, mark_evidence, not_valid, storage, store_writes},
     handshake::Handshake,
     pruner::Pruner,
-    request,
     sync_group::SyncGroup,
-    transition::{Transition, next_state},
     validate_block,
     validation::validate_against_state,
 };
@@ -34,55 +30,16 @@ use crate::{
 /// Invariant: state, application and store are at one height between two calls, until a call
 /// fails; then no further block is taken.
 pub struct Executor {
-    store: Arc<Store>,
-    app: ConsensusConnection,
-    state: Arc<State>,
-    config: ExecutorConfig,
+    pub(crate) store: Arc<Store>,
+    pub(crate) app: ConsensusConnection,
+    pub(crate) state: Arc<State>,
+    pub(crate) config: ExecutorConfig,
     group: SyncGroup,
     pruner: Pruner,
+    follower: Option<Arc<dyn Follower>>,
+    /// The block of the next height, when it is stored already.
+    decided: Option<BlockId>,
     stopped: Option<Height>,
-}
-
-/// A block was applied.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Applied {
-    /// Its height.
-    pub height: Height,
-    /// Its id.
-    pub block_id: BlockId,
-    /// The application's hash after it.
-    pub app_hash: Bytes,
-    /// Root over its results.
-    pub results_hash: Hash,
-    /// Transactions in it.
-    pub num_txs: usize,
-    /// Those that the application gave a code other than 0.
-    pub failed_txs: usize,
-    /// The code of each.
-    pub tx_codes: Vec<u32>,
-    /// Gas that they took.
-    pub gas_used: i64,
-    /// Validators that it changes, two heights on.
-    pub validator_updates: usize,
-    /// Whether it changes the consensus parameters.
-    pub params_changed: bool,
-    /// The first height that the application wants to be kept, when it allows pruning.
-    pub retain_height: Option<Height>,
-    /// Whether it survives a power cut by now.
-    pub synced: bool,
-    /// Where the time went.
-    pub times: StageTimes,
-}
-
-/// Time that the stages of applying one block took.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub struct StageTimes {
-    /// Judging it by the state.
-    pub validate: Duration,
-    /// In the application: FinalizeBlock and Commit.
-    pub execute: Duration,
-    /// Making the next state, encoding and writing.
-    pub store: Duration,
 }
 
 impl Executor {
@@ -131,6 +88,8 @@ impl Executor {
             store,
             app,
             config,
+            follower: None,
+            decided: None,
             stopped: None,
         })
     }
@@ -149,7 +108,9 @@ impl Executor {
 
     /// Tells, from any thread and as long as it is kept, which call of the application is running
     /// and for how long.
-    pub fn busy_call(&self) -> impl Fn() -> Option<(CallName, Duration)> + Send + 'static {
+    pub fn busy_call(
+        &self,
+    ) -> impl Fn() -> Option<(CallName, Duration)> + Send + std::marker::Sync + 'static {
         let app = self.app.clone();
         move || app.busy()
     }
@@ -164,36 +125,64 @@ impl Executor {
         validate_block(&self.state, block, last_commit, rules, &history)
     }
 
+    /// Has `follower` take note of each block that [`Self::apply`] applies from now on, instead of
+    /// who did so far.
+    pub fn follow(&mut self, follower: Arc<dyn Follower>) {
+        self.follower = Some(follower);
+    }
+
+    /// Stores the next block, which consensus has decided, with its commit, or extended commit
+    /// where vote extensions are enabled: both survive a power cut from now on. It is to be
+    /// applied next; after a crash before that, the next start executes it.
+    ///
+    /// # Errors
+    /// As [`Self::apply`]; nothing is stored of a block that does not follow from the state.
+    pub fn store_decided(&mut self, block: &CertifiedBlock) -> Result<(), ApplyError> {
+        self.unless_stopped(block.height(), |executor| executor.store_next(block))
+    }
+
     /// Applies the next block: validates it, has it executed, and stores block, results and state.
+    /// A block that [`Self::store_decided`] has stored is not validated and stored again.
     ///
     /// # Errors
     /// Any error ends the executor: the application may have executed what was not stored. See
     /// [`ApplyError`].
     pub fn apply(&mut self, block: &CertifiedBlock) -> Result<Applied, ApplyError> {
-        self.apply_locked(block, || ()).map(|(applied, ())| applied)
+        let Some(follower) = self.follower.clone() else {
+            return self.apply_locked(block, || ()).map(|(applied, ())| applied);
+        };
+        self.apply_locked(block, || follower.hold())
+            .map(|(applied, _)| applied)
     }
 
-    /// [`Self::apply`] that calls `lock` when the block has been executed, right before the
-    /// application commits it: the mempool's lock, which keeps transactions from being checked
-    /// against a state that is about to change. What `lock` gives is kept until then and returned,
-    /// for the mempool to be updated before it is opened again.
+    /// [`Self::apply`] with `hold` in the place of the follower's: called when the block has been
+    /// executed, right before the application commits it. What it gives is told of the block once
+    /// that is stored, and returned.
     ///
     /// # Errors
     /// As [`Self::apply`].
-    pub fn apply_locked<L>(
+    pub fn apply_locked<H: CommitHold>(
         &mut self,
         block: &CertifiedBlock,
-        lock: impl FnOnce() -> L,
-    ) -> Result<(Applied, L), ApplyError> {
-        let height = block.height();
+        hold: impl FnOnce() -> H,
+    ) -> Result<(Applied, H), ApplyError> {
+        self.unless_stopped(block.height(), |executor| executor.apply_next(block, hold))
+    }
+
+    /// Does something with the block of `height`, unless an earlier attempt has failed.
+    fn unless_stopped<R>(
+        &mut self,
+        height: Height,
+        run: impl FnOnce(&mut Self) -> Result<R, ApplyError>,
+    ) -> Result<R, ApplyError> {
         if let Some(stopped) = self.stopped {
             return Err(ApplyError::Stopped { height, stopped });
         }
-        let applied = self.apply_next(block, lock);
-        if applied.is_err() {
+        let outcome = run(self);
+        if outcome.is_err() {
             self.stopped = Some(height);
         }
-        applied
+        outcome
     }
 
     /// Keeps `commit` as the commit for the last applied block, which a block that became final in
@@ -237,63 +226,54 @@ impl Executor {
         self.group.deadline()
     }
 
-    fn apply_next<L>(
+    fn store_next(&mut self, block: &CertifiedBlock) -> Result<(), ApplyError> {
+        let height = block.height();
+        self.validate_certified(block.block())
+            .map_err(|fault| not_valid(height, block.block_id(), fault))?;
+        self.store
+            .save_block(&save_of(block, None), Sync::Yes)
+            .map_err(storage(height))?;
+        self.group.synced();
+        self.decided = Some(block.block_id());
+        Ok(())
+    }
+
+    fn apply_next<H: CommitHold>(
         &mut self,
         block: &CertifiedBlock,
-        lock: impl FnOnce() -> L,
-    ) -> Result<(Applied, L), ApplyError> {
+        hold: impl FnOnce() -> H,
+    ) -> Result<(Applied, H), ApplyError> {
         let height = block.height();
         let mut times = StageTimes::default();
         let mut clock = Stopwatch::start();
-        self.validate_certified(block.block())
-            .map_err(|fault| not_valid(height, block.block_id(), fault))?;
+        let is_stored = self.decided == Some(block.block_id());
+        if !is_stored {
+            self.validate_certified(block.block())
+                .map_err(|fault| not_valid(height, block.block_id(), fault))?;
+        }
         times.validate = clock.lap();
         let (response, transition) =
             execute(&self.app, &self.state, block.block(), block.block_id())?;
         times.execute = clock.lap();
         let results = response.encode_to_vec();
-        let save = BlockSave {
-            block: block.fetched(),
-            commit: block.commit(),
-            extended_commit: block.extended_commit(),
-            results: Some(&results),
-        };
-        let own = self.app.persistence() == Persistence::Own;
-        if own {
-            // The application will remember the block; so must we, before it does.
-            self.store
-                .save_block(&save, Sync::Yes)
-                .map_err(storage(height))?;
-        }
+        self.save_before_commit(block, is_stored, &results)?;
         times.store = clock.lap();
-        let locked = lock();
+        let mut hold = hold();
         let committed = self.app.commit(height)?;
         let writes = self.app.take_writes(height)?.unwrap_or_default();
         times.execute += clock.lap();
-        let synced = self.save(&save, &transition.state, writes, own)?;
+        let mut applied = Applied::of(&transition, &response);
+        applied.synced = self.save(block, is_stored, &results, &transition.state, writes)?;
         self.state = Arc::new(transition.state);
+        self.decided = None;
         mark_evidence(&self.store, block.block()).map_err(storage(height))?;
-        let retain_height = self.prune(Height::new(committed.retain_height));
+        let retain = Height::new(committed.retain_height);
+        applied.retain_height = retain.is_positive().then_some(retain);
+        hold.applied(block.block(), &applied, &self.state)?;
+        self.prune(retain);
         times.store += clock.lap();
-        let applied = Applied {
-            height,
-            block_id: block.block_id(),
-            app_hash: self.state.app_hash.clone(),
-            results_hash: self.state.last_results_hash,
-            num_txs: response.tx_results.len(),
-            failed_txs: response.tx_results.iter().filter(|tx| tx.code != 0).count(),
-            tx_codes: response.tx_results.iter().map(|tx| tx.code).collect(),
-            gas_used: response
-                .tx_results
-                .iter()
-                .fold(0, |sum: i64, tx| sum.saturating_add(tx.gas_used)),
-            validator_updates: transition.validator_updates,
-            params_changed: transition.params_changed,
-            retain_height,
-            synced,
-            times,
-        };
-        Ok((applied, locked))
+        applied.times = times;
+        Ok((applied, hold))
     }
 
     /// A certified block has passed decoding, and its last commit is final with it.
@@ -308,14 +288,34 @@ impl Executor {
         )?)
     }
 
-    /// Stores the state, and the block with it unless that was done; returns whether both survive
-    /// a power cut by now.
+    /// An application that keeps its own state will remember the block; so must we, before it does.
+    fn save_before_commit(
+        &self,
+        block: &CertifiedBlock,
+        is_stored: bool,
+        results: &[u8],
+    ) -> Result<(), ApplyError> {
+        let height = block.height();
+        let saved = match self.app.persistence() {
+            Persistence::Own if is_stored => self.store.save_results(height, results, Sync::Yes),
+            Persistence::Own => {
+                let save = save_of(block, Some(results));
+                self.store.save_block(&save, Sync::Yes)
+            }
+            Persistence::InBlock | Persistence::Volatile => Ok(()),
+        };
+        saved.map_err(storage(height))
+    }
+
+    /// Stores the state, and with it what is not stored yet of the block; returns whether the block
+    /// survives a power cut by now.
     fn save(
         &mut self,
-        block: &BlockSave<'_>,
+        block: &CertifiedBlock,
+        is_stored: bool,
+        results: &[u8],
         state: &State,
         writes: Vec<AppWrite>,
-        block_is_stored: bool,
     ) -> Result<bool, ApplyError> {
         let height = state.last_block_height;
         let app_writes = store_writes(writes);
@@ -324,11 +324,24 @@ impl Executor {
             previous: &self.state,
             app_writes: &app_writes,
         };
-        if block_is_stored {
-            // Lost by a power cut, it is made again from the stored results. The next block's sync
-            // takes this write along, so it is never more than one.
+        // Of a block that is synced already, state and results that a power cut takes are made
+        // again at the next start. The next block's sync takes this write along, so it is never
+        // more than one.
+        if self.app.persistence() == Persistence::Own {
             self.store
                 .save_state(&save, Sync::No)
+                .map_err(storage(height))?;
+            return Ok(true);
+        }
+        if is_stored {
+            let rest = BlockSave {
+                block: block.fetched(),
+                commit: None,
+                extended_commit: None,
+                results: Some(results),
+            };
+            self.store
+                .save_block_and_state(&rest, &save, Sync::No)
                 .map_err(storage(height))?;
             return Ok(true);
         }
@@ -336,7 +349,7 @@ impl Executor {
         let sync = self.group.is_due(now);
         let wait = if sync { Sync::Yes } else { Sync::No };
         self.store
-            .save_block_and_state(block, &save, wait)
+            .save_block_and_state(&save_of(block, Some(results)), &save, wait)
             .map_err(storage(height))?;
         if sync {
             self.group.synced();
@@ -346,7 +359,7 @@ impl Executor {
         Ok(sync)
     }
 
-    fn prune(&mut self, retain: Height) -> Option<Height> {
+    fn prune(&mut self, retain: Height) {
         let height = self.state.last_block_height;
         if retain > height {
             let (retain, height) = (retain.get(), height.get());
@@ -368,7 +381,6 @@ impl Executor {
             // What is not pruned now is pruned later; a store that cannot write stops the next block.
             Err(error) => tracing::error!(%error, "cannot prune"),
         }
-        retain.is_positive().then_some(retain)
     }
 }
 
@@ -380,88 +392,12 @@ impl Drop for Executor {
     }
 }
 
-/// Has the application execute `block`, and makes the next state of its answer. Nothing is
-/// committed.
-pub(crate) fn execute(
-    app: &ConsensusConnection,
-    state: &State,
-    block: &Block,
-    block_id: BlockId,
-) -> Result<(ResponseFinalizeBlock, Transition), ApplyError> {
-    let height = block.header.height;
-    let initial = height == state.initial_height;
-    let request = request::finalize_block(block, block_id.hash, &state.last_validators, initial)
-        .map_err(|fault| not_valid(height, block_id, fault.into()))?;
-    let response = app.finalize_block(&request)?;
-    let transition = transition(state, block, block_id, &response)?;
-    Ok((response, transition))
-}
-
-/// The state that follows from `block` and the application's answer to it.
-pub(crate) fn transition(
-    state: &State,
-    block: &Block,
-    block_id: BlockId,
-    response: &ResponseFinalizeBlock,
-) -> Result<Transition, AppError> {
-    next_state(state, block_id, &block.header, response).map_err(|error| AppError {
-        call: CallName::FinalizeBlock,
-        height: Some(block.header.height),
-        reason: AppFault::Contradiction(error.to_string()),
-    })
-}
-
-/// Records the evidence of a stored block as committed. Behind the block, so that a crash between
-/// loses the record; the next start makes it again.
-pub(crate) fn mark_evidence(store: &Store, block: &Block) -> Result<(), StoreError> {
-    for evidence in &block.evidence {
-        store.mark_evidence_committed(evidence.height(), &evidence.hash())?;
-    }
-    Ok(())
-}
-
-/// The same writes as the store names them.
-pub(crate) fn store_writes(writes: Vec<AppWrite>) -> Vec<perihelion_store::AppWrite> {
-    writes
-        .into_iter()
-        .map(|AppWrite { key, value }| perihelion_store::AppWrite { key, value })
-        .collect()
-}
-
-/// What it means that a final block does not follow from the state.
-pub(crate) fn not_valid(height: Height, block: BlockId, fault: ValidationError) -> ApplyError {
-    if let ValidationError::Evidence(error) = &fault
-        && let EvidenceError::History(source) = &**error
-    {
-        let source = source.clone();
-        return ApplyError::History { height, source };
-    }
-    ApplyError::LocalFault {
-        height,
-        block: Box::new(block),
-        fault: Box::new(fault),
-    }
-}
-
-pub(crate) fn storage(height: Height) -> impl Fn(StoreError) -> ApplyError {
-    move |source| ApplyError::Storage {
-        height,
-        source: Box::new(source),
-    }
-}
-
-/// Time between its laps.
-struct Stopwatch(Instant);
-
-impl Stopwatch {
-    fn start() -> Self {
-        Self(Instant::now())
-    }
-
-    fn lap(&mut self) -> Duration {
-        let now = Instant::now();
-        let lap = now.saturating_duration_since(self.0);
-        self.0 = now;
-        lap
+/// The whole block as it is saved.
+fn save_of<'a>(block: &'a CertifiedBlock, results: Option<&'a [u8]>) -> BlockSave<'a> {
+    BlockSave {
+        block: block.fetched(),
+        commit: block.commit(),
+        extended_commit: block.extended_commit(),
+        results,
     }
 }

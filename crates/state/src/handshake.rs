@@ -26,7 +26,7 @@ use prost::Message as _;
 
 use crate::{
     COMETBFT_VERSION, ExecutorConfig, LastCommit, StartError,
-    executor::{execute, mark_evidence, not_valid, store_writes, transition},
+    execution::{execute, mark_evidence, not_valid, store_writes, transition},
     genesis::rotated,
     request,
     transition::{ResponseError, decode_validators, updated_params},

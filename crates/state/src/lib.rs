@@ -4,15 +4,20 @@
 //! connection. It starts by bringing state and application to the same height,
 //! and then applies one [`CertifiedBlock`](perihelion_certify::CertifiedBlock) after another:
 //! [validate](validate_block) it against the state, have it executed, store block, results and
-//! state. Everything here blocks; it lives on one thread.
+//! state. For consensus it also makes blocks to propose, judges those of others, and asks the
+//! application about both. Everything here blocks; it lives on one thread.
 
 mod app_column;
+mod applied;
 mod config;
 mod error;
+mod execution;
 mod executor;
+mod follower;
 mod genesis;
 mod handshake;
 mod history;
+mod proposal;
 mod pruner;
 mod request;
 mod sync_group;
@@ -20,14 +25,17 @@ mod transition;
 mod validation;
 
 pub use app_column::AppColumn;
+pub use applied::{Applied, StageTimes};
 pub use config::ExecutorConfig;
 pub use error::{ApplyError, StartError};
-pub use executor::{Applied, Executor, StageTimes};
+pub use executor::Executor;
+pub use follower::{CommitHold, Follower};
 pub use genesis::until_genesis;
 pub use handshake::ReplayProgress;
 pub use history::StoreHistory;
 pub use perihelion_certify::Rules;
 pub use perihelion_types::state::BLOCK_PROTOCOL;
+pub use proposal::{BlockContents, ProposalFault};
 pub use request::LastCommitSize;
 pub use validation::{LastCommit, ValidationError, validate_block};
 

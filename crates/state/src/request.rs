@@ -2,15 +2,17 @@
 
 use bytes::Bytes;
 use perihelion_abci::types::{
-    self as abci, BlockIdFlag as WireFlag, MisbehaviorType, RequestFinalizeBlock, RequestInfo,
-    RequestInitChain,
+    self as abci, BlockIdFlag as WireFlag, MisbehaviorType, RequestExtendVote,
+    RequestFinalizeBlock, RequestInfo, RequestInitChain, RequestPrepareProposal,
+    RequestProcessProposal, RequestVerifyVoteExtension,
 };
 use perihelion_types::{
-    Address, Block, BlockIdFlag, Evidence, Genesis, Hash, Validator, ValidatorSet,
+    Address, Block, BlockIdFlag, Evidence, ExtendedCommit, Genesis, Hash, Height, Validator,
+    ValidatorSet,
 };
 use thiserror::Error;
 
-use crate::{BLOCK_PROTOCOL, COMETBFT_VERSION, P2P_PROTOCOL};
+use crate::{BLOCK_PROTOCOL, COMETBFT_VERSION, P2P_PROTOCOL, ProposalFault};
 
 /// A commit has one place for each validator; this one does not fit its set.
 #[derive(Debug, Clone, PartialEq, Eq, Error)]
@@ -63,11 +65,7 @@ pub(crate) fn finalize_block(
     let header = &block.header;
     Ok(RequestFinalizeBlock {
         txs: block.data.to_vec(),
-        decided_last_commit: Some(if initial {
-            abci::CommitInfo::default()
-        } else {
-            commit_info(block, last_validators)?
-        }),
+        decided_last_commit: Some(commit_info(block, last_validators, initial)?),
         misbehavior: block.evidence.iter().flat_map(misbehavior).collect(),
         hash: hash_bytes(hash),
         height: header.height.get(),
@@ -77,7 +75,136 @@ pub(crate) fn finalize_block(
     })
 }
 
-fn commit_info(block: &Block, set: &ValidatorSet) -> Result<abci::CommitInfo, LastCommitSize> {
+/// The request that has the application judge a proposed `block`.
+///
+/// # Errors
+/// As [`finalize_block`].
+pub(crate) fn process_proposal(
+    block: &Block,
+    hash: Hash,
+    last_validators: &ValidatorSet,
+    initial: bool,
+) -> Result<RequestProcessProposal, LastCommitSize> {
+    let header = &block.header;
+    Ok(RequestProcessProposal {
+        txs: block.data.to_vec(),
+        proposed_last_commit: Some(commit_info(block, last_validators, initial)?),
+        misbehavior: block.evidence.iter().flat_map(misbehavior).collect(),
+        hash: hash_bytes(hash),
+        height: header.height.get(),
+        time: Some(header.time.into()),
+        next_validators_hash: hash_bytes(header.next_validators_hash),
+        proposer_address: header.proposer_address.clone(),
+    })
+}
+
+/// The request for the extension of a precommit for `block`.
+///
+/// # Errors
+/// As [`finalize_block`].
+pub(crate) fn extend_vote(
+    block: &Block,
+    hash: Hash,
+    last_validators: &ValidatorSet,
+    initial: bool,
+) -> Result<RequestExtendVote, LastCommitSize> {
+    let header = &block.header;
+    Ok(RequestExtendVote {
+        hash: hash_bytes(hash),
+        height: header.height.get(),
+        time: Some(header.time.into()),
+        txs: block.data.to_vec(),
+        proposed_last_commit: Some(commit_info(block, last_validators, initial)?),
+        misbehavior: block.evidence.iter().flat_map(misbehavior).collect(),
+        next_validators_hash: hash_bytes(header.next_validators_hash),
+        proposer_address: header.proposer_address.clone(),
+    })
+}
+
+/// The request that has the application judge the extension of a precommit for the block with
+/// `hash`.
+pub(crate) fn verify_vote_extension(
+    hash: Hash,
+    height: Height,
+    validator_address: Bytes,
+    vote_extension: Bytes,
+) -> RequestVerifyVoteExtension {
+    RequestVerifyVoteExtension {
+        hash: hash_bytes(hash),
+        validator_address,
+        height: height.get(),
+        vote_extension,
+    }
+}
+
+/// The request that has the application arrange `txs` for a block to propose, of which `block` is
+/// all the rest.
+pub(crate) fn prepare_proposal(
+    block: &Block,
+    txs: Vec<Bytes>,
+    max_tx_bytes: i64,
+    local_last_commit: abci::ExtendedCommitInfo,
+) -> RequestPrepareProposal {
+    let header = &block.header;
+    RequestPrepareProposal {
+        max_tx_bytes,
+        txs,
+        local_last_commit: Some(local_last_commit),
+        misbehavior: block.evidence.iter().flat_map(misbehavior).collect(),
+        height: header.height.get(),
+        time: Some(header.time.into()),
+        next_validators_hash: hash_bytes(header.next_validators_hash),
+        proposer_address: header.proposer_address.clone(),
+    }
+}
+
+/// The precommits of `set` for the block below, with their extensions where those are `enabled`.
+///
+/// # Errors
+/// When the commit does not fit its validators, or an extension is missing or too much.
+pub(crate) fn extended_commit_info(
+    commit: &ExtendedCommit,
+    set: &ValidatorSet,
+    enabled: bool,
+) -> Result<abci::ExtendedCommitInfo, ProposalFault> {
+    let places = &commit.extended_signatures;
+    if places.len() != set.len() {
+        return Err(ProposalFault::LastCommit(LastCommitSize {
+            expected: set.len(),
+            got: places.len(),
+        }));
+    }
+    let mut votes = Vec::with_capacity(places.len());
+    for (index, (member, place)) in set.validators().iter().zip(places).enumerate() {
+        let sig = &place.commit_sig;
+        let is_absent = sig.block_id_flag == BlockIdFlag::Absent;
+        if !is_absent && sig.validator_address[..] != member.address.as_bytes()[..] {
+            return Err(ProposalFault::Address { index });
+        }
+        place
+            .ensure_extension(enabled)
+            .map_err(|error| ProposalFault::Extension { index, error })?;
+        votes.push(abci::ExtendedVoteInfo {
+            validator: Some(validator(&member.address, member.voting_power)),
+            vote_extension: place.extension.clone(),
+            extension_signature: place.extension_signature.clone(),
+            block_id_flag: flag_number(sig.block_id_flag),
+        });
+    }
+    Ok(abci::ExtendedCommitInfo {
+        round: commit.round.get(),
+        votes,
+    })
+}
+
+fn commit_info(
+    block: &Block,
+    set: &ValidatorSet,
+    initial: bool,
+) -> Result<abci::CommitInfo, LastCommitSize> {
+    if initial {
+        return Ok(abci::CommitInfo::default());
+    }
     let (round, signatures) = block.last_commit.as_ref().map_or((0, &[][..]), |commit| {
         (commit.round.get(), &commit.signatures[..])
     });

@@ -1,5 +1,7 @@
 //! Whether a block follows from a state.
 
+use std::time::Duration;
+
 use bytes::Bytes;
 use perihelion_certify::{
     CommitError, CommitVerification, EvidenceError, History, Rules, verify_evidence_list,
@@ -97,6 +99,13 @@ pub enum ValidationError {
     /// Not the median of the last commit's times; at the initial height, not the genesis time.
     #[error("time is {got:?}, expected {expected:?}")]
     Time { expected: Time, got: Time },
+    /// A proposed block from the future.
+    #[error("time is {got:?}, more than {} s ahead of the clock, which says {now:?}", tolerance.as_secs_f64())]
+    TimeAhead {
+        got: Time,
+        now: Time,
+        tolerance: Duration,
+    },
     /// More evidence than the parameters allow.
     #[error("evidence of {got} bytes, at most {max} are allowed")]
     EvidenceBytes { max: i64, got: i64 },
@@ -274,6 +283,24 @@ fn validate_time(state: &State, block: &Block, rules: Rules) -> Result<(), Valid
         Ok(())
     } else {
         Err(ValidationError::Time { expected, got })
+    }
+}
+
+/// A proposed block may not be ahead of the clock by the `tolerance` or more; zero is no bound.
+pub(crate) fn validate_clock(
+    got: Time,
+    now: Time,
+    tolerance: Duration,
+) -> Result<(), ValidationError> {
+    let ahead = u128::try_from(got.nanos_since(now)).unwrap_or(0);
+    if tolerance.is_zero() || ahead < tolerance.as_nanos() {
+        Ok(())
+    } else {
+        Err(ValidationError::TimeAhead {
+            got,
+            now,
+            tolerance,
+        })
     }
 }
 

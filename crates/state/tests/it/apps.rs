@@ -5,11 +5,16 @@ use std::{
     sync::{Arc, Mutex},
 };
 
+use bytes::Bytes;
 use perihelion_abci::{
     AppFault, AppWrite, Application, Persistence,
     types::{
-        ExecTxResult, RequestCommit, RequestFinalizeBlock, RequestInfo, RequestInitChain,
-        ResponseCommit, ResponseFinalizeBlock, ResponseInfo, ResponseInitChain,
+        ExecTxResult, RequestCommit, RequestExtendVote, RequestFinalizeBlock, RequestInfo,
+        RequestInitChain, RequestPrepareProposal, RequestProcessProposal,
+        RequestVerifyVoteExtension, ResponseCommit, ResponseExtendVote, ResponseFinalizeBlock,
+        ResponseInfo, ResponseInitChain, ResponsePrepareProposal, ResponseProcessProposal,
+        ResponseVerifyVoteExtension, response_process_proposal::ProposalStatus,
+        response_verify_vote_extension::VerifyStatus,
     },
 };
 
@@ -18,6 +23,8 @@ use perihelion_abci::{
 pub(crate) struct Log {
     pub(crate) infos: Vec<RequestInfo>,
     pub(crate) init_chains: Vec<RequestInitChain>,
+    pub(crate) prepared: Vec<(RequestPrepareProposal, ResponsePrepareProposal)>,
+    pub(crate) processed: Vec<RequestProcessProposal>,
     pub(crate) finalized: Vec<(RequestFinalizeBlock, ResponseFinalizeBlock)>,
     /// How often each height was committed.
     pub(crate) commits: BTreeMap<i64, usize>,
@@ -69,6 +76,24 @@ impl Application for Recorded {
     fn init_chain(&self, request: &RequestInitChain) -> Result<ResponseInitChain, AppFault> {
         self.log.lock().unwrap().init_chains.push(request.clone());
         self.app.init_chain(request)
+    }
+
+    fn prepare_proposal(
+        &self,
+        request: &RequestPrepareProposal,
+    ) -> Result<ResponsePrepareProposal, AppFault> {
+        let response = self.app.prepare_proposal(request)?;
+        let kept = (request.clone(), response.clone());
+        self.log.lock().unwrap().prepared.push(kept);
+        Ok(response)
+    }
+
+    fn process_proposal(
+        &self,
+        request: &RequestProcessProposal,
+    ) -> Result<ResponseProcessProposal, AppFault> {
+        self.log.lock().unwrap().processed.push(request.clone());
+        self.app.process_proposal(request)
     }
 
     fn finalize_block(
@@ -175,5 +200,72 @@ impl Application for External {
         let response = self.app.commit(request)?;
         self.write();
         Ok(response)
+    }
+}
+
+/// Answers to the questions of consensus as it is told to, and keeps what it was asked.
+pub(crate) struct Opinions {
+    /// What PrepareProposal returns; what it was given where there is none.
+    pub(crate) txs: Option<Vec<Bytes>>,
+    pub(crate) proposal: ProposalStatus,
+    pub(crate) extension: Bytes,
+    pub(crate) verdict: VerifyStatus,
+    pub(crate) asked: Arc<Mutex<Asked>>,
+}
+
+/// What [`Opinions`] was asked, in order.
+#[derive(Debug, Default)]
+pub(crate) struct Asked {
+    pub(crate) prepared: Vec<RequestPrepareProposal>,
+    pub(crate) extended: Vec<RequestExtendVote>,
+    pub(crate) verified: Vec<RequestVerifyVoteExtension>,
+}
+
+impl Default for Opinions {
+    fn default() -> Self {
+        Self {
+            txs: None,
+            proposal: ProposalStatus::Accept,
+            extension: Bytes::new(),
+            verdict: VerifyStatus::Accept,
+            asked: Arc::default(),
+        }
+    }
+}
+
+impl Application for Opinions {
+    fn prepare_proposal(
+        &self,
+        request: &RequestPrepareProposal,
+    ) -> Result<ResponsePrepareProposal, AppFault> {
+        self.asked.lock().unwrap().prepared.push(request.clone());
+        let txs = self.txs.clone().unwrap_or_else(|| request.txs.clone());
+        Ok(ResponsePrepareProposal { txs })
+    }
+
+    fn process_proposal(
+        &self,
+        _: &RequestProcessProposal,
+    ) -> Result<ResponseProcessProposal, AppFault> {
+        Ok(ResponseProcessProposal {
+            status: self.proposal.into(),
+        })
+    }
+
+    fn extend_vote(&self, request: &RequestExtendVote) -> Result<ResponseExtendVote, AppFault> {
+        self.asked.lock().unwrap().extended.push(request.clone());
+        Ok(ResponseExtendVote {
+            vote_extension: self.extension.clone(),
+        })
+    }
+
+    fn verify_vote_extension(
+        &self,
+        request: &RequestVerifyVoteExtension,
+    ) -> Result<ResponseVerifyVoteExtension, AppFault> {
+        self.asked.lock().unwrap().verified.push(request.clone());
+        Ok(ResponseVerifyVoteExtension {
+            status: self.verdict.into(),
+        })
     }
 }

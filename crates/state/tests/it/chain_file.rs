@@ -56,12 +56,9 @@ pub(crate) struct Line {
     _parts_hash: Hex,
     #[serde(rename = "parts_total")]
     _parts_total: u32,
-    #[serde(rename = "prepare_request")]
-    _prepare_request: Hex,
-    #[serde(rename = "prepare_response")]
-    _prepare_response: Hex,
-    #[serde(rename = "process_request")]
-    _process_request: Hex,
+    pub(crate) prepare_request: Hex,
+    pub(crate) prepare_response: Hex,
+    pub(crate) process_request: Hex,
     #[serde(rename = "proposer")]
     _proposer: Hex,
     #[serde(rename = "round")]

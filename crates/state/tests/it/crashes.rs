@@ -12,10 +12,11 @@ use perihelion_abci::{
     AppConnections, AppFault, Application, CallName, KvStore, KvStoreOptions, MemoryAppStore,
 };
 use perihelion_state::{
-    AppColumn, ApplyError, Executor, ExecutorConfig, StartError, ValidationError,
+    AppColumn, Applied, ApplyError, CommitHold, Executor, ExecutorConfig, StartError,
+    ValidationError,
 };
 use perihelion_store::{BlockSave, Store, StoreOptions, Sync};
-use perihelion_types::{Height, State};
+use perihelion_types::{Block, Height, State};
 
 use crate::{
     apps::{External, Log, Recorded, Trouble},
@@ -108,21 +109,21 @@ pub(crate) fn copy_folder(from: &Path, to: &Path) {
 
 /// A node's folder as a power cut leaves it: what was not synced, or not even handed to the system,
 /// is not there.
-fn crashed(folder: &Path) -> tempfile::TempDir {
+pub(crate) fn crashed(folder: &Path) -> tempfile::TempDir {
     let copy = tempfile::tempdir().unwrap();
     copy_folder(folder, copy.path());
     copy
 }
 
 /// States of an undisturbed run, by height.
-fn expected(chain: &Chain, height: i64) -> State {
+pub(crate) fn expected(chain: &Chain, height: i64) -> State {
     let folder = tempfile::tempdir().unwrap();
     let mut node = quiet(folder.path(), chain, &Home::BuiltIn);
     node.apply_to(chain, height).unwrap();
     node.executor.state().clone()
 }
 
-fn quiet(folder: &Path, chain: &Chain, home: &Home) -> Node {
+pub(crate) fn quiet(folder: &Path, chain: &Chain, home: &Home) -> Node {
     start(
         folder,
         chain,
@@ -133,13 +134,19 @@ fn quiet(folder: &Path, chain: &Chain, home: &Home) -> Node {
     .unwrap()
 }
 
-fn external() -> Home {
+pub(crate) fn external() -> Home {
     Home::External(Arc::new(MemoryAppStore::new()))
 }
 
 /// After a crash: starts again, goes on to the end, and no height was committed twice since the
 /// application's state was last made.
-fn resumes(folder: &Path, chain: &Chain, home: &Home, end: i64, committed_before: &[i64]) {
+pub(crate) fn resumes(
+    folder: &Path,
+    chain: &Chain,
+    home: &Home,
+    end: i64,
+    committed_before: &[i64],
+) {
     let mut node = quiet(folder, chain, home);
     node.apply_to(chain, end).unwrap();
     assert_eq!(node.executor.state(), &expected(chain, end));
@@ -160,7 +167,7 @@ fn resumes(folder: &Path, chain: &Chain, home: &Home, end: i64, committed_before
     }
 }
 
-fn heights_to(chain: &Chain, height: i64) -> Vec<i64> {
+pub(crate) fn heights_to(chain: &Chain, height: i64) -> Vec<i64> {
     let all = chain.blocks.iter().map(|line| line.height);
     all.filter(|line| *line <= height).collect()
 }
@@ -394,6 +401,25 @@ fn another_app_hash_is_a_local_fault_of_the_next_block_that_names_both() {
     assert_eq!(node.store.height().get(), 6);
 }
 
+/// What it saw when it was made, and what it was told.
+struct Held {
+    at_lock: (usize, usize),
+    told: Option<(Height, Arc<State>)>,
+}
+
+impl CommitHold for Held {
+    fn applied(
+        &mut self,
+        block: &Block,
+        applied: &Applied,
+        state: &Arc<State>,
+    ) -> Result<(), ApplyError> {
+        assert_eq!(block.header.height, applied.height);
+        self.told = Some((applied.height, Arc::clone(state)));
+        Ok(())
+    }
+}
+
 /// Between execution and commit a lock is taken, and given back with the codes of the transactions.
 #[test]
 fn a_lock_is_taken_right_before_the_commit() {
@@ -415,9 +441,14 @@ fn a_lock_is_taken_right_before_the_commit() {
         };
         let before = seen();
         let block = line.certified(executor.state());
-        let (applied, at_lock) = executor.apply_locked(&block, seen).unwrap();
-        assert_eq!(at_lock, (before.0 + 1, before.1));
+        let hold = || Held {
+            at_lock: seen(),
+            told: None,
+        };
+        let (applied, held) = executor.apply_locked(&block, hold).unwrap();
+        assert_eq!(held.at_lock, (before.0 + 1, before.1));
         assert_eq!(seen(), (before.0 + 1, before.1 + 1));
+        assert_eq!(held.told, Some((block.height(), executor.state_arc())));
         let response = log.lock().unwrap().finalized.last().unwrap().1.clone();
         let codes: Vec<u32> = response.tx_results.iter().map(|tx| tx.code).collect();
         assert_eq!(applied.tx_codes, codes);
