@@ -4,8 +4,11 @@
 //! both are pure. [`wal`] is its write-ahead log, [`privval`] its signer, [`files`] how files of a
 //! home are read and written.
 
+mod app;
 pub mod files;
 pub mod peer;
 pub mod privval;
 pub mod wal;
 pub mod wire;
+
+pub use app::PoolFollower;
