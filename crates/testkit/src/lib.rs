@@ -1,8 +1,10 @@
 //! Chains, simulated networks and lying peers for tests and benchmarks.
 
 pub mod chain;
+pub mod cluster;
 pub mod evil;
 pub mod home;
+pub mod network;
 pub mod params_app;
 pub mod process;
 pub mod sim;
