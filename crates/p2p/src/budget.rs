@@ -96,6 +96,7 @@ impl ByteBudget {
             bytes,
             _units: Some(units),
             arriving,
+            _unhandled: None,
         }
     }
 
@@ -117,6 +118,7 @@ impl ByteBudget {
             bytes,
             _units: Some(units),
             arriving,
+            _unhandled: None,
         })
     }
 
@@ -149,22 +151,38 @@ impl Drop for Waiting {
     }
 }
 
-/// Bytes taken of a [`ByteBudget`]; dropping it gives them back. Whoever keeps the message keeps
-/// its permit.
+/// Bytes taken of a [`ByteBudget`], and of what a reactor may have in hand of one peer; dropping it
+/// gives them back. Whoever keeps the message keeps its permit.
 #[derive(Debug)]
 pub struct Permit {
     bytes: usize,
     _units: Option<OwnedSemaphorePermit>,
     arriving: Option<OwnedSemaphorePermit>,
+    /// The message's share of what its reactor may have in hand of this peer.
+    _unhandled: Option<OwnedSemaphorePermit>,
 }
 
 impl Permit {
+    /// Adds a message's share of what its reactor may have in hand of its peer.
+    pub(crate) fn with_unhandled(
+        permit: Option<Self>,
+        bytes: usize,
+        unhandled: OwnedSemaphorePermit,
+    ) -> Self {
+        let permit = permit.unwrap_or_else(|| Self::exempt(bytes));
+        Self {
+            _unhandled: Some(unhandled),
+            ..permit
+        }
+    }
+
     /// A permit outside of any budget, for a message that was let through on purpose.
     pub(crate) const fn exempt(bytes: usize) -> Self {
         Self {
             bytes,
             _units: None,
             arriving: None,
+            _unhandled: None,
         }
     }
 

@@ -20,6 +20,11 @@ pub struct ChannelDescriptor {
     /// [`PeerHandle::expect_answer`](crate::PeerHandle::expect_answer); a peer that sends another
     /// is disconnected before any room is taken.
     pub only_asked: bool,
+    /// Bytes of one peer's messages on this channel that the reactor may have in hand at once; each
+    /// counts for [`MIN_UNHANDLED_BYTES`](crate::MIN_UNHANDLED_BYTES) at least, and one alone may be
+    /// larger. While there are more, nothing is read from that peer, and from no other one for its
+    /// sake. The reactor has a message in hand as long as it keeps its permit. `None`: any number.
+    pub unhandled_bytes: Option<usize>,
 }
 
 impl ChannelDescriptor {
@@ -33,6 +38,7 @@ impl ChannelDescriptor {
             max_message_bytes,
             budget: None,
             only_asked: false,
+            unhandled_bytes: None,
         }
     }
 
@@ -41,6 +47,13 @@ impl ChannelDescriptor {
     #[must_use]
     pub fn with_budget(mut self, budget: ByteBudget) -> Self {
         self.budget = Some(budget);
+        self
+    }
+
+    /// The same channel, of which the reactor has so many bytes of a peer in hand at most.
+    #[must_use]
+    pub const fn with_unhandled_bytes(mut self, bytes: usize) -> Self {
+        self.unhandled_bytes = Some(bytes);
         self
     }
 

@@ -7,7 +7,7 @@ use bytes::Bytes;
 use tokio::{
     io::Interest,
     net::TcpStream,
-    sync::mpsc,
+    sync::{OwnedSemaphorePermit, Semaphore, mpsc},
     time::{Instant, Sleep},
 };
 
@@ -26,6 +26,10 @@ const READ_BUFFER: usize = 64 * SEALED_FRAME;
 const WRITE_BATCH: usize = 64 * 1024;
 /// With nothing due, a task wakes up this often at the latest; its ping is due sooner.
 const IDLE: Duration = Duration::from_secs(3600);
+
+/// What a message counts for at least among those that a reactor has in hand: what a small one takes
+/// in memory. Smaller, and a peer could have more of them kept; larger, and it is read from less.
+pub const MIN_UNHANDLED_BYTES: usize = 1024;
 
 /// Which reactor each channel belongs to, and where it hears of its peers.
 #[derive(Debug)]
@@ -55,6 +59,54 @@ impl Routes {
 
 type Room = Pin<Box<dyn Future<Output = Permit> + Send>>;
 
+/// A message on its way to its reactor.
+struct Delivery {
+    reactor: usize,
+    channel: u8,
+    bytes: Bytes,
+    permit: Option<Permit>,
+    /// The room that it needs of what the reactor may have in hand, until it has it.
+    needs: Option<(Arc<Semaphore>, u32)>,
+}
+
+/// What a reactor may have in hand of one peer, in units of [`MIN_UNHANDLED_BYTES`].
+struct Unhandled {
+    units: Arc<Semaphore>,
+    total: u32,
+}
+
+impl Delivery {
+    fn event(self, from: &Arc<PeerShared>, unhandled: Option<OwnedSemaphorePermit>) -> PeerEvent {
+        let bytes = self.bytes.len();
+        PeerEvent::Message {
+            from: PeerHandle {
+                shared: Arc::clone(from),
+            },
+            channel: self.channel,
+            bytes: self.bytes,
+            permit: match unhandled {
+                Some(unhandled) => Some(Permit::with_unhandled(self.permit, bytes, unhandled)),
+                None => self.permit,
+            },
+        }
+    }
+}
+
+impl Unhandled {
+    fn new(bytes: usize) -> Self {
+        let total = bytes.div_ceil(MIN_UNHANDLED_BYTES).clamp(1, 1 << 20);
+        Self {
+            units: Arc::new(Semaphore::new(total)),
+            total: u32::try_from(total).expect("at most 2^20"),
+        }
+    }
+
+    fn units(&self, bytes: usize) -> u32 {
+        let units = bytes.div_ceil(MIN_UNHANDLED_BYTES);
+        u32::try_from(units).map_or(self.total, |units| units.clamp(1, self.total))
+    }
+}
+
 /// One connection's task and all that it owns.
 pub(crate) struct Connection {
     stream: TcpStream,
@@ -79,8 +131,10 @@ pub(crate) struct Connection {
     more: bool,
     /// Room found for messages that are arriving, by channel.
     permits: Vec<(u8, Permit)>,
-    /// A message whose reactor is busy.
-    delivery: Option<(usize, PeerEvent)>,
+    /// A message whose reactor is busy, or has too much of this peer in hand.
+    delivery: Option<Delivery>,
+    /// What reactors may have in hand of this peer, by channel.
+    unhandled: Vec<(u8, Unhandled)>,
     /// A message that waits for its budget: its channel and size.
     room: Option<(u8, usize, Room)>,
 }
@@ -103,6 +157,10 @@ impl Connection {
                 budgeted: channel.budget.is_some(),
             })
             .collect();
+        let unhandled = routes
+            .descriptors()
+            .filter_map(|channel| Some((channel.id, Unhandled::new(channel.unhandled_bytes?))))
+            .collect();
         let mut sealed = established.sealed;
         let sealed_len = sealed.len();
         sealed.resize(READ_BUFFER.max(sealed_len), 0);
@@ -124,6 +182,7 @@ impl Connection {
             more: false,
             permits: Vec::new(),
             delivery: None,
+            unhandled,
             room: None,
         }
     }
@@ -180,8 +239,9 @@ impl Connection {
                 writable = ready.is_writable() || ready.is_write_closed();
             }
             slot = delivery_slot(&self.routes, self.delivery.as_ref()) => {
-                if let Some((_, event)) = self.delivery.take() {
-                    slot?.send(event);
+                let (slot, unhandled) = slot?;
+                if let Some(delivery) = self.delivery.take() {
+                    slot.send(delivery.event(&self.shared, unhandled));
                 }
             }
             granted = wait_room(&mut self.room) => permit = Some(granted),
@@ -265,34 +325,43 @@ impl Connection {
             .map(|index| self.permits.swap_remove(index).1.arrived());
         let reactor = self.routes.route(channel).map(|(_, reactor)| *reactor);
         let reactor = reactor.expect("the connection knows the routed channels only");
-        let from = PeerHandle {
-            shared: Arc::clone(&self.shared),
-        };
-        self.delivery = Some((
+        let needs = self
+            .unhandled
+            .iter()
+            .find(|(id, _)| *id == channel)
+            .map(|(_, room)| (Arc::clone(&room.units), room.units(bytes.len())));
+        self.delivery = Some(Delivery {
             reactor,
-            PeerEvent::Message {
-                from,
-                channel,
-                bytes,
-                permit,
-            },
-        ));
+            channel,
+            bytes,
+            permit,
+            needs,
+        });
         self.deliver()
     }
 
     /// Hands the message in hand to its reactor if that has room for it.
     fn deliver(&mut self) -> Result<(), DisconnectReason> {
-        let Some((reactor, event)) = self.delivery.take() else {
+        let Some(delivery) = &self.delivery else {
             return Ok(());
         };
-        let (name, sender) = &self.routes.reactors[reactor];
-        match sender.try_send(event) {
-            Ok(()) => Ok(()),
-            Err(mpsc::error::TrySendError::Full(event)) => {
-                self.delivery = Some((reactor, event));
+        let unhandled = match &delivery.needs {
+            None => None,
+            Some((units, count)) => match Arc::clone(units).try_acquire_many_owned(*count) {
+                Ok(unhandled) => Some(unhandled),
+                Err(_) => return Ok(()),
+            },
+        };
+        let (name, sender) = &self.routes.reactors[delivery.reactor];
+        match sender.try_reserve() {
+            Ok(slot) => {
+                if let Some(delivery) = self.delivery.take() {
+                    slot.send(delivery.event(&self.shared, unhandled));
+                }
                 Ok(())
             }
-            Err(mpsc::error::TrySendError::Closed(_)) => {
+            Err(mpsc::error::TrySendError::Full(())) => Ok(()),
+            Err(mpsc::error::TrySendError::Closed(())) => {
                 Err(DisconnectReason::ReactorStopped(name))
             }
         }
@@ -421,16 +490,25 @@ async fn ready(stream: &TcpStream, read: bool, write: bool) -> std::io::Result<t
 /// Waits until the reactor has room for the message in hand.
 async fn delivery_slot<'a>(
     routes: &'a Routes,
-    delivery: Option<&(usize, PeerEvent)>,
-) -> Result<mpsc::Permit<'a, PeerEvent>, DisconnectReason> {
-    let Some((reactor, _)) = delivery else {
+    delivery: Option<&Delivery>,
+) -> Result<(mpsc::Permit<'a, PeerEvent>, Option<OwnedSemaphorePermit>), DisconnectReason> {
+    let Some(delivery) = delivery else {
         return std::future::pending().await;
     };
-    let (name, sender) = &routes.reactors[*reactor];
-    sender
-        .reserve()
-        .await
-        .map_err(|_| DisconnectReason::ReactorStopped(name))
+    let (name, sender) = &routes.reactors[delivery.reactor];
+    let stopped = || DisconnectReason::ReactorStopped(name);
+    let unhandled = match &delivery.needs {
+        None => None,
+        Some((units, count)) => {
+            let units = Arc::clone(units).acquire_many_owned(*count);
+            tokio::select! {
+                unhandled = units => Some(unhandled.expect("the semaphore is never closed")),
+                () = sender.closed() => return Err(stopped()),
+            }
+        }
+    };
+    let slot = sender.reserve().await.map_err(|_| stopped())?;
+    Ok((slot, unhandled))
 }
 
 async fn wait_room(room: &mut Option<(u8, usize, Room)>) -> Permit {

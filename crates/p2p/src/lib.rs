@@ -34,6 +34,7 @@ pub use address::{AddressError, PeerAddress};
 pub use budget::{ByteBudget, Permit};
 pub use channel::ChannelDescriptor;
 pub use config::P2pConfig;
+pub use connection::MIN_UNHANDLED_BYTES;
 pub use flow::FlowStatus;
 pub use log_limit::LogLimit;
 pub use mconnection::{MConnectionConfig, MConnectionError};

@@ -41,7 +41,8 @@ pub enum PeerEvent {
         /// The message as it came.
         bytes: Bytes,
         /// The room that the message takes of its channel's budget, if it was large enough to need
-        /// any. Keep it as long as the message.
+        /// any, and of what the reactor may have in hand of this peer. Keep it as long as the
+        /// message.
         permit: Option<Permit>,
     },
 }
@@ -298,6 +299,18 @@ impl PeerHandle {
             .map_err(|_| SendError::Disconnected)?;
         self.queue(slot, message);
         Ok(())
+    }
+
+    /// Waits until a message can be queued.
+    ///
+    /// # Errors
+    /// When the channel is not shared or the peer is gone.
+    pub async fn ready(&self, channel: u8) -> Result<(), SendError> {
+        let outbox = self.live_outbox(channel)?;
+        match outbox.queue.reserve().await {
+            Ok(_) => Ok(()),
+            Err(_) => Err(SendError::Disconnected),
+        }
     }
 
     /// Bytes of messages that wait to be sent on all channels: what serving this peer is to be

@@ -4,7 +4,8 @@
 use std::time::Duration;
 
 use perihelion_p2p::{
-    ByteBudget, DisconnectReason, MConnectionError, NodeKey, PeerAddress, PeerHandle,
+    ByteBudget, DisconnectReason, MConnectionError, MIN_UNHANDLED_BYTES, NodeKey, PeerAddress,
+    PeerHandle,
 };
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
@@ -324,4 +325,47 @@ async fn a_failing_persistent_peer_is_dialled_ever_less_often_but_for_ever() {
         "{pauses:?}"
     );
     node.stop().await;
+}
+
+#[tokio::test]
+async fn a_peer_of_which_too_much_is_unhandled_is_not_read_from_and_others_are() {
+    let options = Options {
+        unhandled: Some(4 * MIN_UNHANDLED_BYTES),
+        ..Options::default()
+    };
+    let (mut server, mut flood, flooder) = with_raw_peer(options).await;
+    let info = node_info("raw", NETWORK);
+    let mut quiet = RawPeer::connect(server.socket(), &NodeKey::generate(), &info).await;
+    server.added().await;
+    let small = packet(OTHER, true, b"a small message");
+    flood.send(&small.repeat(10)).await.unwrap();
+    let mut kept = Vec::new();
+    for _ in 0..4 {
+        let (channel, bytes, permit) = server.message().await;
+        assert_eq!((channel, &bytes[..]), (OTHER, &b"a small message"[..]));
+        kept.push(permit.expect("each message has its share"));
+    }
+    until_held(&flooder).await;
+    quiet.send(&packet(OTHER, true, b"another")).await.unwrap();
+    let (_, bytes, _permit) = server.message().await;
+    assert_eq!(bytes, b"another"[..]);
+    // A share that is given back lets one more through, and so on.
+    for _ in 0..6 {
+        kept.remove(0);
+        let (_, bytes, permit) = server.message().await;
+        assert_eq!(bytes, b"a small message"[..]);
+        kept.extend(permit);
+    }
+    // A message that is larger than all shares waits for all of them.
+    let mut large = Vec::new();
+    for chunk in large_message(8 * MIN_UNHANDLED_BYTES).chunks(1_000) {
+        large.extend(packet(OTHER, false, chunk));
+    }
+    large.extend(packet(OTHER, true, b""));
+    flood.send(&large).await.unwrap();
+    until_held(&flooder).await;
+    drop(kept);
+    let (_, bytes, permit) = server.message().await;
+    assert!(bytes.len() > 8 * MIN_UNHANDLED_BYTES && permit.is_some());
+    server.stop().await;
 }

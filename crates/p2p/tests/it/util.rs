@@ -60,6 +60,8 @@ pub(crate) struct Options {
     pub(crate) key: NodeKey,
     pub(crate) network: String,
     pub(crate) budget: Option<ByteBudget>,
+    /// Of the other channel.
+    pub(crate) unhandled: Option<usize>,
 }
 
 impl Default for Options {
@@ -74,6 +76,7 @@ impl Default for Options {
             key: NodeKey::generate(),
             network: NETWORK.to_owned(),
             budget: None,
+            unhandled: None,
         }
     }
 }
@@ -82,7 +85,9 @@ impl Node {
     pub(crate) async fn start(options: Options) -> Self {
         let mut blocks = ChannelDescriptor::new(BLOCKSYNC, 5, 1000, 100 << 20);
         blocks.budget = options.budget;
-        let channels = vec![blocks, ChannelDescriptor::new(OTHER, 1, 10, 1 << 20)];
+        let mut other = ChannelDescriptor::new(OTHER, 1, 10, 1 << 20);
+        other.unhandled_bytes = options.unhandled;
+        let channels = vec![blocks, other];
         let (switch, mut events) = Switch::start(SwitchSetup {
             config: options.config,
             connection: options.connection,
