@@ -1,11 +1,14 @@
 use std::{collections::BTreeMap, sync::Arc};
 
 use bytes::Bytes;
-use perihelion_consensus::{BitArray, Consensus, RoundStep, VoteSet};
+use perihelion_consensus::{BitArray, Candidate, Consensus, RoundStep, Step, VoteSet};
 use perihelion_types::{
-    BlockId, Commit, ExtendedCommit, ExtendedCommitSig, Height, Part, PartSet, PartSetHeader,
-    Proposal, Round, SignedMsgType, Vote, part_set::MAX_PARTS, part_set::PART_SIZE,
+    BlockId, Commit, ExtendedCommit, ExtendedCommitSig, FetchedBlock, Height, Part, PartSet,
+    PartSetHeader, Proposal, Round, SignedMsgType, State, ValidatorSet, Vote, part_set::MAX_PARTS,
+    part_set::PART_SIZE,
 };
+
+use crate::wire::NewValidBlock;
 
 /// Blocks that are decided and stored, for peers that lag. An implementation keeps the last few
 /// answers: each is asked for once for every part or vote that is sent.
@@ -224,7 +227,12 @@ pub struct View {
     round_step: RoundStep,
     base: Height,
     validators: usize,
+    validator_set: Arc<ValidatorSet>,
+    state: Arc<State>,
     max_parts: u32,
+    block: Option<Arc<FetchedBlock>>,
+    locked: Option<(Round, Arc<FetchedBlock>)>,
+    valid: Option<(Round, Arc<FetchedBlock>)>,
     proposal: Option<Arc<Proposal>>,
     parts: Option<Arc<PartsView>>,
     rounds: BTreeMap<Round, RoundVotes>,
@@ -256,6 +264,11 @@ impl View {
             round_step: core.round_step(),
             base,
             validators: core.validators().len(),
+            validator_set: Arc::clone(core.validators()),
+            state: Arc::clone(core.state()),
+            block: core.block().cloned(),
+            locked: core.locked().map(candidate),
+            valid: core.valid().map(candidate),
             max_parts: max_parts(core.state().consensus_params.max_block_bytes()),
             proposal: core.proposal().cloned(),
             parts: core.parts().map(|set| PartsView::of(set, parts)),
@@ -283,6 +296,60 @@ impl View {
     #[must_use]
     pub fn round(&self) -> Round {
         self.round_step.round
+    }
+
+    /// What a peer is to know of the parts that are here, when any are collected.
+    #[must_use]
+    pub fn valid_block(&self) -> Option<NewValidBlock> {
+        let parts = self.parts.as_ref()?;
+        Some(NewValidBlock {
+            height: self.height(),
+            round: self.round(),
+            header: parts.header(),
+            parts: parts.bits().clone(),
+            is_commit: self.round_step.step == Step::Commit,
+        })
+    }
+
+    /// Who may vote, with the priorities of the round: its proposer stands first among them.
+    #[must_use]
+    pub fn validator_set(&self) -> &Arc<ValidatorSet> {
+        &self.validator_set
+    }
+
+    /// The state after the last applied block.
+    #[must_use]
+    pub fn state(&self) -> &Arc<State> {
+        &self.state
+    }
+
+    /// The block that is complete.
+    #[must_use]
+    pub fn block(&self) -> Option<&Arc<FetchedBlock>> {
+        self.block.as_ref()
+    }
+
+    /// The round and the block that this node is locked on.
+    #[must_use]
+    pub fn locked(&self) -> Option<&(Round, Arc<FetchedBlock>)> {
+        self.locked.as_ref()
+    }
+
+    /// The last round in which a block that was here had more than 2/3 of the prevotes, and it.
+    #[must_use]
+    pub fn valid(&self) -> Option<&(Round, Arc<FetchedBlock>)> {
+        self.valid.as_ref()
+    }
+
+    /// The round whose precommits decide, once there are enough.
+    #[must_use]
+    pub fn commit_round(&self) -> Option<Round> {
+        self.commit_round
+    }
+
+    /// The rounds that are open, rising.
+    pub fn rounds(&self) -> impl Iterator<Item = Round> + '_ {
+        self.rounds.keys().copied()
     }
 
     /// How many validators the height has.
@@ -359,6 +426,10 @@ impl View {
             None
         }
     }
+}
+
+fn candidate(of: &Candidate) -> (Round, Arc<FetchedBlock>) {
+    (of.round, Arc::clone(&of.block))
 }
 
 fn max_parts(max_block_bytes: i64) -> u32 {

@@ -264,6 +264,26 @@ impl Wal {
             .transpose()
     }
 
+    /// The highest height whose end the log marks; `None` where it marks none.
+    ///
+    /// # Errors
+    /// When what has to be read for that is damaged.
+    pub fn last_end_height(&mut self) -> Result<Option<Height>, WalError> {
+        self.flush()?;
+        for index in self.group.newest_first() {
+            let name = self.group.name(index);
+            let reader = FileReader::open(&self.group, &name)?;
+            let mut last = None;
+            for entry in WalReader::of_one(&self.group, index, reader) {
+                last = record::end_height(&entry?.message).max(last);
+            }
+            if last.is_some() {
+                return Ok(last.map(Height::new));
+            }
+        }
+        Ok(None)
+    }
+
     fn rotate(&mut self) -> Result<(), WalError> {
         self.sync()?;
         let rotated = self.group.rotate();

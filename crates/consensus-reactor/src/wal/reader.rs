@@ -121,6 +121,15 @@ impl<'a> WalReader<'a> {
         })
     }
 
+    /// The rest of one file.
+    pub(super) fn of_one(group: &'a Group, index: u64, reader: FileReader) -> Self {
+        Self {
+            group,
+            files: Vec::new().into_iter(),
+            current: Some((group.name(index), reader)),
+        }
+    }
+
     fn step(&mut self) -> Result<Option<WalEntry>, WalError> {
         loop {
             let Some((name, reader)) = &mut self.current else {

@@ -52,16 +52,35 @@ impl Channel {
         Self::ALL.into_iter().find(|channel| channel.id() == id)
     }
 
-    /// What the connection is to know of it, with CometBFT's priority and queue.
+    /// What of all channels may wait of one peer, in bytes.
+    pub(crate) const ALL_UNHANDLED_BYTES: usize = Self::State.unhandled_bytes()
+        + Self::Data.unhandled_bytes()
+        + Self::Vote.unhandled_bytes()
+        + Self::VoteSetBits.unhandled_bytes();
+
+    /// What the connection is to know of it, with CometBFT's priority. The queues are CometBFT's but
+    /// for that of parts, each of which is as large as hundreds of other messages.
     #[must_use]
     pub const fn descriptor(self) -> ChannelDescriptor {
         let (priority, send_queue) = match self {
             Self::State => (6, 100),
-            Self::Data => (10, 100),
+            Self::Data => (10, 16),
             Self::Vote => (7, 100),
             Self::VoteSetBits => (1, 2),
         };
         ChannelDescriptor::new(self.id(), priority, send_queue, MAX_MESSAGE_BYTES)
+            .with_unhandled_bytes(self.unhandled_bytes())
+    }
+
+    /// What may wait of one peer, in bytes; beyond it nothing more is read from that peer. More, and
+    /// many peers together take much memory while the application is slow; less, and a peer is read
+    /// from in small steps.
+    const fn unhandled_bytes(self) -> usize {
+        match self {
+            Self::State => 256 << 10,
+            Self::Data | Self::Vote => 1 << 20,
+            Self::VoteSetBits => 64 << 10,
+        }
     }
 }
 

@@ -337,6 +337,14 @@ impl VoteSet {
         Ok(())
     }
 
+    /// Whether somebody claims that `block_id` has more than 2/3, so that conflicting votes for it
+    /// count.
+    #[must_use]
+    pub fn is_claimed(&self, block_id: &BlockId) -> bool {
+        let votes = self.by_block.get(&block_id.key());
+        votes.is_some_and(|votes| votes.claimed)
+    }
+
     /// The chain's id.
     #[must_use]
     pub fn chain_id(&self) -> &str {

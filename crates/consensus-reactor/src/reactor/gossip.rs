@@ -1,0 +1,370 @@
+//! One peer's task.
+
+use std::{
+    sync::{Arc, atomic::Ordering},
+    time::{Duration, Instant},
+};
+
+use perihelion_consensus::{Message, Step};
+use perihelion_p2p::{Permit, SendError};
+use tokio::{
+    sync::{OwnedSemaphorePermit, Semaphore, broadcast, mpsc, watch},
+    time::{MissedTickBehavior, interval, interval_at},
+};
+use tokio_util::sync::CancellationToken;
+
+use super::Incoming;
+use crate::{
+    peer::{PeerState, Received, View},
+    shared::{CORE_QUEUE_OF_ONE, Claim, FromPeer, News, Peer, Shared, disconnect, lock},
+    wire::{Channel, MAX_MESSAGE_BYTES, NewRoundStep, PeerMessage},
+};
+
+/// Messages that are taken in before the peer is looked after again.
+const TAKEN_AT_ONCE: usize = 64;
+/// Claims that are heeded between two of our own: honest peers send four at most in that time.
+/// More cost the routine time; fewer, and an honest peer's may be passed over until they come again.
+const CLAIMS_AT_ONCE: u32 = 16;
+/// What the log adds to a message: the sender, and lengths. A message that is longer with it could
+/// not be logged, and so is not taken.
+const LOG_BYTES: usize = 128;
+
+/// The shortest pause there is; none at all would keep a core busy.
+const SHORTEST: Duration = Duration::from_millis(1);
+
+/// Keeps track of what a peer has and sends it what it lacks.
+pub(super) struct Gossip {
+    shared: Arc<Shared>,
+    peer: Arc<Peer>,
+    incoming: mpsc::Receiver<Incoming>,
+    view: watch::Receiver<Option<Arc<View>>>,
+    news: broadcast::Receiver<News>,
+    /// The peer's places in the queue of the state machine.
+    places: Arc<Semaphore>,
+    /// A message that waits for one. Nothing more is taken in before.
+    to_core: Option<(Message, Option<Permit>)>,
+    /// What waits for room on the channel that tells of states. Two at most.
+    to_say: Vec<News>,
+    /// News were missed: with the next view the peer is told again where this node is.
+    behind: bool,
+    data_full: bool,
+    votes_full: bool,
+    claims_left: u32,
+}
+
+/// What woke the task.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Woken {
+    By,
+    Tick,
+    Gone,
+}
+
+impl Gossip {
+    pub(super) fn new(
+        shared: Arc<Shared>,
+        peer: Arc<Peer>,
+        incoming: mpsc::Receiver<Incoming>,
+    ) -> Self {
+        Self {
+            // News first: what is not in the view yet will be in these.
+            news: shared.news.subscribe(),
+            view: shared.view.subscribe(),
+            peer,
+            incoming,
+            places: Arc::new(Semaphore::new(CORE_QUEUE_OF_ONE)),
+            to_core: None,
+            to_say: Vec::new(),
+            behind: false,
+            data_full: false,
+            votes_full: false,
+            claims_left: CLAIMS_AT_ONCE,
+            shared,
+        }
+    }
+
+    /// Until `stop`, or until the peer is gone.
+    pub(super) async fn run(mut self, stop: CancellationToken) {
+        let mut tick = interval(self.shared.gossip_sleep.max(SHORTEST));
+        tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        let pause = self.shared.maj23_sleep.max(SHORTEST);
+        let mut claims = interval_at(tokio::time::Instant::now() + pause, pause);
+        claims.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        let (peer, shared) = (Arc::clone(&self.peer), Arc::clone(&self.shared));
+        let handle = &peer.handle;
+        self.tell_place();
+        loop {
+            let woken = tokio::select! {
+                biased;
+                () = stop.cancelled() => Woken::Gone,
+                changed = self.view.changed() => match changed {
+                    Ok(()) => self.take_view(),
+                    Err(_) => Woken::Gone,
+                },
+                ready = handle.ready(Channel::State.id()), if !self.to_say.is_empty() => {
+                    self.say_on(ready)
+                }
+                news = self.news.recv(), if self.to_say.is_empty() => self.take_news(news),
+                slot = slot(&shared.to_core, &self.places), if self.to_core.is_some() => {
+                    match (slot, self.to_core.take()) {
+                        (Some((place, slot)), Some((message, permit))) => {
+                            slot.send(FromPeer {
+                                peer: handle.id(),
+                                message,
+                                _place: place,
+                                _permit: permit,
+                            });
+                            Woken::By
+                        }
+                        _ => Woken::Gone,
+                    }
+                }
+                incoming = self.incoming.recv(), if self.to_core.is_none() => match incoming {
+                    Some(incoming) => self.take_in(incoming),
+                    None => Woken::Gone,
+                },
+                ready = handle.ready(Channel::Data.id()), if self.data_full => {
+                    self.data_full = false;
+                    on(ready)
+                }
+                ready = handle.ready(Channel::Vote.id()), if self.votes_full => {
+                    self.votes_full = false;
+                    on(ready)
+                }
+                _ = tick.tick() => Woken::Tick,
+                _ = claims.tick() => self.claim_majorities(),
+            };
+            if woken == Woken::Gone {
+                return;
+            }
+            self.gossip(woken == Woken::Tick);
+        }
+    }
+
+    fn current(&self) -> Option<Arc<View>> {
+        self.view.borrow().clone()
+    }
+
+    fn take_view(&mut self) -> Woken {
+        if self.view.borrow_and_update().is_none() {
+            // While this node syncs nothing of it would be taken.
+            self.to_core = None;
+        } else if std::mem::take(&mut self.behind) {
+            self.tell_place();
+        }
+        Woken::By
+    }
+
+    /// Takes in messages until one must wait for the state machine.
+    fn take_in(&mut self, first: Incoming) -> Woken {
+        let mut next = Some(first);
+        let mut left = TAKEN_AT_ONCE;
+        while let Some(incoming) = next {
+            if let Err(fault) = self.take_message(incoming) {
+                disconnect(&self.peer.handle, &fault);
+                return Woken::Gone;
+            }
+            left -= 1;
+            if left == 0 || self.to_core.is_some() {
+                break;
+            }
+            next = self.incoming.try_recv().ok();
+        }
+        Woken::By
+    }
+
+    /// What CometBFT would disconnect a peer for is an error.
+    fn take_message(&mut self, incoming: Incoming) -> Result<(), crate::wire::WireError> {
+        let Some(channel) = Channel::from_id(incoming.channel) else {
+            return Ok(());
+        };
+        let view = self.current();
+        let rules = self.shared.rules_now(view.as_deref());
+        let Some(message) = PeerMessage::decode_on(channel, &incoming.bytes, rules)? else {
+            return Ok(());
+        };
+        let received = lock(&self.peer.state).handle(Instant::now(), view.as_deref(), &message)?;
+        match received {
+            Received::Noted => {}
+            Received::Claim(claim) => self.take_claim(claim),
+            Received::Core(message) => {
+                if incoming.bytes.len() + LOG_BYTES > MAX_MESSAGE_BYTES {
+                    tracing::debug!(
+                        peer = %self.peer.handle.id(),
+                        bytes = incoming.bytes.len(),
+                        "a message that is too long for the log is not taken"
+                    );
+                    return Ok(());
+                }
+                self.count(&message);
+                self.hand_over(message, incoming.permit);
+            }
+        }
+        Ok(())
+    }
+
+    fn count(&self, message: &Message) {
+        match message {
+            Message::Vote(_) => self.peer.votes.fetch_add(1, Ordering::Relaxed),
+            Message::Part { .. } => self.peer.parts.fetch_add(1, Ordering::Relaxed),
+            Message::Proposal(_) => 0,
+        };
+    }
+
+    /// Gives a message to the state machine, or lets it wait for a place.
+    fn hand_over(&mut self, message: Message, permit: Option<Permit>) {
+        let place = Arc::clone(&self.places).try_acquire_owned();
+        match (place, self.shared.to_core.try_reserve()) {
+            (Ok(place), Ok(slot)) => slot.send(FromPeer {
+                peer: self.peer.handle.id(),
+                message,
+                _place: place,
+                _permit: permit,
+            }),
+            _ => self.to_core = Some((message, permit)),
+        }
+    }
+
+    fn take_claim(&mut self, claim: perihelion_consensus::Maj23) {
+        let Some(left) = self.claims_left.checked_sub(1) else {
+            return;
+        };
+        self.claims_left = left;
+        let peer = self.peer.handle.id();
+        if self.shared.claims.try_send(Claim { peer, claim }).is_err() {
+            tracing::debug!(%peer, "a claim of a majority is passed over");
+        }
+    }
+
+    fn take_news(&mut self, news: Result<News, broadcast::error::RecvError>) -> Woken {
+        match news {
+            Ok(news) => {
+                self.say(news);
+                Woken::By
+            }
+            Err(broadcast::error::RecvError::Lagged(_)) => {
+                self.news = self.news.resubscribe();
+                self.behind = true;
+                self.tell_place();
+                Woken::By
+            }
+            Err(broadcast::error::RecvError::Closed) => Woken::Gone,
+        }
+    }
+
+    /// Tells the peer where this node is, and which parts it has of what it collects: those that it
+    /// was sent over an earlier connection are not sent again.
+    fn tell_place(&mut self) {
+        let Some(view) = self.current() else { return };
+        let step = NewRoundStep::of(view.round_step(), Instant::now());
+        self.say_message(&PeerMessage::NewRoundStep(step));
+        if let Some(block) = view.valid_block() {
+            self.say_message(&PeerMessage::NewValidBlock(block));
+        }
+    }
+
+    fn say_message(&mut self, message: &PeerMessage) {
+        self.say(News {
+            channel: message.channel(),
+            bytes: message.encode(),
+        });
+    }
+
+    /// Queues what the peer is to be told, in order.
+    fn say(&mut self, news: News) {
+        if self.to_say.is_empty() {
+            let bytes = news.bytes.clone();
+            match self.peer.handle.try_send(news.channel.id(), bytes) {
+                Err(SendError::Full(_)) => {}
+                Ok(()) | Err(SendError::NoChannel(_) | SendError::Disconnected) => return,
+            }
+        }
+        self.to_say.push(news);
+    }
+
+    fn say_on(&mut self, ready: Result<(), SendError>) -> Woken {
+        if ready.is_err() {
+            return Woken::Gone;
+        }
+        for news in std::mem::take(&mut self.to_say) {
+            self.say(news);
+        }
+        Woken::By
+    }
+
+    /// Sends what the peer lacks, as much as there is room for.
+    fn gossip(&mut self, is_tick: bool) {
+        let Some(view) = self.current() else { return };
+        let mut state = lock(&self.peer.state);
+        if !self.data_full && may_ask_for_data(&state, &view, is_tick) {
+            self.data_full = self.send_all(&mut state, &view, Channel::Data);
+        }
+        if !self.votes_full {
+            self.votes_full = self.send_all(&mut state, &view, Channel::Vote);
+        }
+    }
+
+    /// Whether the channel's queue was full before all was sent.
+    fn send_all(&self, state: &mut PeerState, view: &View, channel: Channel) -> bool {
+        let stored = &self.shared.stored;
+        loop {
+            let next = match channel {
+                Channel::Vote => state.next_vote(view, stored),
+                _ => state.next_data(view, stored),
+            };
+            let Some(message) = next else { return false };
+            let sent = self
+                .peer
+                .handle
+                .try_send(message.channel().id(), message.encode());
+            match sent {
+                Ok(()) => state.sent(view, &message),
+                Err(SendError::Full(_)) => return true,
+                Err(SendError::NoChannel(_) | SendError::Disconnected) => return false,
+            }
+        }
+    }
+
+    /// Tells the peer of majorities. What finds no room is told the next time.
+    fn claim_majorities(&mut self) -> Woken {
+        self.claims_left = CLAIMS_AT_ONCE;
+        if let Some(view) = self.current() {
+            let claims = lock(&self.peer.state).next_maj23(&view, &self.shared.stored);
+            for claim in claims {
+                let sent = self
+                    .peer
+                    .handle
+                    .try_send(claim.channel().id(), claim.encode());
+                if sent.is_err() {
+                    break;
+                }
+            }
+        }
+        Woken::By
+    }
+}
+
+/// How often a peer that lags was looked at tells how long it has not said what it collects; so it
+/// is looked at by the clock until it has.
+fn may_ask_for_data(state: &PeerState, view: &View, is_tick: bool) -> bool {
+    let lags = state.height() != view.height();
+    is_tick || !lags || state.parts().is_some() || state.step() == Some(Step::Commit)
+}
+
+/// A place of the peer's own, and one in the queue.
+async fn slot<'a>(
+    queue: &'a mpsc::Sender<FromPeer>,
+    places: &Arc<Semaphore>,
+) -> Option<(OwnedSemaphorePermit, mpsc::Permit<'a, FromPeer>)> {
+    let place = Arc::clone(places).acquire_owned().await.ok()?;
+    let slot = queue.reserve().await.ok()?;
+    Some((place, slot))
+}
+
+fn on(ready: Result<(), SendError>) -> Woken {
+    if ready.is_ok() {
+        Woken::By
+    } else {
+        Woken::Gone
+    }
+}

@@ -1,0 +1,359 @@
+//! Peers that lie, flood and send too much.
+
+use std::{fs, sync::Arc};
+
+use bytes::Bytes;
+use perihelion_consensus::{BitArray, Maj23, Step};
+use perihelion_consensus_reactor::wire::{Channel, NewRoundStep, NewValidBlock, PeerMessage};
+use perihelion_p2p::{PeerEvent, PeerHandle, SwitchHandle};
+use perihelion_types::{
+    BlockId, Hash, Height, Part, PartSet, PartSetHeader, Proposal, Round, Rules, SignedMsgType,
+    Time, Vote,
+};
+use tokio::sync::mpsc;
+
+use crate::nodes::{Home, Node, close_all, dial, genesis, key, mesh, soon, switch};
+
+fn threads() -> tokio::runtime::Runtime {
+    tokio::runtime::Builder::new_multi_thread()
+        .worker_threads(2)
+        .enable_all()
+        .build()
+        .unwrap()
+}
+
+/// A peer that does what the test says.
+struct Stranger {
+    switch: SwitchHandle,
+    events: mpsc::Receiver<PeerEvent>,
+    node: PeerHandle,
+}
+
+impl Stranger {
+    async fn connect(to: &Node) -> Self {
+        let (switch, events) = switch().await;
+        let node = dial(&switch, &to.switch).await;
+        Self {
+            switch,
+            events,
+            node,
+        }
+    }
+
+    async fn say(&self, message: &PeerMessage) {
+        self.say_on(message.channel(), message.encode()).await;
+    }
+
+    async fn say_on(&self, channel: Channel, bytes: Bytes) {
+        let sent = soon("room to send", self.node.send(channel.id(), bytes)).await;
+        sent.unwrap();
+    }
+
+    /// The next message that `wanted` picks something out of.
+    async fn hear<T>(&mut self, what: &str, wanted: impl Fn(PeerMessage) -> Option<T>) -> T {
+        soon(what, async {
+            loop {
+                match self.events.recv().await.expect("the switch runs") {
+                    PeerEvent::Message { channel, bytes, .. } => {
+                        let channel = Channel::from_id(channel).unwrap();
+                        let message = PeerMessage::decode_on(channel, &bytes, Rules::V038);
+                        if let Some(found) = wanted(message.unwrap().unwrap()) {
+                            return found;
+                        }
+                    }
+                    PeerEvent::Added(_) => {}
+                    PeerEvent::Removed { reason, .. } => panic!("disconnected: {reason}"),
+                }
+            }
+        })
+        .await
+    }
+
+    /// Why the node removed this peer.
+    async fn removal(&self, node: &Node) -> String {
+        let id = self.switch.id();
+        soon("the disconnect", async {
+            loop {
+                let recent = node.switch.recent_disconnects();
+                if let Some(gone) = recent.into_iter().find(|gone| gone.id == id) {
+                    return gone.reason.to_string();
+                }
+                tokio::task::yield_now().await;
+            }
+        })
+        .await
+    }
+}
+
+fn step(height: i64, round: i32) -> PeerMessage {
+    PeerMessage::NewRoundStep(NewRoundStep {
+        height: Height::new(height),
+        round: Round::new(round),
+        step: Step::Propose,
+        seconds_since_start_time: 0,
+        last_commit_round: Round::new(if height == 1 { -1 } else { 0 }),
+    })
+}
+
+fn block_id(byte: u8, total: u32) -> BlockId {
+    BlockId {
+        hash: Hash::of(&[byte]),
+        part_set_header: PartSetHeader {
+            total,
+            hash: Hash::of(&[byte, byte]),
+        },
+    }
+}
+
+/// A vote of validator `number`, whose index the view tells, signed by `signer`.
+fn vote(node: &Node, number: usize, signer: usize, at: (i64, i32), block: BlockId) -> Vote {
+    let view = node.handle.view().borrow().clone().unwrap();
+    let address = key(number).public_key().address();
+    let (index, _) = view.validator_set().by_address(&address).unwrap();
+    let mut vote = Vote {
+        vote_type: SignedMsgType::Prevote,
+        height: Height::new(at.0),
+        round: Round::new(at.1),
+        block_id: block,
+        timestamp: Time::new(1_700_000_100, 0),
+        validator_address: Bytes::copy_from_slice(address.as_bytes()),
+        validator_index: i32::try_from(index).unwrap(),
+        signature: Bytes::new(),
+        extension: Bytes::new(),
+        extension_signature: Bytes::new(),
+    };
+    vote.signature = key(signer).sign(&vote.sign_bytes("loopback"));
+    vote
+}
+
+/// Two of four validators: they decide nothing and stay at height 1.
+async fn stuck() -> Vec<Node> {
+    let mut homes = Home::all(&genesis(&[10; 4]));
+    homes.truncate(2);
+    mesh(homes).await
+}
+
+#[test]
+fn what_cometbft_disconnects_for_disconnects() {
+    threads().block_on(async {
+        let nodes = stuck().await;
+        let garbage = Bytes::from_static(&[0xff; 40]);
+        let below = step(0, 0);
+        let oversized = PeerMessage::Proposal(Arc::new(Proposal {
+            proposal_type: SignedMsgType::Proposal,
+            height: Height::new(1),
+            round: Round::ZERO,
+            pol_round: Round::new(-1),
+            block_id: block_id(1, 1_000),
+            timestamp: Time::new(1_700_000_100, 0),
+            signature: Bytes::from_static(&[1; 64]),
+        }));
+        let bits = PeerMessage::NewValidBlock(NewValidBlock {
+            height: Height::new(1),
+            round: Round::ZERO,
+            header: block_id(1, 3).part_set_header,
+            parts: BitArray::new(4),
+            is_commit: false,
+        });
+        let cases = [
+            (Channel::State, garbage, "malformed"),
+            (Channel::State, below.encode(), "height 0"),
+            (Channel::State, bits.encode(), "4 bits for 3 parts"),
+            (Channel::Data, oversized.encode(), "1000 parts"),
+        ];
+        for (channel, bytes, why) in cases {
+            let stranger = Stranger::connect(&nodes[0]).await;
+            stranger.say_on(channel, bytes).await;
+            let reason = stranger.removal(&nodes[0]).await;
+            assert!(reason.starts_with("consensus: "), "{reason}");
+            assert!(reason.contains(why), "{reason}");
+        }
+        // A vote that its validator did not sign, in a round that is open.
+        let stranger = Stranger::connect(&nodes[0]).await;
+        let forged = vote(&nodes[0], 2, 3, (1, 0), BlockId::NIL);
+        stranger.say(&PeerMessage::Vote(Arc::new(forged))).await;
+        let reason = stranger.removal(&nodes[0]).await;
+        assert!(reason.contains("wrong signature"), "{reason}");
+        // Two claims for one place.
+        let stranger = Stranger::connect(&nodes[0]).await;
+        for byte in [1, 2] {
+            let claim = Maj23 {
+                height: Height::new(1),
+                round: Round::ZERO,
+                vote_type: SignedMsgType::Prevote,
+                block_id: block_id(byte, 1),
+            };
+            stranger.say(&PeerMessage::Maj23(claim)).await;
+        }
+        let reason = stranger.removal(&nodes[0]).await;
+        assert!(reason.contains("two majorities"), "{reason}");
+        assert_eq!(nodes[0].handle.peers().len(), 1);
+        close_all(nodes).await;
+    });
+}
+
+#[test]
+fn claims_are_answered_with_the_votes_that_are_here() {
+    threads().block_on(async {
+        let nodes = stuck().await;
+        let mut stranger = Stranger::connect(&nodes[0]).await;
+        let at = stranger
+            .hear("where the node is", |message| match message {
+                PeerMessage::NewRoundStep(step) => Some(step),
+                _ => None,
+            })
+            .await;
+        assert_eq!(at.height.get(), 1);
+        // Both of the others: nobody has more than 2/3 yet.
+        let round = at.round;
+        let prevote = vote(&nodes[0], 2, 2, (1, round.get()), BlockId::NIL);
+        stranger.say(&PeerMessage::Vote(Arc::new(prevote))).await;
+        let claim = Maj23 {
+            height: at.height,
+            round,
+            vote_type: SignedMsgType::Prevote,
+            block_id: BlockId::NIL,
+        };
+        let index = loop {
+            stranger.say(&PeerMessage::Maj23(claim)).await;
+            let bits = stranger
+                .hear("the votes", |message| match message {
+                    PeerMessage::VoteSetBits(bits) => Some(bits),
+                    _ => None,
+                })
+                .await;
+            assert_eq!((bits.height, bits.round), (at.height, round));
+            assert_eq!(bits.vote_type, SignedMsgType::Prevote);
+            let here: Vec<_> = bits.votes.iter().collect();
+            let view = nodes[0].handle.view().borrow().clone().unwrap();
+            let address = key(2).public_key().address();
+            let (index, _) = view.validator_set().by_address(&address).unwrap();
+            if here.contains(&index) {
+                break index;
+            }
+        };
+        assert!(index < 4);
+        close_all(nodes).await;
+    });
+}
+
+#[test]
+fn a_flood_neither_fills_the_log_nor_holds_up_the_others() {
+    threads().block_on(async {
+        let nodes = mesh(Home::all(&genesis(&[10; 4]))).await;
+        nodes[0].reach(1).await;
+        let mut flooders = Vec::new();
+        for _ in 0..2 {
+            let stranger = Stranger::connect(&nodes[0]).await;
+            let far = vote(&nodes[0], 1, 1, (1_000_000, 7), block_id(3, 1));
+            let odd = vote(&nodes[0], 1, 1, (1, 1_000), block_id(3, 1));
+            let data = PartSet::from_data(Bytes::from(vec![5; 60_000]));
+            let part = PeerMessage::Part {
+                height: Height::new(1_000_000),
+                round: Round::ZERO,
+                part: Arc::new(Part::clone(data.part(0).unwrap())),
+            };
+            let junk = [
+                PeerMessage::Vote(Arc::new(far)),
+                PeerMessage::Vote(Arc::new(odd)),
+                part,
+            ];
+            let stop = tokio_util::sync::CancellationToken::new();
+            let until = stop.clone();
+            let task = tokio::spawn(async move {
+                let mut sent = 0_u64;
+                'all: loop {
+                    for message in &junk {
+                        tokio::select! {
+                            () = until.cancelled() => break 'all,
+                            () = stranger.say(message) => sent += 1,
+                        }
+                    }
+                }
+                (stranger, sent)
+            });
+            flooders.push((stop, task));
+        }
+        let here = nodes[0].see("a height", |_| true).await.height().get();
+        for node in &nodes {
+            node.reach(here + 10).await;
+        }
+        let mut all = 0;
+        for (stop, task) in flooders {
+            stop.cancel();
+            let (stranger, sent) = soon("the flood to end", task).await.unwrap();
+            assert!(nodes[0].switch.peer(&stranger.switch.id()).is_some());
+            all += sent;
+        }
+        assert!(all > 100, "{all}");
+        let homes = close_all(nodes).await;
+        let bytes = fs::metadata(homes[0].wal()).unwrap().len();
+        let calm = fs::metadata(homes[1].wal()).unwrap().len();
+        assert!(bytes < 3 * calm, "{bytes} bytes, without a flood {calm}");
+        for home in homes {
+            home.assert_signed_once();
+        }
+    });
+}
+
+#[test]
+fn while_a_node_syncs_states_are_kept_and_nothing_else() {
+    threads().block_on(async {
+        let genesis = genesis(&[10; 2]);
+        let mut homes = Home::all(&genesis);
+        let mut node = Node::open(homes.remove(0)).await;
+        let mut stranger = Stranger::connect(&node).await;
+        stranger.say(&step(5, 2)).await;
+        let heights = node.handle.heights();
+        let id = stranger.switch.id();
+        soon("the peer's height", async {
+            while (heights)(&id) != Some(Height::new(5)) {
+                tokio::task::yield_now().await;
+            }
+        })
+        .await;
+        let address = key(1).public_key().address();
+        let mut early = Vote {
+            vote_type: SignedMsgType::Prevote,
+            height: Height::new(1),
+            round: Round::ZERO,
+            block_id: BlockId::NIL,
+            timestamp: Time::new(1_700_000_100, 0),
+            validator_address: Bytes::copy_from_slice(address.as_bytes()),
+            validator_index: 0,
+            signature: Bytes::new(),
+            extension: Bytes::new(),
+            extension_signature: Bytes::new(),
+        };
+        early.signature = key(1).sign(&early.sign_bytes("loopback"));
+        stranger.say(&PeerMessage::Vote(Arc::new(early))).await;
+        // The vote was taken in when this was.
+        stranger.say(&step(6, 0)).await;
+        soon("the peer's next height", async {
+            while (heights)(&id) != Some(Height::new(6)) {
+                tokio::task::yield_now().await;
+            }
+        })
+        .await;
+        assert!(node.handle.view().borrow().is_none());
+        assert_eq!(node.handle.peers()[0].votes, 0);
+        // All peers are told when consensus begins.
+        node.enter().await;
+        let at = stranger
+            .hear("where the node is", |message| match message {
+                PeerMessage::NewRoundStep(step) => Some(step),
+                _ => None,
+            })
+            .await;
+        assert_eq!((at.height.get(), at.last_commit_round.get()), (1, -1));
+        // A lie still disconnects while it syncs.
+        node.leave().await;
+        stranger
+            .say_on(Channel::Vote, Bytes::from_static(&[0xff; 9]))
+            .await;
+        let reason = stranger.removal(&node).await;
+        assert!(reason.starts_with("consensus: malformed"), "{reason}");
+        assert!(node.handle.peers().is_empty() || node.handle.peers().len() == 1);
+        node.close().await;
+    });
+}
