@@ -211,7 +211,8 @@ impl ConsensusHandle {
     }
 
     /// Waits until consensus has ended, and tells why: the node is to stop.
-    /// [`ConsensusError::Stopped`] when it was told to; by then the executor is gone.
+    /// [`ConsensusError::Stopped`] when it was told to: then the job that the application is at was
+    /// waited for, and the executor is gone.
     pub async fn ended(&self) -> ConsensusError {
         let mut ended = self.shared.ended.subscribe();
         match ended.wait_for(Option::is_some).await {

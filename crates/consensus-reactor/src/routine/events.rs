@@ -19,7 +19,8 @@ pub(super) struct RoundWatcher {
 }
 
 impl RoundWatcher {
-    /// Looks for what has changed.
+    /// Looks for what has changed: when the state machine has come to rest, and what it announced
+    /// before was told.
     pub(super) fn look(&mut self, core: &Consensus, bus: &EventBus) {
         if !bus.has_subscribers() {
             return;
@@ -40,14 +41,6 @@ impl RoundWatcher {
             });
         }
         self.complete = complete;
-        if core.votes().polka(round).is_some() && self.polka != Some(round) {
-            self.polka = Some(round);
-            bus.publish_round(RoundEvent::Polka {
-                height,
-                round,
-                step,
-            });
-        }
         let valid = core.valid().map(|valid| valid.round);
         if valid.is_some() && valid != self.valid {
             bus.publish_round(RoundEvent::ValidBlock {
@@ -57,10 +50,22 @@ impl RoundWatcher {
             });
         }
         self.valid = valid;
+        if core.votes().polka(round).is_some() && self.polka != Some(round) {
+            self.polka = Some(round);
+            bus.publish_round(RoundEvent::Polka {
+                height,
+                round,
+                step,
+            });
+        }
         self.tell_lock(core, bus);
     }
 
     fn tell_lock(&mut self, core: &Consensus, bus: &EventBus) {
+        // A block that is decided is no longer locked on, and nothing was unlocked.
+        if core.step() == Step::Commit {
+            return;
+        }
         let (height, round) = (core.height(), core.round());
         let step = core.step().name();
         let locked = core
@@ -97,9 +102,9 @@ impl RoundWatcher {
         match announce {
             Announce::RoundStep(entered) => {
                 self.enter(entered);
-                let is_here = (entered.height, entered.round) == (core.height(), core.round());
-                if is_here && entered.step > Step::NewHeight {
-                    self.begin(core, bus);
+                let place = (entered.height, entered.round, entered.step);
+                if place == (core.height(), core.round(), core.step()) {
+                    self.look(core, bus);
                 }
                 bus.publish_round(RoundEvent::NewRoundStep {
                     height: entered.height,

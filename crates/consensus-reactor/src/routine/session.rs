@@ -210,6 +210,14 @@ impl Session {
 
     fn perform(&mut self, effect: Effect) -> Result<(), ConsensusError> {
         self.changed = true;
+        // Behind one of these nothing stands that happened before it was asked for.
+        let is_at_rest = matches!(
+            effect,
+            Effect::SyncWal | Effect::Ask { .. } | Effect::Commit(_)
+        );
+        if is_at_rest {
+            self.watcher.look(&self.core, &self.node.events);
+        }
         match effect {
             Effect::Append { message, sync } => self.append(&message, sync)?,
             Effect::SyncWal => {

@@ -83,7 +83,7 @@ fn channels_are_those_of_cometbft() {
         all,
         [
             (0x20, 6, 100, most),
-            (0x21, 10, 100, most),
+            (0x21, 10, 16, most),
             (0x22, 7, 100, most),
             (0x23, 1, 2, most)
         ]

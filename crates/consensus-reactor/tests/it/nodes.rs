@@ -361,7 +361,10 @@ pub(crate) async fn close_all(nodes: Vec<Node>) -> Vec<Home> {
     homes
 }
 
-pub(crate) fn assert_same_chain(nodes: &[Node], height: i64) {
+pub(crate) async fn assert_same_chain(nodes: &[Node], height: i64) {
+    for node in nodes {
+        node.reach(height).await;
+    }
     for at in 1..=height {
         let first = nodes[0].block(at).hash();
         for node in nodes {
