@@ -7,7 +7,7 @@ CARGO ?= cargo
 export ROCKSDB_LIB_DIR := $(shell .ci/setup cache)
 export ROCKSDB_STATIC := 1
 
-.PHONY: help setup build localnet test test-quick sim lint bench bench-quick interop vectors docs clean
+.PHONY: help setup build localnet test test-quick sim lint bench bench-quick bench-consensus interop vectors docs clean
 
 help: ## this list
 	@awk -F':.*## ' '/^[a-z-]+:.*## /{printf "  make %-14s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -42,6 +42,9 @@ bench: build ## stages and whole syncs; beside CometBFT when COMETBFT names a bi
 
 bench-quick: build ## whole syncs of shorter chains, once
 	$(CARGO) run --release --locked -q -p perihelion-testkit --bin bench-sync -- --quick --runs 1
+
+bench-consensus: build ## networks of 4 validators under load; beside CometBFT when COMETBFT names a binary
+	$(CARGO) run --release --locked -q -p perihelion-testkit --bin bench-consensus
 
 interop: build ## against a real CometBFT: COMETBFT=/path/to/cometbft ABCI_CLI=/path/to/abci-cli make interop
 	PERIHELION_INTEROP=1 $(CARGO) test --release --locked -p perihelion-testkit --test interop -- --nocapture --test-threads=1

@@ -4,6 +4,8 @@ pub mod chain;
 pub mod cluster;
 pub mod evil;
 pub mod home;
+pub mod load;
+pub mod measure;
 pub mod network;
 pub mod params_app;
 pub mod process;

@@ -6,9 +6,14 @@ use std::{
     fs::{self, File},
     io::{self, Read as _, Write as _},
     net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream},
+    ops::Range,
     os::unix::process::CommandExt as _,
     path::{Path, PathBuf},
     process::{Child, Command, ExitStatus, Stdio},
+    sync::{
+        OnceLock,
+        atomic::{AtomicU32, Ordering},
+    },
     thread,
     time::{Duration, Instant},
 };
@@ -195,6 +200,19 @@ impl Launch {
             rpc: loopback(self.rpc_port),
             is_stopping: false,
         })
+    }
+
+    /// Runs the node by another binary, with the configuration that this binary's `init` writes.
+    ///
+    /// # Errors
+    /// When the binary is not there, or fails.
+    pub fn run_by(&mut self, program: &Path) -> anyhow::Result<()> {
+        let folder = tempfile::tempdir()?;
+        init(program, folder.path())?;
+        let config = "config/config.toml";
+        fs::copy(folder.path().join(config), self.home.join(config))?;
+        program.clone_into(&mut self.program);
+        Ok(())
     }
 
     fn configure(&self) -> anyhow::Result<()> {
@@ -543,6 +561,19 @@ pub fn node_id(home: &Path) -> anyhow::Result<String> {
 /// # Errors
 /// When the binary fails, or the genesis cannot be copied.
 pub fn init_home(program: &Path, home: &Path, genesis_of: &Path) -> anyhow::Result<()> {
+    init(program, home)?;
+    let genesis = "config/genesis.json";
+    fs::copy(genesis_of.join(genesis), home.join(genesis))
+        .with_context(|| format!("cannot copy the genesis of {}", genesis_of.display()))?;
+    Ok(())
+}
+
+/// Makes a home by the binary's own `init` (either node's): a chain of its own with itself as the
+/// only validator.
+///
+/// # Errors
+/// When the binary is not there, or fails.
+pub fn init(program: &Path, home: &Path) -> anyhow::Result<()> {
     ensure!(
         program.is_file(),
         "there is no binary {}: build it first, or name one that is there",
@@ -560,23 +591,39 @@ pub fn init_home(program: &Path, home: &Path, genesis_of: &Path) -> anyhow::Resu
         program.display(),
         String::from_utf8_lossy(&output.stderr)
     );
-    let genesis = "config/genesis.json";
-    fs::copy(genesis_of.join(genesis), home.join(genesis))
-        .with_context(|| format!("cannot copy the genesis of {}", genesis_of.display()))?;
     Ok(())
 }
+
+/// Where [`free_ports`] looks: below the ports that systems give to outgoing connections, one of
+/// which could else have taken a node's port while the node is restarted.
+const FREE_PORTS: Range<u16> = 12_000..22_000;
 
 /// Ports of loopback that are free now, all different.
 ///
 /// # Errors
 /// When there are too few.
 pub fn free_ports<const N: usize>() -> anyhow::Result<[u16; N]> {
+    let count = u32::from(FREE_PORTS.end - FREE_PORTS.start);
+    // Another process begins elsewhere, and who asks again gets others, used yet or not.
+    static START: OnceLock<u32> = OnceLock::new();
+    static GIVEN: AtomicU32 = AtomicU32::new(0);
+    let start = *START.get_or_init(|| rand::random_range(0..count));
+    let mut candidates = (0..count).filter_map(|_| {
+        let next = GIVEN.fetch_add(1, Ordering::Relaxed).wrapping_add(start);
+        u16::try_from(u32::from(FREE_PORTS.start) + next % count).ok()
+    });
     let mut ports = [0; N];
-    // All are held until the last is there, so that none comes twice.
+    // All are held until the last is there.
     let mut held = Vec::with_capacity(N);
     for port in &mut ports {
-        let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).context("no port is free")?;
-        *port = listener.local_addr()?.port();
+        let (free, listener) = candidates
+            .by_ref()
+            .find_map(|port| {
+                let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, port)).ok()?;
+                Some((port, listener))
+            })
+            .context("no port is free")?;
+        *port = free;
         held.push(listener);
     }
     Ok(ports)

@@ -1,5 +1,6 @@
 //! Peers that lie: real connections, a true chain, and one kind of lie each.
 
+mod equivocator;
 mod lie;
 
 use std::{
@@ -19,6 +20,7 @@ use perihelion_p2p::{
 };
 use tokio::sync::mpsc;
 
+pub use self::equivocator::Equivocator;
 pub use self::lie::{Encoding, Lie, LyingChain, made_validator_keys};
 
 /// Answers that may wait for one victim. An honest CometBFT has as many.
@@ -51,21 +53,7 @@ impl EvilPeer {
             },
             connection: MConnectionConfig::default(),
             node_key: NodeKey::generate(),
-            node_info: NodeInfo {
-                protocol_version: ProtocolVersion {
-                    p2p: 8,
-                    block: 11,
-                    app: 0,
-                },
-                id: String::new(),
-                listen_addr: String::new(),
-                network: chain.chain_id().to_owned(),
-                version: "0.38.25".to_owned(),
-                channels: Bytes::new(),
-                moniker: "evil".to_owned(),
-                tx_index: "off".to_owned(),
-                rpc_address: String::new(),
-            },
+            node_info: node_info(chain.chain_id()),
             reactors: vec![("evil", vec![channel])],
             filter: None,
         })
@@ -107,6 +95,25 @@ impl EvilPeer {
     /// Leaves.
     pub async fn stop(self) {
         self.switch.shutdown().await;
+    }
+}
+
+/// What an evil peer tells of itself; the rest is filled in.
+fn node_info(chain_id: &str) -> NodeInfo {
+    NodeInfo {
+        protocol_version: ProtocolVersion {
+            p2p: 8,
+            block: 11,
+            app: 0,
+        },
+        id: String::new(),
+        listen_addr: String::new(),
+        network: chain_id.to_owned(),
+        version: "0.38.25".to_owned(),
+        channels: Bytes::new(),
+        moniker: "evil".to_owned(),
+        tx_index: "off".to_owned(),
+        rpc_address: String::new(),
     }
 }
 

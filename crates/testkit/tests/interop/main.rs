@@ -12,4 +12,7 @@ mod applications;
 mod both_ways;
 mod crashes;
 mod liars;
+mod logs;
+mod mixed;
 mod setup;
+mod validators;

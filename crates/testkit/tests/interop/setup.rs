@@ -185,6 +185,12 @@ pub(crate) fn perihelion() -> anyhow::Result<PathBuf> {
         .join("perihelion"))
 }
 
+/// Whether a CometBFT has the rules of v0.38.
+pub(crate) fn is_v038(cometbft: &Path) -> anyhow::Result<bool> {
+    let output = Command::new(cometbft).arg("version").output()?;
+    Ok(output.stdout.starts_with(b"0.38."))
+}
+
 /// What outlives a run.
 fn cache() -> PathBuf {
     Path::new(env!("CARGO_TARGET_TMPDIR")).join("interop")

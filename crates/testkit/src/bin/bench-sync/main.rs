@@ -2,7 +2,6 @@
 #![allow(clippy::print_stdout, clippy::print_stderr, reason = "a command")]
 
 mod chains;
-mod machine;
 mod measure;
 mod report;
 
@@ -11,9 +10,11 @@ use std::{path::PathBuf, time::Duration};
 use anyhow::{Context as _, ensure};
 use clap::Parser;
 
+use perihelion_testkit::measure::{Contender, describe};
+
 use crate::{
     chains::{BenchChain, prepare},
-    measure::{Contender, Settings, Sync},
+    measure::{Settings, Sync},
 };
 
 /// How long a server or client may take to answer at first.
@@ -59,17 +60,8 @@ struct Options {
 
 fn main() -> anyhow::Result<()> {
     let options = Options::parse();
-    let perihelion = match &options.perihelion {
-        Some(path) => path.clone(),
-        None => std::env::current_exe()?.with_file_name("perihelion"),
-    };
-    ensure!(
-        perihelion.is_file(),
-        "there is no binary {}: run `make build`, or set PERIHELION to where it is",
-        perihelion.display()
-    );
     ensure!(options.runs > 0, "--runs must be at least 1");
-    let mut contenders = vec![Contender::perihelion(&perihelion)];
+    let mut contenders = vec![Contender::perihelion(options.perihelion.as_deref())?];
     for named in options.cometbft.iter().filter(|named| !named.is_empty()) {
         contenders.push(Contender::cometbft(named)?);
     }
@@ -86,7 +78,13 @@ fn main() -> anyhow::Result<()> {
         index: options.index.clone(),
         cut: Duration::from_secs(options.cut.max(1)),
     };
-    println!("{}", machine::describe(&contenders, &settings)?);
+    println!(
+        "{}\nServer: {}. Both ends: rates of 500 MB/s, packets flushed after 1 ms. Clients: application {}, index {}.",
+        describe(&contenders)?,
+        contenders[0].name,
+        settings.app,
+        settings.index
+    );
     if options.memory {
         return measure_memory(&options, &contenders, &settings);
     }

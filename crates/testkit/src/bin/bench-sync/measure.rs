@@ -2,7 +2,7 @@
 
 use std::{
     fs,
-    path::{Path, PathBuf},
+    path::Path,
     thread,
     time::{Duration, Instant},
 };
@@ -10,10 +10,11 @@ use std::{
 use anyhow::{Context as _, bail, ensure};
 use perihelion_testkit::{
     home::{CopyData, copy_home},
+    measure::{Contender, MachineLoad},
     process::{Launch, NodeProcess, Usage, disk_bytes, init_home},
 };
 
-use crate::{PATIENCE, chains::BenchChain, machine::Load};
+use crate::{PATIENCE, chains::BenchChain};
 
 /// Between two looks at the client's height. Shorter, and answering takes a share of the client's
 /// time; longer, and quick syncs are measured coarsely.
@@ -32,62 +33,26 @@ pub(crate) struct Settings {
     pub(crate) cut: Duration,
 }
 
-/// A node that is measured.
-pub(crate) struct Contender {
-    /// Its name in tables.
-    pub(crate) name: String,
-    /// Its binary.
-    pub(crate) program: PathBuf,
-    is_cometbft: bool,
-}
-
-impl Contender {
-    pub(crate) fn perihelion(program: &Path) -> Self {
-        Self {
-            name: "perihelion".to_owned(),
-            program: program.to_owned(),
-            is_cometbft: false,
-        }
+/// A node that has nothing yet.
+fn fresh_node(
+    contender: &Contender,
+    chain: &BenchChain,
+    home: &Path,
+    settings: &Settings,
+) -> anyhow::Result<Launch> {
+    if home.exists() {
+        fs::remove_dir_all(home)?;
     }
-
-    /// `[NAME=]PATH`.
-    pub(crate) fn cometbft(named: &str) -> anyhow::Result<Self> {
-        let (name, path) = match named.split_once('=') {
-            Some((name, path)) => (format!("cometbft {name}"), path),
-            None => ("cometbft".to_owned(), named),
-        };
-        ensure!(
-            Path::new(path).is_file(),
-            "COMETBFT: there is no binary {path}: go install github.com/cometbft/cometbft/cmd/cometbft@v0.38.25"
-        );
-        Ok(Self {
-            name,
-            program: path.into(),
-            is_cometbft: true,
-        })
+    if contender.is_cometbft {
+        init_home(&contender.program, home, &chain.home)?;
+    } else {
+        copy_home(&chain.home, home, CopyData::None)?;
     }
-
-    /// A node that has nothing yet.
-    fn launch(
-        &self,
-        chain: &BenchChain,
-        home: &Path,
-        settings: &Settings,
-    ) -> anyhow::Result<Launch> {
-        if home.exists() {
-            fs::remove_dir_all(home)?;
-        }
-        if self.is_cometbft {
-            init_home(&self.program, home, &chain.home)?;
-        } else {
-            copy_home(&chain.home, home, CopyData::None)?;
-        }
-        Ok(Launch::new(&self.name, &self.program, home)?
-            .tuned()
-            .set("proxy_app", settings.app.as_str())
-            .set("tx_index.indexer", settings.index.as_str())
-            .set("log_level", "error"))
-    }
+    Ok(Launch::new(&contender.name, &contender.program, home)?
+        .tuned()
+        .set("proxy_app", settings.app.as_str())
+        .set("tx_index.indexer", settings.index.as_str())
+        .set("log_level", "error"))
 }
 
 /// What one sync took.
@@ -124,7 +89,7 @@ struct Sample {
     height: i64,
     client: Usage,
     server: f64,
-    load: Load,
+    load: MachineLoad,
 }
 
 impl Sample {
@@ -139,7 +104,7 @@ impl Sample {
             height,
             client: client.usage()?,
             server,
-            load: Load::now()?,
+            load: MachineLoad::now()?,
         })
     }
 }
@@ -158,7 +123,7 @@ pub(crate) fn sync(
     let mut servers = vec![launch.start()?];
     servers[0].wait_ready(PATIENCE)?;
     let home = folder.join("client");
-    let launch = contender.launch(chain, &home, settings)?;
+    let launch = fresh_node(contender, chain, &home, settings)?;
     let launch = launch.persistent_peers([address]);
     let start = Instant::now();
     let mut client = launch.start()?;
@@ -256,7 +221,7 @@ pub(crate) fn memory(
         server.wait_ready(PATIENCE)?;
     }
     let home = folder.join("client");
-    let launch = contender.launch(chain, &home, settings)?;
+    let launch = fresh_node(contender, chain, &home, settings)?;
     let mut client = launch.persistent_peers(addresses).start()?;
     // Not cut off early: the most memory may come late.
     let (first, last) = follow(chain, &mut client, &servers, 8 * settings.cut)?;

@@ -5,10 +5,13 @@ use std::{fs, process::Command, thread, time::Instant};
 use anyhow::Context as _;
 use perihelion_types::Time;
 
-use crate::measure::{Contender, Settings};
+use super::Contender;
 
-/// Machine, date, versions and flags, for whoever reads the figures later.
-pub(crate) fn describe(contenders: &[Contender], settings: &Settings) -> anyhow::Result<String> {
+/// Machine, date, versions and this program's flags, for whoever reads the figures later.
+///
+/// # Errors
+/// When a contender's binary cannot be run.
+pub fn describe(contenders: &[Contender]) -> anyhow::Result<String> {
     let cpus = fs::read_to_string("/proc/cpuinfo").unwrap_or_default();
     let field = |name: &str| {
         cpus.lines()
@@ -50,10 +53,7 @@ pub(crate) fn describe(contenders: &[Contender], settings: &Settings) -> anyhow:
         "with"
     };
     text += &format!(
-        "Server: {}. Both ends: rates of 500 MB/s, packets flushed after 1 ms. Clients: application {}, index {}. This program was built {built} optimisation. Flags: {}",
-        contenders[0].name,
-        settings.app,
-        settings.index,
+        "This program was built {built} optimisation. Flags: {}",
         std::env::args().skip(1).collect::<Vec<_>>().join(" ")
     );
     Ok(text)
@@ -61,15 +61,18 @@ pub(crate) fn describe(contenders: &[Contender], settings: &Settings) -> anyhow:
 
 /// CPU time of the whole machine, in ticks.
 #[derive(Debug, Clone, Copy)]
-pub(crate) struct Load {
+pub struct MachineLoad {
     at: Instant,
     busy: f64,
     stolen: f64,
 }
 
-impl Load {
+impl MachineLoad {
     /// Up to now.
-    pub(crate) fn now() -> anyhow::Result<Self> {
+    ///
+    /// # Errors
+    /// When the system does not tell.
+    pub fn now() -> anyhow::Result<Self> {
         let stat = fs::read_to_string("/proc/stat")?;
         let line = stat.lines().next().context("/proc/stat is empty")?;
         let ticks: Vec<f64> = line
@@ -90,7 +93,8 @@ impl Load {
     }
 
     /// Cores that others used since `start`, besides `ours` seconds of CPU, and that the host took.
-    pub(crate) fn others_since(self, start: Self, ours: f64) -> (f64, f64) {
+    #[must_use]
+    pub fn others_since(self, start: Self, ours: f64) -> (f64, f64) {
         let wall = self.at.duration_since(start.at).as_secs_f64().max(0.001);
         let others = (self.busy - start.busy - ours).max(0.0) / wall;
         (others, (self.stolen - start.stolen).max(0.0) / wall)

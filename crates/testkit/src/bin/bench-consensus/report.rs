@@ -1,0 +1,164 @@
+//! Figures as tables.
+
+use perihelion_testkit::measure::{Contender, align, median, sorted};
+
+use crate::measure::{Figures, Stage, Timeouts};
+
+/// A figure of a table.
+struct Row {
+    title: &'static str,
+    digits: usize,
+    /// Whether more is better.
+    is_gain: bool,
+    figure: fn(&Figures) -> f64,
+}
+
+const MIB: f64 = (1 << 20) as f64;
+
+/// What a table has of each stage.
+fn rows(stage: Stage) -> Vec<Row> {
+    let row = |title, digits, is_gain, figure| Row {
+        title,
+        digits,
+        is_gain,
+        figure,
+    };
+    let mut rows = vec![row("block interval, ms", 1, false, |it| {
+        it.interval * 1_000.0
+    })];
+    if stage != Stage::Idle {
+        rows.push(row("transactions/s", 0, true, |it| it.txs_per_second));
+    }
+    rows.push(row("CPU of a node, s per 1,000 blocks", 2, false, |it| {
+        it.cpu_per_blocks
+    }));
+    if stage != Stage::Idle {
+        rows.push(row(
+            "CPU of a node, s per 1,000 transactions",
+            3,
+            false,
+            |it| it.cpu_per_txs,
+        ));
+    }
+    rows.push(row("CPU of a node, % of a core", 2, false, |it| {
+        it.cpu_share * 100.0
+    }));
+    rows.push(row("most memory of a node so far, MiB", 0, false, |it| {
+        it.peak_rss_bytes as f64 / MIB
+    }));
+    rows
+}
+
+/// One stage of one run.
+pub(crate) fn line(
+    timeouts: Timeouts,
+    stage: Stage,
+    run: usize,
+    contender: &Contender,
+    figures: &Figures,
+) -> String {
+    format!(
+        "{timeouts}, {stage}, run {}  {:<18} {:>6.0} blocks, {:>7.1} ms each, {:>6.0} transactions/s ({} not taken), CPU {:>6.2} s/1000 blocks, {:.1} MiB; others used {:.1} cores, the host took {:.1}",
+        run + 1,
+        contender.name,
+        figures.blocks,
+        figures.interval * 1_000.0,
+        figures.txs_per_second,
+        figures.refused,
+        figures.cpu_per_blocks,
+        figures.peak_rss_bytes as f64 / MIB,
+        figures.other_cores,
+        figures.stolen_cores
+    )
+}
+
+/// Medians of all runs, and how the first contender's relate to those of the others: above 1 is
+/// better in each row.
+pub(crate) fn table(
+    timeouts: Timeouts,
+    stage: Stage,
+    contenders: &[Contender],
+    measured: &[(usize, Figures)],
+) -> String {
+    let mut head = vec![format!("{timeouts}; {stage}")];
+    head.extend(contenders.iter().map(|contender| contender.name.clone()));
+    let others = contenders.iter().skip(1);
+    head.extend(others.map(|other| format!("better than {}", other.name)));
+    let mut table = vec![head];
+    for row in rows(stage) {
+        let medians: Vec<f64> = (0..contenders.len())
+            .map(|contender| {
+                let of = measured.iter().filter(|(index, _)| *index == contender);
+                median(&sorted(of.map(|(_, figures)| (row.figure)(figures))))
+            })
+            .collect();
+        let mut cells = vec![row.title.to_owned()];
+        cells.extend(
+            medians
+                .iter()
+                .map(|figure| format!("{figure:.*}", row.digits)),
+        );
+        cells.extend(medians.iter().skip(1).map(|other| {
+            let ratio = if row.is_gain {
+                medians[0] / other
+            } else {
+                other / medians[0]
+            };
+            format!("{ratio:.2} times")
+        }));
+        table.push(cells);
+    }
+    format!("\n{}", align(&table))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn figures(txs_per_second: f64, interval: f64) -> Figures {
+        Figures {
+            blocks: 10.0,
+            interval,
+            txs_per_second,
+            cpu_per_blocks: 1.0,
+            cpu_per_txs: 1.0,
+            cpu_share: 0.1,
+            peak_rss_bytes: 1 << 20,
+            refused: 0,
+            other_cores: 0.0,
+            stolen_cores: 0.0,
+        }
+    }
+
+    fn contender(name: &str) -> Contender {
+        Contender {
+            name: name.to_owned(),
+            program: name.into(),
+            is_cometbft: name != "ours",
+        }
+    }
+
+    #[test]
+    fn ratios_above_one_are_better_in_each_row() {
+        let contenders = [contender("ours"), contender("theirs")];
+        let measured = [
+            (0, figures(400.0, 0.5)),
+            (1, figures(100.0, 2.0)),
+            (0, figures(400.0, 0.5)),
+        ];
+        let table = table(
+            Timeouts::Default,
+            Stage::AsManyAsTaken,
+            &contenders,
+            &measured,
+        );
+        let row = |title: &str| {
+            let line = table.lines().find(|line| line.starts_with(title)).unwrap();
+            line.split_whitespace().rev().take(4).collect::<Vec<_>>()
+        };
+        assert_eq!(row("transactions/s"), ["times", "4.00", "100", "400"]);
+        assert_eq!(row("block interval"), ["times", "4.00", "2000.0", "500.0"]);
+        let idle = super::table(Timeouts::Default, Stage::Idle, &contenders, &measured);
+        assert!(!idle.contains("transactions"), "{idle}");
+    }
+}
