@@ -229,6 +229,7 @@ async fn sync_and_serve(
     let PoolHandle {
         inputs,
         commands,
+        handover: _,
         progress,
         task,
     } = pool;

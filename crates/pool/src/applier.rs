@@ -50,6 +50,7 @@ pub(crate) enum Report {
 
 /// The way to the executor's thread.
 pub(crate) struct Applier {
+    pub(crate) reports: mpsc::Receiver<Report>,
     jobs: Sender<Job>,
     stop: Arc<AtomicBool>,
     thread: JoinHandle<Executor>,
@@ -64,10 +65,7 @@ impl Applier {
     ///
     /// # Errors
     /// When the operating system grants no thread.
-    pub(crate) fn start(
-        mut executor: Executor,
-        verify: VerifyMode,
-    ) -> std::io::Result<(Self, mpsc::Receiver<Report>)> {
+    pub(crate) fn start(mut executor: Executor, verify: VerifyMode) -> std::io::Result<Self> {
         let (sender, jobs) = bounded(QUEUE);
         let (reports, receiver) = mpsc::channel(QUEUE);
         let stop = Arc::new(AtomicBool::new(false));
@@ -96,15 +94,13 @@ impl Applier {
             }
             executor
         })?;
-        Ok((
-            Self {
-                jobs: sender,
-                stop,
-                thread,
-                busy: Box::new(move || busy().map(|(call, since)| (call.to_string(), since))),
-            },
-            receiver,
-        ))
+        Ok(Self {
+            reports: receiver,
+            jobs: sender,
+            stop,
+            thread,
+            busy: Box::new(move || busy().map(|(call, since)| (call.to_string(), since))),
+        })
     }
 
     /// Hands over the next block; `false` when the thread has stopped.

@@ -4,8 +4,8 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use perihelion_types::Height;
 
-/// Blocks by height, with the id of the run that certified them. A run that was taken back brings none, whenever its verdict comes: its heights
-/// belong to other runs by then, or are applied.
+/// Blocks by height, with the id of the run that certified them. A run that was taken back brings
+/// none, whenever its verdict comes: its heights belong to other runs by then, or are applied.
 #[derive(Debug)]
 pub(crate) struct Certified<I, B> {
     blocks: BTreeMap<Height, (I, B)>,
@@ -48,9 +48,9 @@ impl<I: Copy + Ord, B> Certified<I, B> {
         self.blocks.get_mut(&height).map(|(_, block)| block)
     }
 
-    /// It is applied.
-    pub(crate) fn remove(&mut self, height: Height) {
-        self.blocks.remove(&height);
+    /// All up to this height are applied.
+    pub(crate) fn pass(&mut self, height: Height) {
+        self.blocks = self.blocks.split_off(&height.next());
     }
 }
 

@@ -1,6 +1,9 @@
+use std::sync::Arc;
+
 use bytes::Bytes;
 use perihelion_schedule::Fault;
-use perihelion_types::{Height, HeightRange, Hold, PeerId};
+use perihelion_state::Executor;
+use perihelion_types::{Height, HeightRange, Hold, PeerId, State};
 
 /// One connection of a peer, told apart from its earlier ones: what was meant for one of those, or
 /// came from it, says nothing of this one. Whoever tells of connections numbers them, never the
@@ -8,7 +11,7 @@ use perihelion_types::{Height, HeightRange, Hold, PeerId};
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct ConnectionId(pub u64);
 
-/// What the reactor tells the pool.
+/// What the reactor tells the pool, and the owner of consensus.
 #[derive(Debug)]
 pub enum PoolInput {
     /// A peer is connected.
@@ -66,6 +69,11 @@ pub enum PoolInput {
         /// Which.
         height: Height,
     },
+    /// Consensus has applied a block; the state after it. Of several in a row the last one may be told
+    /// alone.
+    Decided(Arc<State>),
+    /// Consensus gives the executor back: on by blocksync.
+    Executor(Box<Executor>),
 }
 
 /// What the pool asks of the reactor.

@@ -54,6 +54,14 @@ impl Anchors {
         self.learn(next);
     }
 
+    /// Other blocks were applied: `current` is the set of the next height, `next` of the one after.
+    pub(crate) fn decided(&mut self, current: Arc<ValidatorSet>, next: Arc<ValidatorSet>) {
+        self.learn(&current);
+        self.learn(&next);
+        self.current = current;
+        self.next = next;
+    }
+
     /// Makes a known set with this hash the one of `height`; says whether there is one.
     pub(crate) fn certify(&mut self, height: Height, hash: Hash) -> bool {
         match self.by_hash(hash) {

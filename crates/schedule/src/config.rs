@@ -58,6 +58,16 @@ pub struct Config {
     /// Whether to go on following the chain by blocksync once caught up (there is no consensus to
     /// switch to).
     pub follow: bool,
+    /// Final blocks that consensus may be behind before the node goes back to blocksync; 1 at the
+    /// least. One is on the way to being applied, and consensus makes up for another by itself, each in
+    /// a few round trips, for its peers send what it lacks; a further one says that it does not keep
+    /// up. Smaller leaves consensus for what it would have decided a moment later, and such a node
+    /// would go to and fro; larger makes it vote where nothing is left to decide, and catch up slowly.
+    pub reenter_behind: u32,
+    /// How long a claim above what consensus decides stands before it is looked into. Consensus has
+    /// applied what was claimed so long ago, unless it hangs: shorter fetches blocks that are on their
+    /// way by consensus already, longer delays the return to blocksync.
+    pub lookout_after: Duration,
 }
 
 impl Default for Config {
@@ -84,6 +94,8 @@ impl Default for Config {
             stall_after: Duration::from_secs(10),
             retry_after: Duration::from_secs(1),
             follow: true,
+            reenter_behind: 3,
+            lookout_after: Duration::from_secs(1),
         }
     }
 }

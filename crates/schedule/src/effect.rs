@@ -227,6 +227,12 @@ pub enum StallReason {
         /// How many are asked right now.
         asked: usize,
     },
+    /// Blocks are certified, and consensus has yet to give the executor back.
+    #[error("consensus is still at block {height}, which is final")]
+    Leaving {
+        /// The height that is to be applied next.
+        height: Height,
+    },
     /// Blocks are certified and the executor does not finish.
     #[error("block {height} is not applied yet")]
     Executing {
@@ -367,10 +373,23 @@ pub enum Effect {
         /// And refuse it for a while.
         ban: bool,
     },
-    /// Nothing is left to be learnt from peers: the switch to consensus may happen at this height.
+    /// Nothing is left to be learnt from peers. Unless the node only follows the chain, its executor,
+    /// to which nothing is handed out that it has not applied, goes to consensus now.
     CaughtUp {
         /// The last applied height.
         height: Height,
+    },
+    /// While consensus has the executor: a block of this height is final, which consensus has not told
+    /// yet. It must not vote there, nor below.
+    Pinned {
+        /// Which height; ascending.
+        height: Height,
+    },
+    /// Consensus is behind what is final: it is to give the executor back, which is told by
+    /// `handle_executor`. Blocks are fetched meanwhile, and none is applied.
+    FallenBehind {
+        /// The last certified height.
+        pinned: Height,
     },
     /// Nothing moves; told once for each reason.
     Stalled {

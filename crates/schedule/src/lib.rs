@@ -25,5 +25,5 @@ pub use effect::{
     Verdict,
 };
 pub use peer::PeerProgress;
-pub use progress::{Limit, Mode, Progress, TargetSource, WindowProgress};
-pub use schedule::{Applied, Schedule, Start};
+pub use progress::{Limit, Mode, ModeReason, Progress, TargetSource, WindowProgress};
+pub use schedule::{Applied, Decided, Schedule, Start};

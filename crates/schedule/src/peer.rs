@@ -80,6 +80,12 @@ pub(crate) struct Peer {
     /// How often it was silent up to its deadline, less what it has made up for: each time what it
     /// claims keeps the sync from ending for half as long.
     pub(crate) missed: u32,
+    /// Its oldest claim that consensus has not come near since, and when it was noticed.
+    pub(crate) ahead: Option<(Height, Instant)>,
+    /// Since when its status has been all that keeps the sync from ending.
+    waited_since: Option<Instant>,
+    /// And how long that was before, in all.
+    waited: Duration,
     /// The validators' hash in the first block that it sent, where that is not ours.
     pub(crate) unfitting: Option<Hash>,
     /// Requests that were late, fading with each delivery.
@@ -125,6 +131,9 @@ impl Peer {
             applied: 0,
             proven: false,
             missed: 0,
+            ahead: None,
+            waited_since: None,
+            waited: Duration::ZERO,
             unfitting: None,
             tardy: 0.0,
             latency: Mean::default(),
@@ -148,6 +157,49 @@ impl Peer {
             None => range.height(),
         };
         (range.base() <= top && top.is_positive()).then_some((range.base(), top))
+    }
+
+    /// Since when it has claimed `ahead` or more, though not the same height all the time: a claim that
+    /// consensus has come near is replaced by its present one.
+    pub(crate) fn note_ahead(&mut self, now: Instant, ahead: Height) -> Option<Instant> {
+        let claim = self
+            .serves()
+            .map(|(_, top)| top)
+            .filter(|&top| top >= ahead);
+        match (self.ahead, claim) {
+            (_, None) => self.ahead = None,
+            (Some((unmet, _)), Some(_)) if unmet >= ahead => {}
+            (_, Some(top)) => self.ahead = Some((top, now)),
+        }
+        self.ahead.map(|(_, since)| since)
+    }
+
+    /// Whether a claim of it that was noticed by `at` has not been met yet.
+    pub(crate) fn is_ahead_since(&self, at: Option<Instant>) -> bool {
+        self.ahead
+            .is_some_and(|(_, since)| at.is_some_and(|at| since <= at))
+    }
+
+    /// Until when the end of a sync waits for its status: one deadline for each, and for all of them
+    /// together.
+    pub(crate) fn status_due(&mut self, now: Instant, deadline: Duration) -> Instant {
+        let since = *self.waited_since.get_or_insert(now);
+        let asked = self.status_owed.unwrap_or(now);
+        (asked + deadline).min(since + deadline.saturating_sub(self.waited))
+    }
+
+    /// Its status came.
+    pub(crate) fn status_came(&mut self, now: Instant) {
+        self.status_answered = self.status_owed.take().or(self.status_answered);
+        if let Some(since) = self.waited_since.take() {
+            self.waited += now.saturating_duration_since(since);
+        }
+    }
+
+    /// It has not kept a sync from ending yet.
+    pub(crate) fn forget_patience(&mut self) {
+        self.waited_since = None;
+        self.waited = Duration::ZERO;
     }
 
     pub(crate) fn has_room(&self) -> bool {
@@ -366,12 +418,6 @@ impl Peer {
         self.proven
     }
 
-    /// Takes over what an earlier account of the same connection has learnt of its worth.
-    pub(crate) fn trust_like(&mut self, other: &Self) {
-        (self.proven, self.missed) = (other.proven, other.missed);
-        (self.benched, self.benchings) = (other.benched, other.benchings);
-    }
-
     /// How far it is to be relied on, the lowest the most: a block of it was applied, it sent one, it
     /// sent none, it is benched.
     pub(crate) fn standing(&self, now: Instant) -> u8 {
@@ -405,15 +451,26 @@ impl Peer {
         true
     }
 
-    /// Gives a request up that may still be answered. What is too long ago will not be.
+    /// Gives a request up that was not answered in time.
     pub(crate) fn give_up(
         &mut self,
         now: Instant,
         height: Height,
         forget: Duration,
     ) -> Option<Ask> {
-        let ask = self.take_ask(height)?;
+        let ask = self.withdraw(now, height, forget)?;
         self.refuted.insert(height);
+        Some(ask)
+    }
+
+    /// Waits for a request's answer no more; it may still come. What is too long ago will not be.
+    pub(crate) fn withdraw(
+        &mut self,
+        now: Instant,
+        height: Height,
+        forget: Duration,
+    ) -> Option<Ask> {
+        let ask = self.take_ask(height)?;
         if self.overdue.len() >= MAX_OVERDUE / 2 {
             self.overdue
                 .retain(|_, (_, at)| now.saturating_duration_since(*at) < forget);

@@ -1,4 +1,4 @@
-use std::time::Duration;
+use std::{fmt, time::Duration};
 
 use perihelion_types::Height;
 
@@ -13,10 +13,60 @@ pub enum Mode {
     BlockSync,
     /// Caught up, and following the chain by blocksync.
     Following,
-    /// Caught up; another part of the node decides blocks.
+    /// Caught up; consensus decides blocks.
     Consensus,
     /// Stopped for a local fault.
     Halted,
+}
+
+/// Why the node is at what it is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum ModeReason {
+    /// It has just started.
+    Started,
+    /// A peer told its range.
+    PeersTold,
+    /// Nothing was left to be learnt from peers.
+    CaughtUp {
+        /// The last applied height then.
+        height: Height,
+    },
+    /// It followed the chain, and does not keep up any more.
+    Lags {
+        /// The last applied height then.
+        height: Height,
+    },
+    /// Consensus was behind blocks that are final.
+    FellBehind {
+        /// The last height that consensus had told then.
+        applied: Height,
+        /// The last certified height then.
+        pinned: Height,
+    },
+    /// Consensus gave the executor back without being asked.
+    LeftConsensus,
+    /// Nothing more can be done; the reason is that of the stall.
+    Halted,
+}
+
+impl fmt::Display for ModeReason {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Started => f.write_str("the node started"),
+            Self::PeersTold => f.write_str("peers told their heights"),
+            Self::CaughtUp { height } => write!(f, "caught up at height {height}"),
+            Self::Lags { height } => write!(f, "fell behind the chain at height {height}"),
+            Self::FellBehind { applied, pinned } => {
+                let behind = pinned.since(*applied);
+                write!(
+                    f,
+                    "consensus was {behind} blocks behind final block {pinned}"
+                )
+            }
+            Self::LeftConsensus => f.write_str("consensus was left"),
+            Self::Halted => f.write_str("halted"),
+        }
+    }
 }
 
 /// How the target is known.
@@ -70,6 +120,12 @@ pub struct WindowProgress {
 pub struct Progress {
     /// What the node is at.
     pub mode: Mode,
+    /// Why.
+    pub why: ModeReason,
+    /// How long it had been at that when this was told.
+    pub in_mode: Duration,
+    /// How often the mode has changed since the start.
+    pub switches: u64,
     /// The height at which this sync began (the last applied one then).
     pub start: Height,
     /// The last applied height.
@@ -116,6 +172,9 @@ impl Progress {
     pub fn new(height: Height) -> Self {
         Self {
             mode: Mode::WaitForPeers,
+            why: ModeReason::Started,
+            in_mode: Duration::ZERO,
+            switches: 0,
             start: height,
             height,
             certified: height,

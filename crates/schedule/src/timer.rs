@@ -17,6 +17,8 @@ pub(crate) enum Timer {
     Retry,
     /// A condition of being caught up lapses.
     CaughtUp,
+    /// A claim has stood long enough to be looked into while consensus decides blocks.
+    Lookout,
     /// Nothing was applied for long enough that the reason must be told.
     Stall,
     /// A peer's oldest request is overdue.

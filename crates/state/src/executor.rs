@@ -1,6 +1,7 @@
 //! Applies certified blocks, strictly in order.
 
 use std::{
+    fmt,
     ops::ControlFlow,
     sync::Arc,
     time::{Duration, Instant},
@@ -40,6 +41,14 @@ pub struct Executor {
     /// The block of the next height, when it is stored already.
     decided: Option<BlockId>,
     stopped: Option<Height>,
+}
+
+impl fmt::Debug for Executor {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Executor")
+            .field("height", &self.state.last_block_height)
+            .finish_non_exhaustive()
+    }
 }
 
 impl Executor {

@@ -4,4 +4,6 @@
 mod chain_id;
 mod connections;
 mod last_commit;
+mod switching;
+mod unsolicited;
 mod util;

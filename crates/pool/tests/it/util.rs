@@ -5,8 +5,9 @@ use std::{future::Future, num::NonZero, sync::Arc, time::Duration};
 use bytes::Bytes;
 use perihelion_abci::{AppConnections, KvStore, KvStoreOptions};
 use perihelion_pool::{
-    Command, ConnectionId, LastCommitKnown, PoolConfig, PoolExit, PoolHandle, PoolInput,
+    Command, ConnectionId, Handover, LastCommitKnown, PoolConfig, PoolExit, PoolHandle, PoolInput,
 };
+use perihelion_schedule::{Mode, Progress};
 use perihelion_state::{AppColumn, Executor, ExecutorConfig};
 use perihelion_store::{Store, StoreOptions};
 use perihelion_test_support::{Hex, load_lines, read};
@@ -14,6 +15,7 @@ use perihelion_types::{
     Address, ConsensusParams, Genesis, Height, HeightRange, PeerId, Time, genesis::GenesisDefaults,
 };
 use serde::Deserialize;
+use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
 /// Far longer than anything here takes: a test that hangs fails.
@@ -57,6 +59,18 @@ pub(crate) struct Pool {
 impl Pool {
     /// A pool over what `home` holds, with one worker.
     pub(crate) fn start(home: &std::path::Path, last_commit: LastCommitKnown) -> Self {
+        Self::start_as(home, last_commit, true)
+    }
+
+    /// The same with a consensus, which the test plays.
+    pub(crate) fn start_with_consensus(
+        home: &std::path::Path,
+        last_commit: LastCommitKnown,
+    ) -> Self {
+        Self::start_as(home, last_commit, false)
+    }
+
+    fn start_as(home: &std::path::Path, last_commit: LastCommitKnown, follow: bool) -> Self {
         let store = Arc::new(Store::open(home, &StoreOptions::default()).unwrap());
         let defaults = GenesisDefaults {
             time: Time::ZERO,
@@ -78,6 +92,12 @@ impl Pool {
         let config = PoolConfig {
             workers: NonZero::<usize>::MIN,
             own_address: None::<Address>,
+            schedule: perihelion_schedule::Config {
+                follow,
+                // Consensus is the test, which is quick.
+                lookout_after: Duration::ZERO,
+                ..perihelion_schedule::Config::default()
+            },
             ..PoolConfig::default()
         };
         let stop = CancellationToken::new();
@@ -97,6 +117,11 @@ impl Pool {
     /// A peer connects and claims heights up to `height`.
     pub(crate) fn add(&self, peer: PeerId, connection: ConnectionId, height: i64) {
         self.tell(PoolInput::PeerAdded { peer, connection });
+        self.claim(peer, height);
+    }
+
+    /// A connected peer claims heights up to `height`.
+    pub(crate) fn claim(&self, peer: PeerId, height: i64) {
         let range = HeightRange::new(Height::new(1), Height::new(height)).unwrap();
         self.tell(PoolInput::Status { peer, range });
     }
@@ -106,6 +131,20 @@ impl Pool {
         soon("a command", self.handle.commands.recv())
             .await
             .expect("the pool runs")
+    }
+
+    /// The next command, unless progress is told before.
+    pub(crate) async fn command_or(
+        &mut self,
+        progress: &mut watch::Receiver<Progress>,
+    ) -> Option<Command> {
+        tokio::select! {
+            command = self.handle.commands.recv() => Some(command.expect("the pool runs")),
+            changed = soon("progress", progress.changed()) => {
+                changed.unwrap();
+                None
+            }
+        }
     }
 
     /// Answers every request over `connection` from the chain until `height` is stored. Fails when
@@ -134,6 +173,44 @@ impl Pool {
             },
             changed = soon("progress", progress.changed()) => changed.unwrap(),
         }
+    }
+
+    /// Answers a command as a peer that has the chain up to `top`. Fails when a peer is punished.
+    pub(crate) fn answer(&self, chain: &[Line], top: i64, command: Command) {
+        match command {
+            Command::Request { peer, height, .. } if height.get() > top => {
+                self.tell(PoolInput::NoBlock { peer, height });
+            }
+            Command::Request { peer, height, .. } => self.tell(PoolInput::Block {
+                peer,
+                block: block(chain, height),
+                extended_commit: None,
+                hold: None,
+            }),
+            Command::AskStatus { peer, .. } => self.claim(peer, top),
+            punished @ Command::Punish { .. } => panic!("{punished:?}"),
+        }
+    }
+
+    /// Progress, once the node is at `mode`.
+    pub(crate) async fn progress_in(&mut self, mode: Mode) -> Progress {
+        let progress = &mut self.handle.progress;
+        let reached = progress.wait_for(|progress| progress.mode == mode);
+        soon("the mode", reached).await.unwrap().clone()
+    }
+
+    /// Stops it; and what it had handed over that nobody took.
+    pub(crate) async fn stop_and_drain(self) -> (PoolExit, Vec<Handover>) {
+        self.stop.cancel();
+        let PoolHandle {
+            task, mut handover, ..
+        } = self.handle;
+        let exit = soon("the pool to stop", task).await.unwrap();
+        let mut left = Vec::new();
+        while let Ok(handover) = handover.try_recv() {
+            left.push(handover);
+        }
+        (exit, left)
     }
 
     /// Stops it.

@@ -7,7 +7,7 @@ use perihelion_types::{ExtendedCommit, FetchedBlock, Hash, Height, PeerId, Rules
 
 use super::Schedule;
 use crate::{
-    Effect, Mode, Reception, StallReason,
+    Effect, Reception, StallReason,
     slot::{Exclusion, Extended, Stage},
     timer::Timer,
 };
@@ -48,29 +48,31 @@ impl Schedule {
         self.applied_at = now;
         self.applying_to = self.applying_to.max(height);
         // Before consensus each signature of the last commit counts, not just 2/3.
+        let extended = self.needs_extended(height) && slot.extended == Extended::Good;
         self.last_commit_verified =
-            slot.own_commit_in_full || (slot.own_commit && self.config.follow);
+            slot.own_commit_in_full || extended || (slot.own_commit && self.config.follow);
         self.last_validators = Some(Arc::clone(&self.anchors.current));
         self.anchors.applied(&applied.next_validators);
         self.advance_anchor();
         self.extensions_from = applied.extensions_from;
         self.own_power = applied.own_power;
         self.unchecked.remove(&height);
-        for peer in self.peers.values_mut() {
-            while peer
-                .refuted
-                .first()
-                .is_some_and(|&refuted| refuted <= height)
-            {
-                peer.refuted.pop_first();
-            }
-        }
+        self.forget_refuted(height);
         self.blocks_applied.add(now, 1);
         self.totals.applied += 1;
         self.stalled = None;
         self.timers.set(Timer::Stall, now + self.config.stall_after);
         self.check_extended();
         self.upkeep(now);
+    }
+
+    /// What peers failed to serve up to `height` is of no interest any more.
+    pub(super) fn forget_refuted(&mut self, height: Height) {
+        for peer in self.peers.values_mut() {
+            while peer.refuted.first().is_some_and(|&it| it <= height) {
+                peer.refuted.pop_first();
+            }
+        }
     }
 
     /// The executor could not apply a final block: a local fault, which blames nobody. With both
@@ -282,7 +284,7 @@ impl Schedule {
 
     /// Hands certified blocks out, in order, a bounded number ahead of the executor.
     pub(super) fn send_applies(&mut self) {
-        if self.halted.is_some() || self.mode == Mode::Consensus {
+        if self.halted.is_some() || !self.has_executor {
             return;
         }
         let end = self.applied.0.plus(self.config.applying as i64);

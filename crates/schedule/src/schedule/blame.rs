@@ -130,7 +130,7 @@ impl Schedule {
     pub(super) fn halt(&mut self, reason: StallReason) {
         if self.halted.is_none() {
             self.halted = Some(reason.clone());
-            self.mode = crate::Mode::Halted;
+            self.set_mode(crate::Mode::Halted, crate::ModeReason::Halted);
             self.effects.push_back(Effect::Halt { reason });
         }
     }

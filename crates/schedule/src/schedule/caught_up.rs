@@ -12,9 +12,9 @@ use std::time::{Duration, Instant};
 
 use perihelion_types::{Height, PeerId};
 
-use super::{Schedule, Start, runs::Purpose};
+use super::{Schedule, runs::Purpose};
 use crate::{
-    Effect, Mode,
+    Effect, Mode, ModeReason,
     peer::Peer,
     slot::{Slot, Stage},
     timer::Timer,
@@ -43,40 +43,6 @@ pub(super) struct Pace {
 }
 
 impl Schedule {
-    /// Consensus gives the node back: it lags, and goes on by blocksync from `start`. Peers stay.
-    pub fn handle_resume(&mut self, now: Instant, start: Start) {
-        self.tick(now);
-        let mut peers = std::mem::take(&mut self.peers);
-        let next_run = self.next_run;
-        let effects = std::mem::take(&mut self.effects);
-        let mut fresh = Self::new(self.config.clone(), start, now);
-        fresh.next_run = next_run;
-        fresh.totals = std::mem::take(&mut self.totals);
-        fresh.effects.extend(effects);
-        for run in &self.runs {
-            fresh.effects.push_back(Effect::Cancel { run: run.id });
-        }
-        for (id, peer) in &mut peers {
-            fresh.handle_peer_added(now, *id);
-            if let Some(known) = fresh.peers.get_mut(id) {
-                known.overdue = std::mem::take(&mut peer.overdue);
-                for &height in peer.asks.keys() {
-                    let entry = known.overdue.entry(height).or_insert((0, now));
-                    entry.0 += 1;
-                }
-                known.range = peer.range;
-                known.rate = peer.rate;
-                known.trust_like(peer);
-            }
-            if peer.range.is_some() {
-                fresh.untold.remove(id);
-                fresh.mode = Mode::BlockSync;
-            }
-        }
-        *self = fresh;
-        self.upkeep(now);
-    }
-
     /// Decides whether the chain has been caught up with, and does what the decision waits for.
     pub(super) fn check_caught_up(&mut self, now: Instant) {
         match self.mode {
@@ -84,7 +50,8 @@ impl Schedule {
             Mode::Following => {
                 let behind = self.certified_to.since(self.applied.0) > BEHIND;
                 if behind || self.lags(now) {
-                    self.mode = Mode::BlockSync;
+                    let height = self.applied.0;
+                    self.set_mode(Mode::BlockSync, ModeReason::Lags { height });
                     self.pace = Pace::default();
                 }
                 return;
@@ -92,6 +59,10 @@ impl Schedule {
             Mode::Consensus | Mode::Halted => return,
         }
         self.timers.stop(Timer::CaughtUp);
+        self.note_near(now);
+        if !self.has_executor {
+            return;
+        }
         let follows = self.config.follow && self.keeps_up(now);
         if !follows && (self.is_verifying() || self.is_other_genesis() || !self.own_commit_holds())
         {
@@ -102,18 +73,22 @@ impl Schedule {
         if sole
             || (self.all_configured_told(now) && (follows || self.all_claims_refuted(now, total)))
         {
-            self.mode = if self.config.follow {
-                Mode::Following
+            if self.config.follow {
+                self.follow(now);
             } else {
-                Mode::Consensus
-            };
-            let height = self.applied.0;
-            self.effects.push_back(Effect::CaughtUp { height });
-            let peers: Vec<PeerId> = self.peers.keys().copied().collect();
-            for peer in peers.into_iter().filter(|_| self.config.follow) {
-                let next = now + self.config.follow_interval;
-                self.timers.set_earlier(Timer::Status(peer), next);
+                self.enter_consensus();
             }
+        }
+    }
+
+    fn follow(&mut self, now: Instant) {
+        let height = self.applied.0;
+        self.set_mode(Mode::Following, ModeReason::CaughtUp { height });
+        self.effects.push_back(Effect::CaughtUp { height });
+        let peers: Vec<PeerId> = self.peers.keys().copied().collect();
+        for peer in peers {
+            let next = now + self.config.follow_interval;
+            self.timers.set_earlier(Timer::Status(peer), next);
         }
     }
 
@@ -180,6 +155,10 @@ impl Schedule {
         if self.last_commit_verified || self.applied.0 < self.initial_height {
             return true;
         }
+        if !self.config.follow && self.needs_extended(self.applied.0) {
+            // Consensus begins with the last block's extended commit, and the block above has none.
+            return false;
+        }
         let next = self.first();
         let linked = self
             .slot(next)
@@ -205,16 +184,27 @@ impl Schedule {
         false
     }
 
-    /// A peer could serve the next height, and no claim of more is open.
-    fn all_claims_refuted(&mut self, now: Instant, total: i64) -> bool {
+    /// Notes since when somebody could serve the next height: who comes soon after is heard too.
+    fn note_near(&mut self, now: Instant) {
         let next = self.first();
         let near = |peer: &Peer| peer.range.is_some_and(|range| range.base() <= next);
+        if !self.peers.values().any(near) {
+            self.near_since = None;
+        } else if self.near_since.is_none() {
+            self.near_since = Some(now);
+        }
+    }
+
+    /// A peer could serve the next height, and no claim of more is open.
+    fn all_claims_refuted(&mut self, now: Instant, total: i64) -> bool {
         let alone = i128::from(self.own_power) * 3 > i128::from(total) * 2;
-        if !alone && !self.peers.values().any(near) {
+        if !alone && self.near_since.is_none() {
             return false;
         }
         let since = self.applied_at;
-        let latest = since + self.config.peer_deadline;
+        // Where there was nobody before, the first to come are not late.
+        let begun = self.near_since.map_or(since, |near| near.max(since));
+        let latest = begun + self.config.peer_deadline;
         let counted: Vec<PeerId> = self
             .peers
             .iter()
@@ -241,7 +231,7 @@ impl Schedule {
             peer.is_proven() && peer.missed == 0 && peer.serves().is_some_and(|it| it.1 > far)
         };
         if !self.has_proven() || self.peers.values().any(is_far) {
-            self.strangers_since = None;
+            self.forget_patience();
         }
         let (mut known, mut strange) = (false, false);
         for &id in counted {
@@ -349,22 +339,20 @@ impl Schedule {
     /// Whether a peer has yet to answer a status request made after `since`, and still may.
     fn status_is_stale(&mut self, now: Instant, id: PeerId, since: Instant) -> bool {
         let deadline = self.config.peer_deadline;
-        let Some(peer) = self.peers.get(&id) else {
+        let Some(peer) = self.peers.get_mut(&id) else {
             return false;
         };
         if peer.status_answered.is_some_and(|asked| asked >= since) {
             return false;
         }
-        match peer.status_owed {
-            Some(asked) => {
-                let due = asked + deadline;
-                if now >= due {
-                    return false;
-                }
-                self.timers.set_earlier(Timer::CaughtUp, due);
-            }
-            None => self.ask_status(now, id),
+        // On a chain that does not stand, who answers slowly could keep it from ending for ever.
+        let due = peer.status_due(now, deadline);
+        if peer.status_owed.is_none() {
+            self.ask_status(now, id);
         }
-        true
+        if now < due {
+            self.timers.set_earlier(Timer::CaughtUp, due);
+        }
+        now < due
     }
 }

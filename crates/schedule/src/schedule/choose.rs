@@ -39,8 +39,8 @@ impl Schedule {
             return allowed(height).then_some(height);
         }
         // Nothing open within the window: it grows, if it may.
-        let mut end = self.end();
-        while end <= top && self.slots.len() < self.config.window_blocks && allowed(end) {
+        let (mut end, most) = (self.end(), self.window_blocks());
+        while end <= top && self.slots.len() < most && allowed(end) {
             self.slots.push_back(Slot::new());
             self.wanted.insert(end);
             if end >= base && (proven || !self.is_kept(end)) {

@@ -1,7 +1,7 @@
 //! The schedule itself, by concern: inputs from peers here, then what is asked (`requests`), of whom
 //! (`choose`), what is late (`hedge`), what becomes of a copy (`receive`), what links (`link`), what
 //! is verified together (`runs`), who is to blame (`blame`, `hearing`), what is applied (`apply`), when the
-//! chain has been caught up with (`caught_up`), and what is told (`report`).
+//! chain has been caught up with (`caught_up`), who has the executor (`switch`), and what is told (`report`).
 
 mod apply;
 mod blame;
@@ -14,6 +14,7 @@ mod receive;
 mod report;
 mod requests;
 mod runs;
+mod switch;
 
 use std::{
     collections::{BTreeMap, BTreeSet, VecDeque},
@@ -27,9 +28,10 @@ pub use apply::Applied;
 use caught_up::Pace;
 use hearing::Hearing;
 use runs::{Probe, Run};
+pub use switch::Decided;
 
 use crate::{
-    BodyFault, Config, Effect, Fault, Mode, Reception, RunId, StallReason,
+    BodyFault, Config, Effect, Fault, Mode, ModeReason, Reception, RunId, StallReason,
     anchors::Anchors,
     meter::{Mean, Meter},
     peer::Peer,
@@ -72,6 +74,10 @@ pub struct Start {
 pub struct Schedule {
     pub(crate) config: Config,
     mode: Mode,
+    mode_since: Instant,
+    why: ModeReason,
+    /// Consensus has it otherwise, or has yet to give it back.
+    has_executor: bool,
     initial_height: Height,
     start_height: Height,
     /// The last applied height and its id.
@@ -112,6 +118,8 @@ pub struct Schedule {
     /// Since when, in this stretch near the tip, nobody but peers without an applied block has
     /// claimed more.
     strangers_since: Option<Instant>,
+    /// Since when there has been a peer that could serve the next height.
+    near_since: Option<Instant>,
     own_power: i64,
     last_commit_verified: bool,
     started: Instant,
@@ -137,6 +145,9 @@ impl Schedule {
         };
         let mut schedule = Self {
             mode: Mode::WaitForPeers,
+            mode_since: now,
+            why: ModeReason::Started,
+            has_executor: true,
             initial_height: start.initial_height,
             start_height: start.height,
             applied: (applied, start.block_id),
@@ -166,6 +177,7 @@ impl Schedule {
             untold: start.persistent.clone(),
             persistent: start.persistent,
             strangers_since: None,
+            near_since: None,
             own_power: start.own_power,
             last_commit_verified: start.last_commit_verified,
             started: now,
@@ -234,14 +246,14 @@ impl Schedule {
             known.rose_at = Some(now);
         }
         known.range = Some(range);
-        known.status_answered = known.status_owed.take().or(known.status_answered);
+        known.status_came(now);
         self.untold.remove(&peer);
         if raised {
             known.unserved = None;
             self.readmit(peer, range);
         }
         if self.mode == Mode::WaitForPeers {
-            self.mode = Mode::BlockSync;
+            self.set_mode(Mode::BlockSync, ModeReason::PeersTold);
         }
         self.upkeep(now);
     }
@@ -366,7 +378,7 @@ impl Schedule {
                 Timer::Hedge => self.hedge(now),
                 Timer::Run => self.launch(now),
                 Timer::Retry => self.retry(),
-                Timer::CaughtUp => {}
+                Timer::CaughtUp | Timer::Lookout => {}
                 Timer::Stall => self.tell_stall(now),
                 Timer::Peer(peer) => self.peer_is_late(now, peer),
                 Timer::Status(peer) => self.ask_status(now, peer),
@@ -399,6 +411,7 @@ impl Schedule {
         self.link(now);
         self.advance_hearings();
         self.launch(now);
+        self.check_behind();
         self.send_applies();
         self.fill(now);
         self.check_caught_up(now);

@@ -21,6 +21,8 @@ pub(super) struct Totals {
     pub(super) signatures_verified: u64,
     pub(super) signatures_total: u64,
     pub(super) longest_run: usize,
+    /// Changes of the mode.
+    pub(super) switches: u64,
     /// Held blocks that were let go for want of space.
     pub(super) shed: u64,
 }
@@ -70,6 +72,9 @@ impl Schedule {
         let left = target.since(self.applied.0) as f64;
         Progress {
             mode: self.mode,
+            why: self.why,
+            in_mode: self.now.saturating_duration_since(self.mode_since),
+            switches: self.totals.switches,
             start: self.start_height,
             height: if self.totals.applied == 0 {
                 self.start_height
@@ -202,6 +207,10 @@ impl Schedule {
         if matches!(self.mode, Mode::Consensus) {
             return None;
         }
+        if !self.has_executor {
+            return (self.certified_to > self.applied.0)
+                .then_some(StallReason::Leaving { height: next });
+        }
         if self.applying_to > self.applied.0 {
             return Some(StallReason::Executing { height: next });
         }
@@ -309,7 +318,8 @@ impl Schedule {
         )?;
         rule(self.timers.is_consistent(), "deadlines are in both views")?;
         rule(
-            self.slots.len() <= self.config.window_blocks.max(2),
+            self.slots.len()
+                <= self.window_blocks().max(2) + usize::from(self.mode == Mode::Consensus),
             "the window is bounded",
         )?;
         rule(

@@ -18,7 +18,7 @@ const FIRST_SIZE: f64 = 64.0 * 1024.0;
 impl Schedule {
     /// Whether requests are made at all.
     pub(super) fn is_syncing(&self) -> bool {
-        matches!(self.mode, Mode::BlockSync | Mode::Following) && self.halted.is_none()
+        self.mode != Mode::WaitForPeers && self.halted.is_none()
     }
 
     /// Bytes that a block is expected to take. Above the mean, since sizes vary.
@@ -30,9 +30,11 @@ impl Schedule {
     /// whose blocks were applied, and those last that are asked only for what nobody else can be
     /// asked for. The others are asked for little, all together, once there are proven ones.
     pub(super) fn fill(&mut self, now: Instant) {
-        if !self.is_syncing() {
+        let looks_out = self.mode == Mode::Consensus;
+        if !self.is_syncing() || (looks_out && !self.is_someone_ahead(now)) {
             return;
         }
+        let noticed_by = now.checked_sub(self.config.lookout_after);
         self.ask_for_the_next(now);
         let mut idle: Vec<PeerId> = Vec::new();
         let has_proven = self.has_proven();
@@ -45,7 +47,12 @@ impl Schedule {
                 .iter()
                 .filter(|(id, peer)| {
                     let known = peer.is_proven() || !are_strangers_busy;
-                    known && peer.has_room() && peer.serves().is_some() && !idle.contains(id)
+                    let open = !looks_out || peer.is_ahead_since(noticed_by);
+                    known
+                        && open
+                        && peer.has_room()
+                        && peer.serves().is_some()
+                        && !idle.contains(id)
                 })
                 .map(|(&id, peer)| {
                     let rank = (peer.is_benched(now), !peer.is_proven());
@@ -311,10 +318,12 @@ impl Schedule {
     /// Seldom while the peer's claim is far above what is here, often near its end.
     fn status_interval(&self, peer: PeerId) -> std::time::Duration {
         let claimed = self.peers.get(&peer).and_then(|known| known.range);
+        let behind = self.certified_to > self.applied.0;
         let near = claimed.is_none_or(|range| range.height() <= self.linked_to.plus(16));
         match self.mode {
             Mode::Following => self.config.follow_interval,
-            _ if near && self.is_syncing() => self.config.follow_interval * 4,
+            Mode::Consensus if behind => self.config.follow_interval * 4,
+            Mode::BlockSync if near => self.config.follow_interval * 4,
             _ => self.config.status_interval,
         }
     }

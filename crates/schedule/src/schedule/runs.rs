@@ -6,7 +6,7 @@ use perihelion_types::{BlockId, Height, PeerId};
 
 use super::Schedule;
 use crate::{
-    CommitFault, Effect, RunAnchor, RunId, RunRequest, StallReason, Verdict,
+    CommitFault, Effect, Mode, RunAnchor, RunId, RunRequest, StallReason, Verdict,
     slot::{Content, Exclusion, Extended, Stage},
     timer::Timer,
 };
@@ -182,6 +182,9 @@ impl Schedule {
             }
             self.unchecked.insert(height);
             self.note_need(height);
+            if !self.has_executor {
+                self.tell_pinned(height);
+            }
             height = height.next();
         }
         let length = usize::try_from(to.since(run.first) + 1).unwrap_or(0);
@@ -273,7 +276,8 @@ impl Schedule {
         let alone = self.linked_to == height
             && self.certified_to == self.applied.0
             && self.runs.is_empty()
-            && self.target().0 <= height;
+            && self.target().0 <= height
+            && self.mode != Mode::Consensus;
         let open = self.slot(height).is_some_and(|slot| {
             let from = slot.held.as_ref().map(|held| held.from);
             slot.stage == Stage::Linked && from.is_some_and(|from| !slot.undecided.contains(&from))
@@ -376,6 +380,7 @@ impl Schedule {
             || now >= since + self.config.run_wait
             || now >= self.last_linked + self.config.run_idle
             || self.target().0 <= self.linked_to
+            || self.mode == Mode::Consensus
             || above.is_some_and(|slot| slot.stage == Stage::Here)
             || first == self.initial_height
     }

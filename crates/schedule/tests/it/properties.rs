@@ -5,7 +5,8 @@ use std::{
 };
 
 use perihelion_schedule::{
-    Applied, BodyFault, CommitFault, Config, Effect, Reception, RunId, Schedule, Start, Verdict,
+    Applied, BodyFault, CommitFault, Config, Decided, Effect, Mode, Reception, RunId, Schedule, Start,
+    Verdict,
 };
 use perihelion_types::{BlockId, Height, HeightRange, PeerId};
 use proptest::prelude::*;
@@ -36,6 +37,10 @@ enum Input {
     Starved,
     ExtensionRequired,
     Extended(usize, bool),
+    /// Consensus, if it has the executor, applies so many blocks and tells of the last one.
+    Decide(usize),
+    /// And gives it back.
+    GiveBack,
 }
 
 fn input() -> impl Strategy<Value = Input> {
@@ -59,6 +64,8 @@ fn input() -> impl Strategy<Value = Input> {
         1 => Just(Input::Starved),
         1 => Just(Input::ExtensionRequired),
         1 => (number(), any::<bool>()).prop_map(|(n, good)| Input::Extended(n, good)),
+        4 => (1..4usize).prop_map(Input::Decide),
+        2 => Just(Input::GiveBack),
     ]
 }
 
@@ -73,6 +80,12 @@ struct Owner {
     to_apply: Vec<Height>,
     handed_out: i64,
     allowance: usize,
+    follows: bool,
+    /// Consensus has the executor.
+    away: bool,
+    /// It is wanted back.
+    behind: bool,
+    pinned: i64,
 }
 
 fn peer(n: u8) -> PeerId {
@@ -97,6 +110,10 @@ impl Owner {
         };
         Self {
             allowance: config.peer_allowance,
+            follows: config.follow,
+            away: false,
+            behind: false,
+            pinned: 0,
             schedule: Schedule::new(config, start, now),
             now,
             peers: BTreeMap::new(),
@@ -183,6 +200,19 @@ impl Owner {
                 }
             }
             Input::Verdict(n, verdict) => self.verdict(n, verdict),
+            Input::Decide(count) => {
+                if self.away {
+                    self.decide(count);
+                }
+            }
+            Input::GiveBack => {
+                if self.away {
+                    self.away = false;
+                    self.behind = false;
+                    let decided = self.decided();
+                    self.schedule.handle_executor(now, decided);
+                }
+            }
             Input::Applied => {
                 if !self.to_apply.is_empty() {
                     let height = self.to_apply.remove(0);
@@ -252,6 +282,32 @@ impl Owner {
         self.schedule.handle_verdict(self.now, id, verdict, 4);
     }
 
+    /// The next blocks are applied, until the chain's end, and the state after the last one is told.
+    fn decide(&mut self, count: usize) {
+        let left = LENGTH - usize::try_from(self.handed_out).unwrap();
+        self.handed_out += i64::try_from(count.min(left)).unwrap();
+        let decided = self.decided();
+        self.schedule.handle_decided(self.now, decided);
+        let halted = self.schedule.progress().mode == Mode::Halted;
+        assert!(halted || self.schedule.height().get() == self.handed_out);
+    }
+
+    fn decided(&self) -> Decided {
+        let block = self.handed_out.checked_sub(1).and_then(|index| {
+            let index = usize::try_from(index).ok()?;
+            CHAINS[0].get(index)
+        });
+        Decided {
+            height: Height::new(self.handed_out),
+            block_id: block.map_or(BlockId::NIL, |block| block.block_id()),
+            last_validators: Arc::clone(&SET),
+            validators: Arc::clone(&SET),
+            next_validators: Arc::clone(&SET),
+            extensions_from: None,
+            own_power: 0,
+        }
+    }
+
     fn forget(&mut self, gone: PeerId) {
         self.peers.remove(&gone);
         self.requests.retain(|(peer, _)| *peer != gone);
@@ -270,7 +326,23 @@ impl Owner {
                     let row = progress.peers.iter().find(|row| row.peer == peer);
                     assert!(row.is_none_or(|row| row.in_flight <= self.allowance));
                 }
-                Effect::AskStatus { .. } | Effect::Stalled { .. } | Effect::CaughtUp { .. } => {}
+                Effect::AskStatus { .. } | Effect::Stalled { .. } => {}
+                Effect::CaughtUp { height } => {
+                    assert_eq!(height.get(), self.handed_out, "nothing is left to apply");
+                    assert!(self.to_apply.is_empty() && !self.away);
+                    self.away = !self.follows;
+                    self.pinned = height.get();
+                }
+                Effect::Pinned { height } => {
+                    assert!(self.away && height.get() > self.pinned);
+                    self.pinned = height.get();
+                }
+                Effect::FallenBehind { pinned } => {
+                    assert!(self.away && !self.behind);
+                    assert_eq!(pinned.get(), self.pinned, "each was told");
+                    assert!(pinned.get() >= self.handed_out + 2);
+                    self.behind = true;
+                }
                 Effect::Certify(request) => {
                     let first = request.blocks[0].height();
                     for pair in request.blocks.windows(2) {
@@ -296,6 +368,7 @@ impl Owner {
                 }
                 Effect::VerifyExtended { height, from, .. } => self.checks.push((height, from)),
                 Effect::Apply { height, .. } => {
+                    assert!(!self.away, "consensus has the executor");
                     assert_eq!(height.get(), self.handed_out + 1, "in order");
                     self.handed_out = height.get();
                     self.to_apply.push(height);
@@ -318,6 +391,7 @@ fn small() -> Config {
         runs: 2,
         applying: 3,
         hedge_depth: 8,
+        reenter_behind: 2,
         ..Config::default()
     }
 }
@@ -330,6 +404,18 @@ proptest! {
     #[test]
     fn the_books_agree_after_any_input(inputs in prop::collection::vec(input(), 1..400)) {
         let mut owner = Owner::new(small());
+        for input in inputs {
+            owner.feed(input);
+        }
+    }
+
+    /// The same where the executor goes to consensus and comes back.
+    #[test]
+    fn the_books_agree_while_consensus_has_the_executor(inputs in prop::collection::vec(input(), 1..400)) {
+        let mut owner = Owner::new(Config { follow: false, ..small() });
+        // Everybody has told before it begins, and nobody is ahead.
+        owner.feed(Input::Join(0));
+        owner.feed(Input::Rise(0, 0, 0));
         for input in inputs {
             owner.feed(input);
         }

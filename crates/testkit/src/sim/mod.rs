@@ -6,11 +6,13 @@
 //! books agree, no honest peer is punished, what is applied is the chain's block, and every bound
 //! holds.
 
+mod consensus;
 mod peer;
 mod random;
 mod workers;
 mod world;
 
+pub use consensus::{Consensus, Switch};
 pub use peer::{Kind, PeerSpec};
 pub use random::Random;
 pub use world::{Outcome, Setup, World};

@@ -14,6 +14,8 @@ pub enum Kind {
     Silent,
     /// Answers the first request of each connection, and no more.
     Fading,
+    /// Serves the chain, and takes three seconds for each status.
+    SlowStatus,
     /// Says nothing at all.
     Mute,
     /// Sends bodies that do not belong to their headers.
@@ -144,7 +146,7 @@ impl Kind {
     /// Whether a peer of this kind must never be punished.
     #[must_use]
     pub fn is_honest(self) -> bool {
-        matches!(self, Self::Honest)
+        matches!(self, Self::Honest | Self::SlowStatus)
     }
 }
 
@@ -178,9 +180,12 @@ pub(super) fn answer(kind: Kind, chain: &Chain, fork: &Chain, height: i64, tip: 
         };
     };
     match kind {
-        Kind::Honest | Kind::Lowered | Kind::Impossible | Kind::Inflated | Kind::Unsolicited => {
-            honest()
-        }
+        Kind::Honest
+        | Kind::SlowStatus
+        | Kind::Lowered
+        | Kind::Impossible
+        | Kind::Inflated
+        | Kind::Unsolicited => honest(),
         Kind::MaxHeight | Kind::NoBlockFlood => Answer::NoBlock,
         Kind::Silent | Kind::Mute | Kind::MaxHeightSilent | Kind::Drip => Answer::Nothing,
         Kind::CorruptBody => Answer::Corrupt,

@@ -6,11 +6,14 @@ use std::{
 };
 
 use perihelion_schedule::{
-    Applied, BodyFault, Config, Effect, Fault, Mode, RunId, Schedule, StallReason, Start, Verdict,
+    Applied, BodyFault, Config, Effect, Fault, Mode, ModeReason, RunId, Schedule, StallReason,
+    Start, Verdict,
 };
 use perihelion_types::{FetchedBlock, Height, HeightRange, PeerId};
 
 use super::{
+    Consensus, Switch,
+    consensus::Running,
     peer::{Answer, Kind, PeerSpec, answer},
     workers,
 };
@@ -38,6 +41,8 @@ pub struct Setup {
     pub applied: i64,
     /// Whether a verified commit for it is at hand.
     pub last_commit_verified: bool,
+    /// Where the schedule does not follow the chain itself: how consensus behaves; none decides nothing.
+    pub consensus: Option<Consensus>,
     /// The chain's height at the start, and the time from one block to the next.
     pub growth: Option<(i64, Duration)>,
     /// Our own share of the voting power.
@@ -66,6 +71,7 @@ impl Setup {
             workers: 2,
             applied: chain.shape().initial_height - 1,
             last_commit_verified: true,
+            consensus: None,
             growth: None,
             own_power: 0,
             wrong_app_at: None,
@@ -78,7 +84,7 @@ impl Setup {
 
 /// What happens at a moment.
 #[derive(Debug)]
-enum Event {
+pub(super) enum Event {
     Join(usize),
     Leave(usize),
     StatusAsked(usize),
@@ -91,11 +97,19 @@ enum Event {
     Verdict(RunId, Verdict, u64),
     Extended(Height, PeerId, bool),
     Executed(Height),
+    /// Consensus looks for the next block.
+    Consider,
+    /// It has applied one.
+    Decided,
+    /// It tells what it has applied.
+    Told,
+    /// It gives the executor back.
+    Back,
 }
 
-struct Node {
-    spec: PeerSpec,
-    connected: bool,
+pub(super) struct Node {
+    pub(super) spec: PeerSpec,
+    pub(super) connected: bool,
     /// Each connection has a number: what was sent on an old one is lost.
     connection: u64,
     sends_until: Instant,
@@ -130,32 +144,43 @@ pub struct Outcome {
     pub longest_run: usize,
     /// Largest delay from a peer holding h+1 to h being applied, once caught up.
     pub follow_delay: Duration,
+    /// The longest time from a block's being applied to consensus being entered after it.
+    pub entered_after: Option<Duration>,
+    /// What became of the executor, and when.
+    pub switches: Vec<(Duration, Switch)>,
+    /// Requests made while consensus had the executor.
+    pub lookout_requests: u64,
     /// What the node was at in the end.
     pub mode: Mode,
+    /// Why.
+    pub why: ModeReason,
+    /// For how long.
+    pub in_mode: Duration,
     /// Everything that happened, a line each.
     pub log: Vec<String>,
 }
 
 /// A running simulation.
 pub struct World {
-    setup: Setup,
+    pub(super) setup: Setup,
     chain_id: Arc<str>,
-    schedule: Schedule,
-    origin: Instant,
-    now: Instant,
+    pub(super) schedule: Schedule,
+    pub(super) origin: Instant,
+    pub(super) now: Instant,
     heap: BinaryHeap<Reverse<(Instant, u64, usize)>>,
     events: BTreeMap<usize, Event>,
     sequence: u64,
-    nodes: Vec<Node>,
+    pub(super) nodes: Vec<Node>,
     workers_free: Vec<Instant>,
     cancelled: BTreeSet<RunId>,
     executor_free: Instant,
-    outcome: Outcome,
+    pub(super) outcome: Outcome,
+    pub(super) running: Running,
     steps: u64,
     /// Steps since the clock moved.
     at_once: u64,
-    apply_next: i64,
-    applied_times: BTreeMap<i64, Instant>,
+    pub(super) apply_next: i64,
+    pub(super) applied_times: BTreeMap<i64, Instant>,
 }
 
 impl World {
@@ -224,9 +249,15 @@ impl World {
                 signatures: 0,
                 longest_run: 0,
                 follow_delay: Duration::ZERO,
+                entered_after: None,
+                switches: Vec::new(),
+                lookout_requests: 0,
                 mode: Mode::WaitForPeers,
+                why: ModeReason::Started,
+                in_mode: Duration::ZERO,
                 log: Vec::new(),
             },
+            running: Running::default(),
             steps: 0,
             at_once: 0,
             apply_next: next,
@@ -272,6 +303,8 @@ impl World {
         self.outcome.signatures = progress.signatures_verified;
         self.outcome.longest_run = progress.longest_run;
         self.outcome.mode = progress.mode;
+        self.outcome.why = progress.why;
+        self.outcome.in_mode = progress.in_mode;
         self.outcome
     }
 
@@ -315,20 +348,20 @@ impl World {
         true
     }
 
-    fn at(&mut self, when: Instant, event: Event) {
+    pub(super) fn at(&mut self, when: Instant, event: Event) {
         self.sequence += 1;
         let key = usize::try_from(self.sequence).unwrap_or(usize::MAX);
         self.heap.push(Reverse((when, self.sequence, key)));
         self.events.insert(key, event);
     }
 
-    fn log(&mut self, line: String) {
+    pub(super) fn log(&mut self, line: String) {
         let at = (self.now - self.origin).as_micros();
         self.outcome.log.push(format!("{at} {line}"));
     }
 
     /// The height to which the chain has grown.
-    fn tip(&self) -> i64 {
+    pub(super) fn tip(&self) -> i64 {
         let end = self.setup.chain.height();
         match self.setup.growth {
             None => end,
@@ -392,6 +425,10 @@ impl World {
                     .handle_extended_commit_verdict(now, height, from, good);
             }
             Event::Executed(height) => self.executed(height),
+            Event::Consider => self.consider(),
+            Event::Decided => self.decided(),
+            Event::Told => self.told(),
+            Event::Back => self.back(),
             Event::Status(..)
             | Event::Block(..)
             | Event::Corrupt(..)
@@ -437,7 +474,9 @@ impl World {
     fn tell_status(&mut self, index: usize) {
         let node = &self.nodes[index];
         if node.connected && node.spec.kind != Kind::Mute {
-            let (at, connection) = (self.now + node.spec.latency, node.connection);
+            let slow = u64::from(node.spec.kind == Kind::SlowStatus);
+            let takes = node.spec.latency + Duration::from_secs(3 * slow);
+            let (at, connection) = (self.now + takes, node.connection);
             self.at(at, Event::Status(index, connection));
         }
     }
@@ -520,6 +559,7 @@ impl World {
             Effect::Request { peer, height } => {
                 let index = index_of(peer);
                 self.outcome.requests[index] += 1;
+                self.outcome.lookout_requests += u64::from(!self.has_executor());
                 self.log(format!("ask {index} for {height}"));
                 let at = self.now + self.nodes[index].spec.latency;
                 self.at(at, Event::Asked(index, height.get()));
@@ -581,11 +621,9 @@ impl World {
                 extended,
             } => self.apply(height, run, extended),
             Effect::Punish { peer, fault, ban } => self.punished(index_of(peer), fault, ban),
-            Effect::CaughtUp { height } => {
-                self.log(format!("caught up at {height}"));
-                let at = (self.now - self.origin, height.get());
-                self.outcome.caught_up.get_or_insert(at);
-            }
+            effect @ (Effect::CaughtUp { .. }
+            | Effect::Pinned { .. }
+            | Effect::FallenBehind { .. }) => self.switch(&effect),
             Effect::Stalled { reason } => {
                 self.log(format!("stalled: {reason}"));
                 self.outcome.stalls.push(reason);
@@ -609,6 +647,7 @@ impl World {
 
     fn apply(&mut self, height: Height, run: RunId, extended: bool) {
         assert_eq!(height.get(), self.apply_next, "blocks are applied in order");
+        assert!(self.has_executor(), "consensus has the executor");
         assert!(
             !self.cancelled.contains(&run),
             "a cancelled run certifies nothing"
@@ -688,6 +727,7 @@ impl World {
         let bytes = window.held_bytes + window.expected_bytes;
         self.outcome.most_bytes = self.outcome.most_bytes.max(bytes);
         assert!(progress.mode != Mode::Halted || self.outcome.halted.is_some());
+        self.check_lookout();
     }
 }
 

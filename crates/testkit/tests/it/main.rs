@@ -6,3 +6,4 @@ mod rules;
 mod scenarios;
 mod seeds;
 mod sieges;
+mod switching;
