@@ -1,6 +1,7 @@
 //! Messages and gossip, the log and the signer.
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
+mod apps;
 #[path = "../../../consensus/tests/it/chain.rs"]
 #[allow(
     dead_code,
@@ -13,6 +14,7 @@ mod messages;
 mod messages_on_wire;
 mod network;
 mod nodes;
+mod recovering;
 mod risk;
 mod running;
 mod signing;

@@ -36,6 +36,15 @@ use tokio_util::sync::CancellationToken;
 /// Far longer than anything here takes: a test that hangs fails.
 const PATIENCE: Duration = Duration::from_secs(240);
 
+/// A runtime whose threads wait for one another.
+pub(crate) fn threads() -> tokio::runtime::Runtime {
+    tokio::runtime::Builder::new_multi_thread()
+        .worker_threads(2)
+        .enable_all()
+        .build()
+        .unwrap()
+}
+
 /// Waits for what must happen.
 pub(crate) async fn soon<T>(what: &str, future: impl Future<Output = T>) -> T {
     tokio::time::timeout(PATIENCE, future)
@@ -132,6 +141,20 @@ impl Home {
         self.path().join("cs.wal").join("wal")
     }
 
+    /// What a loss of power would leave now: what was not synced, or not even handed to the system,
+    /// is not in the files.
+    pub(crate) fn copied(&self) -> Self {
+        let folder = tempfile::tempdir().unwrap();
+        copy_folder(self.path(), folder.path());
+        Self {
+            folder,
+            genesis: self.genesis.clone(),
+            key: self.key.clone(),
+            config: self.config.clone(),
+            look_back: self.look_back,
+        }
+    }
+
     /// All that the log has since the chain began.
     pub(crate) fn records(&self) -> Vec<WalMessage> {
         let (mut wal, torn) = Wal::open(&self.wal(), WalOptions::default(), Time::ZERO).unwrap();
@@ -161,6 +184,19 @@ impl Home {
             assert_eq!(*before, bytes, "signed twice at {place:?}");
         }
         signed.len()
+    }
+}
+
+fn copy_folder(from: &Path, to: &Path) {
+    std::fs::create_dir_all(to).unwrap();
+    for entry in std::fs::read_dir(from).unwrap() {
+        let entry = entry.unwrap();
+        let target = to.join(entry.file_name());
+        if entry.file_type().unwrap().is_dir() {
+            copy_folder(&entry.path(), &target);
+        } else {
+            std::fs::copy(entry.path(), target).unwrap();
+        }
     }
 }
 
@@ -329,9 +365,14 @@ impl Node {
             .any(|place| place.validator_address[..] == address.as_bytes()[..])
     }
 
+    /// Has the node stop.
+    pub(crate) fn stop(&self) {
+        self.stop.cancel();
+    }
+
     /// Stops the node at once, wherever it is.
     pub(crate) async fn close(self) -> Home {
-        self.stop.cancel();
+        self.stop();
         let ended = soon("consensus to end", self.handle.ended()).await;
         assert!(matches!(ended, ConsensusError::Stopped), "{ended}");
         soon("the switch to stop", self.switch.shutdown()).await;

@@ -1,45 +1,17 @@
-//! Networks of whole nodes: they decide, fall behind, stop, and go on.
+//! Networks of whole nodes: they decide, come late, and tell what they do.
 
-use std::{
-    fs,
-    sync::{
-        Arc, Condvar, Mutex,
-        atomic::{AtomicUsize, Ordering},
-    },
-};
+use std::sync::Arc;
 
 use bytes::Bytes;
-use perihelion_abci::{
-    AppFault, AppWrite, Application, Persistence,
-    types::{
-        RequestCheckTx, RequestCommit, RequestExtendVote, RequestFinalizeBlock, RequestInfo,
-        RequestInitChain, RequestPrepareProposal, RequestProcessProposal, RequestQuery,
-        RequestVerifyVoteExtension, ResponseCheckTx, ResponseCommit, ResponseExtendVote,
-        ResponseFinalizeBlock, ResponseInfo, ResponseInitChain, ResponsePrepareProposal,
-        ResponseProcessProposal, ResponseQuery, ResponseVerifyVoteExtension,
-    },
-};
 use perihelion_consensus::{Step, WalMessage};
-use perihelion_consensus_reactor::{
-    ConsensusError,
-    privval::{DoubleSignRisk, SignState},
-    wal::{Wal, WalOptions},
-};
+use perihelion_consensus_reactor::View;
 use perihelion_events::{EventData, Query, RoundEvent};
-use perihelion_types::{Height, Round, SignedMsgType, Time};
-use proptest::test_runner::{RngAlgorithm, TestRng};
+use perihelion_types::{Height, Round, SignedMsgType};
 
-use crate::nodes::{
-    Home, Node, assert_same_chain, close_all, genesis, key, kvstore, mesh, soon, until,
+use crate::{
+    apps::{Call, EXTENSION, Gate, gated},
+    nodes::{Home, Node, assert_same_chain, close_all, genesis, key, mesh, soon, threads, until},
 };
-
-fn threads() -> tokio::runtime::Runtime {
-    tokio::runtime::Builder::new_multi_thread()
-        .worker_threads(2)
-        .enable_all()
-        .build()
-        .unwrap()
-}
 
 #[test]
 fn four_validators_commit_ten_heights_and_what_clients_sent() {
@@ -116,7 +88,7 @@ fn halves_that_cannot_decide_alone_go_on_when_one_more_joins_them() {
         let mut nodes = mesh(homes).await;
         // Both have voted, and wait.
         for node in &nodes {
-            let both = |view: &perihelion_consensus_reactor::View| {
+            let both = |view: &View| {
                 let prevotes = view.prevotes(Round::ZERO);
                 prevotes.is_some_and(|votes| votes.bits().count() == 2)
             };
@@ -127,125 +99,6 @@ fn halves_that_cannot_decide_alone_go_on_when_one_more_joins_them() {
         nodes.push(third);
         assert_same_chain(&nodes, 3).await;
         for home in close_all(nodes).await {
-            home.assert_signed_once();
-        }
-    });
-}
-
-#[test]
-fn consensus_is_left_and_entered_again_and_nothing_is_signed_between() {
-    threads().block_on(async {
-        let mut nodes = mesh(Home::all(&genesis(&[10; 4]))).await;
-        let mut height = 2;
-        for _ in 0..3 {
-            nodes[3].reach(height).await;
-            nodes[3].leave().await;
-            let signed = fs::read(nodes[3].home.sign_state()).unwrap();
-            assert!(nodes[3].handle.view().borrow().is_none());
-            assert!(matches!(
-                nodes[3].handle.leave().await,
-                Err(ConsensusError::NotEntered)
-            ));
-            let executor = nodes[3].executor.as_ref().unwrap();
-            let left_at = executor.state().last_block_height.get();
-            height = left_at + 3;
-            for node in &nodes[..3] {
-                node.reach(height).await;
-            }
-            assert_eq!(fs::read(nodes[3].home.sign_state()).unwrap(), signed);
-            nodes[3].enter().await;
-            height += 2;
-        }
-        nodes[3].reach(height).await;
-        assert_same_chain(&nodes, height).await;
-        for home in close_all(nodes).await {
-            home.assert_signed_once();
-        }
-    });
-}
-
-#[test]
-fn a_lone_validator_goes_on_whenever_it_was_stopped_and_never_signs_differently() {
-    threads().block_on(async {
-        let genesis = genesis(&[10]);
-        let mut home = Home::all(&genesis).pop().unwrap();
-        let mut rng = TestRng::from_seed(RngAlgorithm::ChaCha, &[7; 32]);
-        let mut reached = 0;
-        for _ in 0..12 {
-            let node = Node::begin(home).await;
-            // Some changes later, in whatever step that is.
-            let mut view = node.handle.view();
-            let changes = 1 + rng_below(&mut rng, 25);
-            for _ in 0..changes {
-                soon("a change", view.changed()).await.unwrap();
-            }
-            home = node.close().await;
-            home.assert_signed_once();
-            let state = SignState::load(&home.sign_state()).unwrap();
-            assert!(state.at().height >= reached);
-            reached = state.at().height;
-        }
-        let node = Node::begin(home).await;
-        node.reach(reached + 2).await;
-        node.close().await.assert_signed_once();
-    });
-}
-
-fn rng_below(rng: &mut TestRng, bound: u32) -> u32 {
-    use rand::Rng as _;
-    rng.next_u32() % bound
-}
-
-#[test]
-fn a_validator_of_four_goes_on_whenever_it_was_stopped() {
-    threads().block_on(async {
-        let mut nodes = mesh(Home::all(&genesis(&[10; 4]))).await;
-        let mut rng = TestRng::from_seed(RngAlgorithm::ChaCha, &[9; 32]);
-        for turn in 0..8 {
-            let number = turn % 4;
-            let node = nodes.remove(0);
-            let mut view = node.handle.view();
-            for _ in 0..1 + rng_below(&mut rng, 40) {
-                soon("a change", view.changed()).await.unwrap();
-            }
-            let home = node.close().await;
-            home.assert_signed_once();
-            assert_eq!(
-                home.key.as_ref().unwrap().key.public_key(),
-                key(number).public_key()
-            );
-            let node = Node::begin(home).await;
-            for other in &nodes {
-                node.connect(other).await;
-            }
-            nodes.push(node);
-        }
-        let here = nodes[0].see("a height", |_| true).await.height().get();
-        for node in &nodes {
-            node.reach(here + 3).await;
-        }
-        assert_same_chain(&nodes, here).await;
-        for home in close_all(nodes).await {
-            home.assert_signed_once();
-        }
-    });
-}
-
-#[test]
-fn all_validators_stopped_at_once_go_on_together() {
-    threads().block_on(async {
-        let mut homes = Home::all(&genesis(&[10; 3]));
-        let mut height = 0;
-        for _ in 0..3 {
-            let nodes = mesh(homes).await;
-            height += 3;
-            for node in &nodes {
-                node.reach(height).await;
-            }
-            assert_same_chain(&nodes, height).await;
-            homes = close_all(nodes).await;
-        }
-        for home in homes {
             home.assert_signed_once();
         }
     });
@@ -268,119 +121,6 @@ fn a_node_without_a_key_follows_and_signs_nothing() {
     });
 }
 
-/// An application that judges no proposal while its gate is shut.
-struct Gated {
-    app: Arc<dyn Application>,
-    gate: Arc<Gate>,
-}
-
-#[derive(Default)]
-struct Gate {
-    shut: Mutex<bool>,
-    moved: Condvar,
-    waiting: AtomicUsize,
-}
-
-impl Gate {
-    fn set(&self, shut: bool) {
-        *self.shut.lock().unwrap() = shut;
-        self.moved.notify_all();
-    }
-
-    fn pass(&self) {
-        self.waiting.fetch_add(1, Ordering::SeqCst);
-        let shut = self.shut.lock().unwrap();
-        drop(self.moved.wait_while(shut, |shut| *shut).unwrap());
-        self.waiting.fetch_sub(1, Ordering::SeqCst);
-    }
-}
-
-impl Application for Gated {
-    fn process_proposal(
-        &self,
-        request: &RequestProcessProposal,
-    ) -> Result<ResponseProcessProposal, AppFault> {
-        self.gate.pass();
-        self.app.process_proposal(request)
-    }
-
-    fn info(&self, request: &RequestInfo) -> Result<ResponseInfo, AppFault> {
-        self.app.info(request)
-    }
-
-    fn query(&self, request: &RequestQuery) -> Result<ResponseQuery, AppFault> {
-        self.app.query(request)
-    }
-
-    fn check_tx(&self, request: &RequestCheckTx) -> Result<ResponseCheckTx, AppFault> {
-        self.app.check_tx(request)
-    }
-
-    fn init_chain(&self, request: &RequestInitChain) -> Result<ResponseInitChain, AppFault> {
-        self.app.init_chain(request)
-    }
-
-    fn prepare_proposal(
-        &self,
-        request: &RequestPrepareProposal,
-    ) -> Result<ResponsePrepareProposal, AppFault> {
-        self.app.prepare_proposal(request)
-    }
-
-    fn extend_vote(&self, request: &RequestExtendVote) -> Result<ResponseExtendVote, AppFault> {
-        let _ = request;
-        Ok(ResponseExtendVote {
-            vote_extension: Bytes::from_static(b"seen"),
-        })
-    }
-
-    fn verify_vote_extension(
-        &self,
-        request: &RequestVerifyVoteExtension,
-    ) -> Result<ResponseVerifyVoteExtension, AppFault> {
-        use perihelion_proto::tendermint::abci::response_verify_vote_extension::VerifyStatus;
-        let is_ours = request.vote_extension == b"seen"[..];
-        let status = if is_ours {
-            VerifyStatus::Accept
-        } else {
-            VerifyStatus::Reject
-        };
-        Ok(ResponseVerifyVoteExtension {
-            status: status.into(),
-        })
-    }
-
-    fn finalize_block(
-        &self,
-        request: &RequestFinalizeBlock,
-    ) -> Result<ResponseFinalizeBlock, AppFault> {
-        self.app.finalize_block(request)
-    }
-
-    fn commit(&self, request: &RequestCommit) -> Result<ResponseCommit, AppFault> {
-        self.app.commit(request)
-    }
-
-    fn persistence(&self) -> Persistence {
-        self.app.persistence()
-    }
-
-    fn take_writes(&self) -> Option<Vec<AppWrite>> {
-        self.app.take_writes()
-    }
-}
-
-async fn gated(home: Home, gate: &Arc<Gate>) -> Node {
-    let gate = Arc::clone(gate);
-    Node::open_with(home, move |store| {
-        Arc::new(Gated {
-            app: kvstore(store),
-            gate,
-        })
-    })
-    .await
-}
-
 #[test]
 fn a_slow_application_holds_up_nobody_else_and_catches_up() {
     threads().block_on(async {
@@ -394,49 +134,21 @@ fn a_slow_application_holds_up_nobody_else_and_catches_up() {
             slow.connect(node).await;
         }
         slow.reach(2).await;
-        gate.set(true);
-        let waits = || gate.waiting.load(Ordering::SeqCst) > 0;
+        gate.shut(Call::ProcessProposal);
+        let waits = || gate.is_waiting();
         until("a proposal to be judged", waits).await;
         let here = slow.see("a height", |_| true).await.height().get();
         for node in &nodes {
             node.reach(here + 5).await;
         }
         assert_eq!(slow.handle.peers().len(), 3, "nobody was disconnected");
-        gate.set(false);
+        gate.open();
         slow.reach(here + 6).await;
         nodes.push(slow);
         assert_same_chain(&nodes, here + 5).await;
         for home in close_all(nodes).await {
             home.assert_signed_once();
         }
-    });
-}
-
-#[test]
-fn leaving_waits_for_the_job_at_hand_and_signs_nothing_more() {
-    threads().block_on(async {
-        let home = Home::all(&genesis(&[10])).pop().unwrap();
-        let gate = Arc::new(Gate::default());
-        let mut node = gated(home, &gate).await;
-        node.enter().await;
-        node.reach(2).await;
-        gate.set(true);
-        let waits = || gate.waiting.load(Ordering::SeqCst) > 0;
-        until("a proposal to be judged", waits).await;
-        // It has proposed and is about to prevote.
-        let signed = fs::read(node.home.sign_state()).unwrap();
-        let leave = node.handle.clone();
-        let left = tokio::spawn(async move { leave.leave().await });
-        let view = node.handle.view();
-        until("consensus to be left", || view.borrow().is_none()).await;
-        assert!(!left.is_finished());
-        gate.set(false);
-        let executor = soon("the executor", left).await.unwrap().unwrap();
-        assert_eq!(fs::read(node.home.sign_state()).unwrap(), signed);
-        node.executor = Some(executor);
-        node.enter().await;
-        node.reach(4).await;
-        node.close().await.assert_signed_once();
     });
 }
 
@@ -494,7 +206,7 @@ fn vote_extensions_are_asked_for_and_come_into_the_next_proposal() {
         let extended = commit
             .extended_signatures
             .iter()
-            .filter(|place| place.extension == b"seen"[..])
+            .filter(|place| place.extension == EXTENSION)
             .count();
         assert!(extended >= 3, "{extended}");
         let before = nodes[0].store.load_extended_commit(Height::new(1)).unwrap();
@@ -518,91 +230,13 @@ fn vote_extensions_are_asked_for_and_come_into_the_next_proposal() {
 }
 
 #[test]
-fn a_log_that_is_ahead_of_the_data_is_refused_and_not_touched() {
-    threads().block_on(async {
-        let home = Home::all(&genesis(&[10])).pop().unwrap();
-        let open = || Wal::open(&home.wal(), WalOptions::default(), Time::ZERO).unwrap().0;
-        drop(open());
-        let first = fs::read(home.wal()).unwrap().len();
-        open().end_height(Time::ZERO, Height::new(7)).unwrap();
-        // The head of an old log, whose beginning was removed.
-        let bytes = fs::read(home.wal()).unwrap();
-        fs::write(home.wal(), &bytes[first..]).unwrap();
-        let bytes = fs::read(home.wal()).unwrap();
-        let mut node = Node::open(home).await;
-        let error = node.try_enter().await.unwrap_err();
-        assert!(
-            matches!(error, ConsensusError::WalAhead { log, last, .. } if (log.get(), last.get()) == (7, 0)),
-            "{error}"
-        );
-        let ended = soon("the end", node.handle.ended()).await;
-        assert_eq!(ended.to_string(), error.to_string());
-        assert_eq!(fs::read(node.home.wal()).unwrap(), bytes);
-    });
-}
-
-#[test]
-fn own_signatures_in_the_last_blocks_are_refused_at_the_first_start_only() {
-    threads().block_on(async {
-        let mut home = Home::all(&genesis(&[10])).pop().unwrap();
-        home.look_back = 5;
-        let mut node = Node::begin(home).await;
-        node.reach(3).await;
-        // Those are this process's own.
-        node.leave().await;
-        node.enter().await;
-        node.reach(4).await;
-        let home = node.close().await;
-        let mut node = Node::open(home).await;
-        let error = node.try_enter().await.unwrap_err();
-        let is_recent = matches!(
-            &error,
-            ConsensusError::DoubleSign(risk)
-                if matches!(**risk, DoubleSignRisk::SignedLately { look_back: 5, .. })
-        );
-        assert!(is_recent, "{error}");
-    });
-}
-
-#[test]
-fn the_end_of_a_height_that_did_not_come_by_consensus_is_marked() {
-    threads().block_on(async {
-        let home = Home::all(&genesis(&[10])).pop().unwrap();
-        let node = Node::begin(home).await;
-        node.reach(3).await;
-        let home = node.close().await;
-        // As after blocksync: the log knows nothing of the blocks.
-        fs::remove_dir_all(home.wal().parent().unwrap()).unwrap();
-        let node = Node::begin(home).await;
-        let view = node.see("a height", |_| true).await;
-        let first = view.height().get();
-        node.reach(first + 1).await;
-        let home = node.close().await;
-        let ends: Vec<_> = home
-            .records()
-            .into_iter()
-            .filter_map(|record| match record {
-                WalMessage::EndHeight(height) => Some(height.get()),
-                _ => None,
-            })
-            .collect();
-        assert!(
-            ends.windows(2).all(|pair| pair[0] + 1 == pair[1]),
-            "{ends:?}"
-        );
-        assert!(ends.len() >= 3, "{ends:?}");
-        home.assert_signed_once();
-    });
-}
-
-#[test]
 fn the_picture_shows_rounds_and_who_proposes() {
     threads().block_on(async {
         let mut homes = Home::all(&genesis(&[10; 4]));
         // Whenever it is the turn of the fourth, another round is needed.
         homes.truncate(3);
         let nodes = mesh(homes).await;
-        let later = |view: &perihelion_consensus_reactor::View| view.round() >= Round::new(1);
+        let later = |view: &View| view.round() >= Round::new(1);
         let view = nodes[0].see("round 1", later).await;
         let at = view.round_step();
         assert!(at.step >= Step::NewRound);

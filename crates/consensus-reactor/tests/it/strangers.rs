@@ -3,7 +3,7 @@
 use std::{fs, sync::Arc};
 
 use bytes::Bytes;
-use perihelion_consensus::{BitArray, Maj23, Step};
+use perihelion_consensus::{BitArray, Maj23, Message, Step, WalMessage};
 use perihelion_consensus_reactor::wire::{Channel, NewRoundStep, NewValidBlock, PeerMessage};
 use perihelion_p2p::{PeerEvent, PeerHandle, SwitchHandle};
 use perihelion_types::{
@@ -12,15 +12,8 @@ use perihelion_types::{
 };
 use tokio::sync::mpsc;
 
-use crate::nodes::{Home, Node, close_all, dial, genesis, key, mesh, soon, switch};
-
-fn threads() -> tokio::runtime::Runtime {
-    tokio::runtime::Builder::new_multi_thread()
-        .worker_threads(2)
-        .enable_all()
-        .build()
-        .unwrap()
-}
+use crate::apps::{EXTENSION, Gate, gated};
+use crate::nodes::{Home, Node, close_all, dial, genesis, key, mesh, soon, switch, threads};
 
 /// A peer that does what the test says.
 struct Stranger {
@@ -354,6 +347,83 @@ fn while_a_node_syncs_states_are_kept_and_nothing_else() {
         let reason = stranger.removal(&node).await;
         assert!(reason.starts_with("consensus: malformed"), "{reason}");
         assert!(node.handle.peers().is_empty() || node.handle.peers().len() == 1);
+        node.close().await;
+    });
+}
+
+#[test]
+fn a_validator_that_signs_without_end_is_reported_once_and_not_logged_without_end() {
+    threads().block_on(async {
+        let nodes = stuck().await;
+        let mut stranger = Stranger::connect(&nodes[0]).await;
+        for number in 0..200_u8 {
+            let other = vote(&nodes[0], 2, 2, (1, 0), block_id(number, 1));
+            stranger.say(&PeerMessage::Vote(Arc::new(other))).await;
+        }
+        // All were taken before this is answered: it comes behind them in the node's queue.
+        let last = vote(&nodes[0], 3, 3, (1, 0), block_id(1, 1));
+        stranger.say(&PeerMessage::Vote(Arc::new(last))).await;
+        stranger
+            .hear("the last vote to be had", |message| match message {
+                PeerMessage::HasVote(has) if has.vote_type == SignedMsgType::Prevote => {
+                    let view = nodes[0].handle.view().borrow().clone().unwrap();
+                    let address = key(3).public_key().address();
+                    let (index, _) = view.validator_set().by_address(&address).unwrap();
+                    (usize::try_from(has.index) == Ok(index)).then_some(())
+                }
+                _ => None,
+            })
+            .await;
+        let mut homes = Vec::new();
+        for node in nodes {
+            homes.push(node.close().await);
+        }
+        let address = key(2).public_key().address();
+        let logged = homes[0]
+            .records()
+            .into_iter()
+            .filter(|record| match record {
+                WalMessage::Message {
+                    message: Message::Vote(vote),
+                    ..
+                } => vote.validator_address[..] == address.as_bytes()[..],
+                _ => false,
+            })
+            .count();
+        // Its first vote, and the one that convicts it.
+        assert_eq!(logged, 2);
+    });
+}
+
+#[test]
+fn an_extension_that_the_application_rejects_is_judged_once() {
+    threads().block_on(async {
+        let mut genesis = genesis(&[10; 4]);
+        genesis.consensus_params.abci.vote_extensions_enable_height = 1;
+        let home = Home::all(&genesis).remove(0);
+        let gate = Arc::new(Gate::default());
+        let mut node = gated(home, &gate).await;
+        node.enter().await;
+        let mut stranger = Stranger::connect(&node).await;
+        let with = |number: usize, extension: &'static [u8]| {
+            let mut vote = vote(&node, number, number, (1, 0), block_id(1, 1));
+            vote.vote_type = SignedMsgType::Precommit;
+            vote.extension = Bytes::from_static(extension);
+            vote.signature = key(number).sign(&vote.sign_bytes("loopback"));
+            vote.extension_signature = key(number).sign(&vote.extension_sign_bytes("loopback"));
+            PeerMessage::Vote(Arc::new(vote))
+        };
+        for _ in 0..50 {
+            stranger.say(&with(2, b"bad")).await;
+        }
+        stranger.say(&with(3, EXTENSION)).await;
+        stranger
+            .hear("the good vote to be had", |message| match message {
+                PeerMessage::HasVote(has) if has.vote_type == SignedMsgType::Precommit => Some(()),
+                _ => None,
+            })
+            .await;
+        assert_eq!(gate.verified(), 2);
         node.close().await;
     });
 }
