@@ -28,7 +28,8 @@ sim: setup ## consensus in SEEDS simulated networks (default 100000)
 	PERIHELION_SIM_SEEDS=0..$(or $(SEEDS),100000) $(CARGO) test --release --locked \
 	  -p perihelion-consensus --test it simulated -- --nocapture
 
-lint: setup ## formatting, clippy without a warning, dependencies
+lint: setup ## no merge left half done, formatting, clippy without a warning, dependencies
+	@! git grep -nE '^(<{7}|>{7}) ' || { echo 'a merge was left half done here'; exit 1; }
 	$(CARGO) fmt --all --check
 	$(CARGO) clippy --workspace --all-targets --locked -- -D warnings
 	@if command -v cargo-deny >/dev/null; then \
