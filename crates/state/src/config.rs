@@ -1,9 +1,10 @@
 use std::time::Duration;
 
+use perihelion_events::EventBus;
 use perihelion_types::RulesByHeight;
 
 /// Settings of the executor.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone)]
 pub struct ExecutorConfig {
     /// Which release's rules judge a block, by its height.
     pub rules: RulesByHeight,
@@ -17,6 +18,9 @@ pub struct ExecutorConfig {
     /// refused where clocks differ; larger: validators with wrong clocks may carry the chain's time
     /// away. Blocks that others have voted for are not refused for it.
     pub block_time_tolerance: Duration,
+    /// Where each block that was applied is told of, once it is stored and the pools know of it.
+    /// Blocks that are replayed at the start are not: they were before.
+    pub events: EventBus,
 }
 
 impl Default for ExecutorConfig {
@@ -26,6 +30,7 @@ impl Default for ExecutorConfig {
             sync_blocks: 100,
             sync_interval: Duration::from_secs(1),
             block_time_tolerance: Duration::from_secs(60),
+            events: EventBus::default(),
         }
     }
 }

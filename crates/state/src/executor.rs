@@ -9,6 +9,7 @@ use std::{
 
 use perihelion_abci::{AppWrite, CallName, ConsensusConnection, Persistence, QueryConnection};
 use perihelion_certify::{CertifiedBlock, CommitVerification, verify_evidence_list};
+use perihelion_events::AppliedBlock;
 use perihelion_store::{BlockSave, StateSave, Store, Sync};
 use perihelion_types::{Block, BlockId, Commit, Genesis, Height, State};
 use prost::Message as _;
@@ -280,6 +281,10 @@ impl Executor {
         applied.retain_height = retain.is_positive().then_some(retain);
         hold.applied(block.block(), &applied, &self.state)?;
         self.prune(retain);
+        if self.config.events.has_subscribers() {
+            let told = AppliedBlock::new(block.fetched(), response);
+            self.config.events.publish_block(Arc::new(told));
+        }
         times.store += clock.lap();
         applied.times = times;
         Ok((applied, hold))

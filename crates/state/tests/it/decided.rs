@@ -4,6 +4,7 @@
 use std::sync::{Arc, Mutex};
 
 use perihelion_abci::MemoryAppStore;
+use perihelion_events::{EventBus, EventData, Query};
 use perihelion_state::{Applied, ApplyError, CommitHold, ExecutorConfig, Follower};
 use perihelion_types::{Block, Height, State};
 
@@ -108,8 +109,8 @@ fn a_decided_block_survives_a_power_cut_with_its_commit() {
 #[test]
 fn a_block_that_was_decided_and_not_executed_is_replayed() {
     let chain = Chain::load("chain_basic");
-    for home in homes() {
-        for at in [1, 8] {
+    for at in [1, 8] {
+        for home in homes() {
             let folder = tempfile::tempdir().unwrap();
             let mut node = quiet(folder.path(), &chain, &home);
             node.decide_to(&chain, at - 1).unwrap();
@@ -286,4 +287,43 @@ fn a_follower_that_cannot_follow_stops_the_executor() {
         &expected(&chain, 4),
         "it was applied"
     );
+}
+
+/// Subscribers learn of a block when it is stored and whoever follows knows of it.
+#[test]
+fn applied_blocks_are_published() {
+    let chain = Chain::load("chain_basic");
+    let folder = tempfile::tempdir().unwrap();
+    let events = EventBus::default();
+    let config = ExecutorConfig {
+        events: events.clone(),
+        ..ExecutorConfig::default()
+    };
+    let trouble = Trouble::PanicsCommitting(7);
+    let mut node = start(folder.path(), &chain, &Home::BuiltIn, trouble, config).unwrap();
+    node.apply_to(&chain, 2).unwrap();
+    let query = Query::for_event("NewBlock");
+    let mut subscription = events.subscribe("test", query, 10).unwrap();
+    node.apply_to(&chain, 4).unwrap();
+    node.decide_to(&chain, 9).unwrap_err();
+    drop((node, events));
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .build()
+        .unwrap();
+    runtime.block_on(async {
+        for line in &chain.blocks[2..6] {
+            let message = subscription.next().await.unwrap();
+            let EventData::NewBlock(applied) = message.data() else {
+                panic!("{:?}", message.data());
+            };
+            assert_eq!(applied.block.header.height.get(), line.height);
+            assert_eq!(applied.block_id.hash.as_bytes(), &line.header_hash[..]);
+            let response = prost::Message::encode_to_vec(&applied.response);
+            assert_eq!(response, line.finalize_response.0);
+        }
+        assert!(
+            subscription.next().await.is_err(),
+            "no more than were committed"
+        );
+    });
 }
