@@ -191,6 +191,7 @@ pub(super) struct Chain {
     pub(super) keys: Vec<PrivateKey>,
     pub(super) last_commit: ExtendedCommit,
     pub(super) state: Arc<State>,
+    genesis_time: Time,
 }
 
 /// The thread with its reports.
@@ -260,6 +261,7 @@ impl Chain {
                 extended_signatures: Vec::new(),
             },
             state,
+            genesis_time: genesis.genesis_time,
         };
         (chain, executor)
     }
@@ -292,7 +294,9 @@ impl Chain {
     /// A validator's signed vote.
     pub(super) fn vote(&self, index: usize, vote_type: SignedMsgType, block_id: BlockId) -> Vote {
         let member = &self.state.validators.validators()[index];
-        let time = self.state.last_block_time.checked_add_nanos(1_000_000_000);
+        // A second a height, so that the time of blocks rises.
+        let since_genesis = self.state.next_height().get() * 1_000_000_000;
+        let time = self.genesis_time.checked_add_nanos(since_genesis);
         let mut vote = Vote {
             vote_type,
             height: self.state.next_height(),

@@ -197,6 +197,8 @@ fn the_application_says_what_is_kept() {
         running.advance(&mut chain);
         assert_eq!(chain.store.base().get(), 1);
     }
+    // Nothing is removed that is not indexed.
+    chain.store.index_pending().unwrap();
     running.advance(&mut chain);
     assert_eq!(chain.store.base().get(), 4);
     running.advance(&mut chain);

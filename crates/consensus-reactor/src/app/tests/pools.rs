@@ -124,6 +124,8 @@ fn what_is_left_is_checked_again_once_the_answer_is_out() {
         None
     });
     let (mut chain, mut running) = Chain::start(Setup::of(app));
+    // The thread has entered once it answers.
+    running.make(&chain);
     chain.send("a=1");
     let block = running.make(&chain);
     chain.send("b=2");
@@ -152,6 +154,7 @@ fn the_pools_follow_blocksync_too() {
         None
     });
     let (mut chain, mut running) = Chain::start(Setup::of(app));
+    running.make(&chain);
     equivocate(&chain, 1);
     chain.send("a=1");
     let first = running.make(&chain);
