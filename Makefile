@@ -7,7 +7,7 @@ CARGO ?= cargo
 export ROCKSDB_LIB_DIR := $(shell .ci/setup cache)
 export ROCKSDB_STATIC := 1
 
-.PHONY: help setup build localnet test test-quick sim lint bench bench-quick bench-consensus interop vectors docs clean
+.PHONY: help setup build localnet localnet-down localnet-clean test test-quick sim lint bench bench-quick bench-consensus interop vectors docs clean
 
 help: ## this list
 	@awk -F':.*## ' '/^[a-z-]+:.*## /{printf "  make %-14s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -18,8 +18,14 @@ setup: ## install or name what the build needs; compile RocksDB once
 build: setup ## the perihelion binary, optimised: target/release/perihelion
 	$(CARGO) build --release --locked -p perihelion-node
 
-localnet: build ## a network on this machine, live; Ctrl-C ends it. BLOCKS, VALIDATORS, BASE_PORT, LOCALNET_DIR, ONCE=1
+localnet: build ## a network on this machine, live; Ctrl-C ends it. VALIDATORS, FULL_NODES, LATE, LOAD, APP, BASE_PORT, LOCALNET_DIR
 	$(CARGO) run --release --locked -q -p perihelion-testkit --bin localnet
+
+localnet-down: build ## stop the network in LOCALNET_DIR from another terminal
+	$(CARGO) run --release --locked -q -p perihelion-testkit --bin localnet -- down
+
+localnet-clean: build ## remove LOCALNET_DIR, where no network runs
+	$(CARGO) run --release --locked -q -p perihelion-testkit --bin localnet -- clean
 
 test: setup ## every test
 	$(CARGO) test --workspace --locked

@@ -6,6 +6,7 @@ pub mod files;
 pub mod home;
 pub mod logging;
 pub mod memory;
+mod metrics;
 pub mod prepare;
 pub mod progress;
 pub mod run;

@@ -300,11 +300,18 @@ fn check_folder(folder: &Path) -> Result<(), PrepareError> {
     Ok(())
 }
 
-/// Whether the addresses are free, both at once; their servers bind them again when everything else
+/// Whether the addresses are free, all at once; their servers bind them again when everything else
 /// is ready.
 fn check_addresses(config: &Config) -> Result<(), PrepareError> {
     let (p2p, rpc) = (&config.p2p.laddr, &config.rpc.laddr);
     let for_peers = listen("p2p.laddr", p2p)?;
+    let metrics = &config.instrumentation;
+    let _for_metrics = if metrics.prometheus {
+        let key = "instrumentation.prometheus_listen_addr";
+        Some(listen(key, &metrics.prometheus_listen_addr)?)
+    } else {
+        None
+    };
     if rpc.is_empty() {
         return Ok(());
     }

@@ -2,11 +2,13 @@
 //! `perihelion status`.
 
 use std::{
+    fmt::Display,
     io::{self, IsTerminal as _, Write},
     time::Duration,
 };
 
 use indicatif::{MultiProgress, ProgressBar, ProgressDrawTarget, ProgressStyle};
+use perihelion_consensus::Step;
 use tracing_subscriber::fmt::MakeWriter;
 
 /// What a progress line shows.
@@ -32,6 +34,8 @@ pub struct ProgressLine {
     pub limiting_stage: String,
     /// Why nothing moves; `None` while something does.
     pub stalled: Option<String>,
+    /// In consensus, where its round is: `1235 at round 0, prevote`; else empty.
+    pub round: String,
 }
 
 impl ProgressLine {
@@ -59,12 +63,24 @@ impl ProgressLine {
         self.mode == "following" && self.height.saturating_add(1) >= target
     }
 
+    /// In consensus nothing is caught up with.
+    fn is_deciding(&self) -> bool {
+        self.mode == "consensus"
+    }
+
     /// The line: `block_sync 12345/50000 24.69% 812.4 blocks/s 16.1 MB/s ETA 46s 8 peers, limited by
-    /// network`, and behind it why nothing moves; `following 599, peers at 600, …` at the chain's
-    /// tip.
+    /// network`, and behind it why nothing moves; `consensus 599, deciding 600 at round 0, propose,
+    /// 1.0 blocks/s 3 peers` where blocks are decided, `following 599, peers at 600, …` at the
+    /// chain's tip without consensus.
     #[must_use]
     pub fn format(&self) -> String {
         let mut line = match (self.target, self.percent()) {
+            _ if self.is_deciding() && self.round.is_empty() => {
+                format!("{} {},", self.mode, self.height)
+            }
+            _ if self.is_deciding() => {
+                format!("{} {}, deciding {},", self.mode, self.height, self.round)
+            }
             (Some(target), _) if self.follows() => {
                 format!("{} {}, peers at {target},", self.mode, self.height)
             }
@@ -75,17 +91,17 @@ impl ProgressLine {
                 .trim_end()
                 .to_owned(),
         };
-        let megabytes = self.bytes_per_second / 1e6;
-        line += &format!(
-            " {:.1} blocks/s {megabytes:.1} MB/s",
-            self.blocks_per_second
-        );
-        if !self.is_level() && !self.follows() {
+        line += &format!(" {:.1} blocks/s", self.blocks_per_second);
+        if !self.is_deciding() {
+            line += &format!(" {:.1} MB/s", self.bytes_per_second / 1e6);
+        }
+        let waits = !self.follows() && !self.is_deciding();
+        if !self.is_level() && waits {
             line += &format!(" ETA {}", self.eta.map_or("unknown".to_owned(), format_eta));
         }
         let plural = if self.peers == 1 { "" } else { "s" };
         line += &format!(" {} peer{plural}", self.peers);
-        if !self.limiting_stage.is_empty() && !self.follows() {
+        if !self.limiting_stage.is_empty() && waits {
             line += &format!(", limited by {}", self.limiting_stage);
         }
         if let Some(reason) = &self.stalled {
@@ -93,6 +109,22 @@ impl ProgressLine {
         }
         line
     }
+}
+
+/// Where a round is: `1235 at round 0, prevote`.
+#[must_use]
+pub fn format_round(height: impl Display, round: impl Display, step: Step) -> String {
+    let step = match step {
+        Step::NewHeight => "new height",
+        Step::NewRound => "new round",
+        Step::Propose => "propose",
+        Step::Prevote => "prevote",
+        Step::PrevoteWait => "prevote wait",
+        Step::Precommit => "precommit",
+        Step::PrecommitWait => "precommit wait",
+        Step::Commit => "commit",
+    };
+    format!("{height} at round {round}, {step}")
 }
 
 /// Time in its two largest units: `3d4h`, `2h5m`, `46s`.
@@ -191,7 +223,7 @@ mod tests {
             eta: Some(Duration::from_secs(46)),
             peers: 8,
             limiting_stage: "network".into(),
-            stalled: None,
+            ..ProgressLine::default()
         }
     }
 
@@ -218,6 +250,23 @@ mod tests {
             "following 599, peers at 600, 1.0 blocks/s 0.0 MB/s 8 peers"
         );
         assert!(line(598, 600).format().contains("ETA"), "it lags");
+    }
+
+    #[test]
+    fn in_consensus_the_round_is_told() {
+        let mut line = ProgressLine {
+            mode: "consensus".into(),
+            height: 599,
+            round: "600 at round 1, prevote (prevotes 2 of 4)".into(),
+            blocks_per_second: 1.0,
+            ..syncing()
+        };
+        assert_eq!(
+            line.format(),
+            "consensus 599, deciding 600 at round 1, prevote (prevotes 2 of 4), 1.0 blocks/s 8 peers"
+        );
+        line.round.clear();
+        assert_eq!(line.format(), "consensus 599, 1.0 blocks/s 8 peers");
     }
 
     #[test]

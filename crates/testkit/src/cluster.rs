@@ -53,6 +53,11 @@ impl Cluster {
         &mut self.launches[number]
     }
 
+    /// The same of all.
+    pub fn launches_mut(&mut self) -> &mut [Launch] {
+        &mut self.launches
+    }
+
     /// A node that runs.
     ///
     /// # Panics

@@ -105,27 +105,53 @@ pub fn go_on_with(
     for number in 0..validators {
         let home = folder.join(format!("node{number}"));
         copy_home(&chain.home, &home, CopyData::Linked)?;
-        let key = home.join("config/priv_validator_key.json");
-        fs::remove_file(&key)?;
-        let secret = validator_key(seed, number);
-        ValidatorKey { key: secret }.save_new(&key)?;
-        // The chain is signed by this key: only what comes after it may be.
-        let signed = SignState {
-            height: chain.height.get(),
-            round: i32::MAX,
-            step: 3,
-            ..SignState::default()
-        };
-        signed.save(&home.join("data/priv_validator_state.json"))?;
+        become_validator(
+            &home,
+            chain,
+            &ValidatorKey {
+                key: validator_key(seed, number),
+            },
+        )?;
         homes.push(home);
     }
-    for number in 0..others {
+    for _ in 0..others {
         let home = folder.join(format!("node{}", homes.len()));
-        copy_home(&chain.home, &home, CopyData::None)
-            .with_context(|| format!("home {number} of the others"))?;
+        copy_home(&chain.home, &home, CopyData::None)?;
         homes.push(home);
     }
     connected(&homes, validators as usize, program)
+}
+
+/// Puts the chain of another home, with the same genesis, in the place of what a stopped node has:
+/// as if it had gone on for some time. Keys stay.
+///
+/// # Errors
+/// When a file cannot be read or written.
+pub fn move_on_to(launch: &Launch, chain: &MadeChain) -> anyhow::Result<()> {
+    let key_file = launch.home.join("config/priv_validator_key.json");
+    let key = ValidatorKey::load(&key_file)?;
+    // Beside the home: files are linked and renamed.
+    let beside = launch.home.parent().context("a home is in a folder")?;
+    let kept = tempfile::tempdir_in(beside)?;
+    copy_home(&chain.home, kept.path(), CopyData::Linked)?;
+    fs::remove_dir_all(launch.home.join("data"))?;
+    fs::rename(kept.path().join("data"), launch.home.join("data"))?;
+    become_validator(&launch.home, chain, &key)
+}
+
+/// Gives a home a validator's key. The chain is signed by it: only what comes after may be.
+fn become_validator(home: &Path, chain: &MadeChain, key: &ValidatorKey) -> anyhow::Result<()> {
+    let file = home.join("config/priv_validator_key.json");
+    fs::remove_file(&file)?;
+    key.save_new(&file)?;
+    let signed = SignState {
+        height: chain.height.get(),
+        round: i32::MAX,
+        step: 3,
+        ..SignState::default()
+    };
+    signed.save(&home.join("data/priv_validator_state.json"))?;
+    Ok(())
 }
 
 /// How nodes in these homes are started: on free ports, connected as by [`connect`].

@@ -140,12 +140,12 @@ impl Launch {
     /// another, gossip pauses for 10 ms.
     #[must_use]
     pub fn quick(self) -> Self {
-        self.set("consensus.timeout_propose", "1s")
-            .set("consensus.timeout_propose_delta", "500ms")
-            .set("consensus.timeout_prevote", "500ms")
-            .set("consensus.timeout_prevote_delta", "250ms")
-            .set("consensus.timeout_precommit", "500ms")
-            .set("consensus.timeout_precommit_delta", "250ms")
+        self.set("consensus.timeout_propose", "300ms")
+            .set("consensus.timeout_propose_delta", "100ms")
+            .set("consensus.timeout_prevote", "100ms")
+            .set("consensus.timeout_prevote_delta", "100ms")
+            .set("consensus.timeout_precommit", "100ms")
+            .set("consensus.timeout_precommit_delta", "100ms")
             .set("consensus.timeout_commit", "100ms")
             .set("consensus.peer_gossip_sleep_duration", "10ms")
             .set("p2p.flush_throttle_timeout", "1ms")

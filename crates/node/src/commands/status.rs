@@ -6,12 +6,13 @@ use std::{
 };
 
 use anyhow::Context as _;
+use perihelion_consensus::Step;
 use serde_json::Value;
 
 use super::{Context, arguments::Status, output};
 use crate::{
     config::{Config, host_and_port},
-    progress::{LiveLine, ProgressLine},
+    progress::{LiveLine, ProgressLine, format_round},
 };
 
 /// How long an answer may take.
@@ -97,6 +98,15 @@ impl Client {
 
     /// The node's progress: from `/sync_status`, or from `/status` of a node without it.
     fn progress(&self) -> anyhow::Result<ProgressLine> {
+        let mut line = self.sync()?;
+        if line.mode == "consensus" {
+            let state = self.get("consensus_state")?.unwrap_or_default();
+            line.round = round_of(&state).unwrap_or_default();
+        }
+        Ok(line)
+    }
+
+    fn sync(&self) -> anyhow::Result<ProgressLine> {
         if let Some(answer) = self.get("sync_status")? {
             return Ok(from_sync_status(&answer));
         }
@@ -130,6 +140,16 @@ impl Client {
         let answer: Option<Value> = serde_json::from_slice(&text).ok();
         Ok(answer.and_then(|mut answer| answer.get_mut("result").map(Value::take)))
     }
+}
+
+/// Where the round is by an answer to `/consensus_state`.
+fn round_of(state: &Value) -> Option<String> {
+    let place = text(state.get("round_state")?, "height/round/step")?;
+    let mut parts = place.split('/');
+    let (height, round) = (parts.next()?, parts.next()?);
+    let number: u8 = parts.next()?.parse().ok()?;
+    let step = Step::ALL.into_iter().find(|step| *step as u8 == number)?;
+    Some(format_round(height, round, step))
 }
 
 /// An integer, be it a number or, as 64-bit integers are, a text.
@@ -170,6 +190,7 @@ fn from_sync_status(answer: &Value) -> ProgressLine {
             .map_or(0, Vec::len),
         limiting_stage: text(answer, "limiting_stage").unwrap_or_default(),
         stalled: text(answer, "stalled_reason").filter(|reason| !reason.is_empty()),
+        round: String::new(),
     }
 }
 
@@ -223,15 +244,23 @@ mod tests {
     fn a_status_of_cometbft_is_shown() {
         let status = json!({"sync_info": {"latest_block_height": "7", "catching_up": false}});
         let line = from_status(&status, Some(&json!({"n_peers": "3"})));
-        assert_eq!(
-            line.format(),
-            "consensus 7/7 100.00% 0.0 blocks/s 0.0 MB/s 3 peers"
-        );
+        assert_eq!(line.format(), "consensus 7, 0.0 blocks/s 3 peers");
         let status = json!({"sync_info": {"latest_block_height": "7", "catching_up": true}});
         assert_eq!(
             from_status(&status, None).format(),
             "block_sync 7/? 0.0 blocks/s 0.0 MB/s ETA unknown 0 peers"
         );
+    }
+
+    #[test]
+    fn the_round_is_told_in_words() {
+        let state = json!({"round_state": {"height/round/step": "12/1/3"}});
+        assert_eq!(round_of(&state).unwrap(), "12 at round 1, propose");
+        assert_eq!(
+            round_of(&json!({"round_state": {"height/round/step": "12/1/9"}})),
+            None
+        );
+        assert_eq!(round_of(&Value::Null), None);
     }
 
     #[test]

@@ -195,6 +195,11 @@ impl Config {
                 "peer_timeout",
                 "must be 1s or more",
             ),
+            (
+                (1..=1_000).contains(&sync.reenter_behind),
+                "reenter_behind",
+                "must be 1 to 1000",
+            ),
         ] {
             rules.demand(holds, &format!("blocksync.{key}"), rule);
         }

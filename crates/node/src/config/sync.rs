@@ -127,6 +127,9 @@ pub struct BlockSyncConfig {
     pub peer_requests: u64,
     /// How long an asked block may take while no byte of it comes. Default 15s. Ours.
     pub peer_timeout: Duration,
+    /// How many final blocks consensus may be behind before the node goes back to blocksync, at
+    /// least 1. Default 3. Ours.
+    pub reenter_behind: u64,
 }
 
 impl Default for BlockSyncConfig {
@@ -139,6 +142,7 @@ impl Default for BlockSyncConfig {
             window_heights: 8192,
             peer_requests: 500,
             peer_timeout: Duration::from_secs(15),
+            reenter_behind: 3,
         }
     }
 }
@@ -184,6 +188,13 @@ impl Section for BlockSyncConfig {
                 "Perihelion: how long a peer may stay silent before its blocks are asked elsewhere.",
             ),
             &mut self.peer_timeout,
+        );
+        v.key(
+            Key::new(
+                "reenter_behind",
+                "Perihelion: how many final blocks consensus may be behind before the node goes back to\nblocksync.",
+            ),
+            &mut self.reenter_behind,
         );
     }
 }

@@ -1,9 +1,10 @@
 //! Shows progress: a live line on a terminal, a log line each ten seconds elsewhere.
 
-use std::time::Duration;
+use std::{sync::Arc, time::Duration};
 
+use perihelion_consensus_reactor::peer::{View, VotesView};
 use perihelion_schedule::{Limit, Mode, Progress, StallReason};
-use perihelion_types::Height;
+use perihelion_types::{Height, Round};
 use tokio::{
     sync::watch,
     time::{Instant, interval},
@@ -13,7 +14,7 @@ use tracing::info;
 
 use crate::{
     config::ProgressDisplay,
-    progress::{LiveLine, ProgressLine},
+    progress::{LiveLine, ProgressLine, format_round},
 };
 
 /// Between two log lines.
@@ -25,9 +26,27 @@ const QUIET_INTERVAL: Duration = Duration::from_secs(60);
 /// Between two states of the live line.
 const LIVE_INTERVAL: Duration = Duration::from_millis(250);
 
+/// What is shown.
+pub(super) struct Shown {
+    pub(super) progress: watch::Receiver<Progress>,
+    /// The round; `None` while not in consensus.
+    pub(super) view: watch::Receiver<Option<Arc<View>>>,
+}
+
+impl Shown {
+    fn line(&self) -> (Progress, ProgressLine) {
+        let progress = self.progress.borrow().clone();
+        let mut line = line(&progress);
+        if let Some(view) = &*self.view.borrow() {
+            line.round = round(view);
+        }
+        (progress, line)
+    }
+}
+
 /// Shows progress until `stop`: on a terminal as a live line, elsewhere in the log.
 pub(super) async fn show(
-    progress: watch::Receiver<Progress>,
+    shown: Shown,
     display: ProgressDisplay,
     live: Option<LiveLine>,
     stop: CancellationToken,
@@ -37,44 +56,59 @@ pub(super) async fn show(
     }
     match live {
         Some(live) => {
-            let show = |progress: &Progress| live.show(&line(progress));
-            each(LIVE_INTERVAL, progress, show, stop).await;
+            each(LIVE_INTERVAL, || live.show(&shown.line().1), stop).await;
             live.finish();
         }
-        None => log(progress, |line| info!("{}", line.format()), stop).await,
+        None => log(shown, |line| info!("{}", line.format()), stop).await,
     }
 }
 
 /// Says a line each [`INTERVAL`]. At the tip of the chain, where nothing is awaited, only what is
 /// new is said, and each [`QUIET_INTERVAL`] that all is well.
-async fn log(
-    progress: watch::Receiver<Progress>,
-    mut say: impl FnMut(&ProgressLine),
-    stop: CancellationToken,
-) {
-    let mut last: Option<(Instant, Mode, Height)> = None;
-    let show = move |progress: &Progress| {
-        let line = line(progress);
-        let now = Instant::now();
-        let quiet = progress.mode == Mode::Following && line.stalled.is_none();
-        let is_known = last.is_some_and(|(at, mode, height)| {
-            now < at + QUIET_INTERVAL && (mode, height) == (progress.mode, progress.height)
-        });
-        if !(quiet && is_known) {
+async fn log(shown: Shown, mut say: impl FnMut(&ProgressLine), stop: CancellationToken) {
+    let mut last: Option<Said> = None;
+    let mut height = Height::ZERO;
+    let show = move || {
+        let (progress, line) = shown.line();
+        let now = Said {
+            at: Instant::now(),
+            mode: progress.mode,
+            height: progress.height,
+            moves: progress.height > height,
+        };
+        height = progress.height;
+        let quiet = line.stalled.is_none();
+        if !(quiet && last.as_ref().is_some_and(|last| now.adds_nothing_to(last))) {
             say(&line);
-            last = Some((now, progress.mode, progress.height));
+            last = Some(now);
         }
     };
-    each(INTERVAL, progress, show, stop).await;
+    each(INTERVAL, show, stop).await;
 }
 
-/// Calls `show` with the present progress each `pause`.
-async fn each(
-    pause: Duration,
-    progress: watch::Receiver<Progress>,
-    mut show: impl FnMut(&Progress),
-    stop: CancellationToken,
-) {
+/// What a log line has said.
+struct Said {
+    at: Instant,
+    mode: Mode,
+    height: Height,
+    /// Whether there were new blocks since the look before.
+    moves: bool,
+}
+
+impl Said {
+    fn adds_nothing_to(&self, last: &Self) -> bool {
+        let same = match self.mode {
+            Mode::Following => self.height == last.height,
+            // Blocks are no news where one comes after another; that none comes is.
+            Mode::Consensus => self.moves == last.moves,
+            _ => false,
+        };
+        same && self.mode == last.mode && self.at < last.at + QUIET_INTERVAL
+    }
+}
+
+/// Calls `show` each `pause`.
+async fn each(pause: Duration, mut show: impl FnMut(), stop: CancellationToken) {
     let mut ticks = interval(pause);
     ticks.tick().await;
     loop {
@@ -82,9 +116,24 @@ async fn each(
             () = stop.cancelled() => return,
             _ = ticks.tick() => {}
         }
-        let now = progress.borrow().clone();
-        show(&now);
+        show();
     }
+}
+
+/// Where the round is; beyond the first one, also how many have voted.
+fn round(view: &View) -> String {
+    let (height, round) = (view.height(), view.round());
+    let mut text = format_round(height, round, view.round_step().step);
+    if round > Round::ZERO {
+        let count = |votes: Option<&Arc<VotesView>>| votes.map_or(0, |votes| votes.bits().count());
+        text += &format!(
+            " (of {} validators {} have prevoted, {} precommitted)",
+            view.validators(),
+            count(view.prevotes(round)),
+            count(view.precommits(round)),
+        );
+    }
+    text
 }
 
 /// What the line shows of `progress`.
@@ -101,6 +150,7 @@ fn line(progress: &Progress) -> ProgressLine {
         peers: progress.peers.len(),
         limiting_stage: limit_name(progress.limit).to_owned(),
         stalled: progress.stalled.as_ref().map(StallReason::to_string),
+        round: String::new(),
     }
 }
 
@@ -150,7 +200,11 @@ mod tests {
             let line = (start.elapsed().as_secs(), line.format());
             kept.lock().unwrap().push(line);
         };
-        let task = tokio::spawn(log(receiver, say, stop.clone()));
+        let shown = Shown {
+            progress: receiver,
+            view: watch::channel(None).1,
+        };
+        let task = tokio::spawn(log(shown, say, stop.clone()));
         // Time stands still but for sleepers, of whom the first to wake comes first.
         tokio::time::sleep(Duration::from_secs(5)).await;
         for state in states {
@@ -191,5 +245,15 @@ mod tests {
         states.extend(vec![progress(Mode::Following, 9, busy); 2]);
         let lines = said(&states).await;
         assert_eq!(seconds(&lines), [10, 20, 30, 40, 100, 120, 130]);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn in_consensus_once_a_minute_and_when_blocks_stay_out() {
+        let deciding = |height| progress(Mode::Consensus, height, None);
+        let mut states = vec![progress(Mode::BlockSync, 7, None)];
+        states.extend((8..16).map(deciding));
+        states.extend(vec![deciding(15); 8]);
+        let lines = said(&states).await;
+        assert_eq!(seconds(&lines), [10, 20, 80, 100, 160]);
     }
 }

@@ -1,0 +1,135 @@
+//! The parts of a node that run, and how they end.
+
+use anyhow::Context as _;
+use perihelion_abci::AppError;
+use perihelion_consensus_reactor::{ConsensusError, ConsensusHandle};
+use perihelion_p2p::SwitchHandle;
+use perihelion_pool::PoolExit;
+use perihelion_rpc::RpcServer;
+use perihelion_state::Executor;
+use perihelion_store::StoreError;
+use tokio::task::JoinHandle;
+use tokio_util::sync::CancellationToken;
+use tracing::{info, warn};
+
+use super::STOP_TIMEOUT;
+
+/// Tells the parts to end.
+#[derive(Clone, Default)]
+pub(super) struct Stops {
+    /// Consensus, before all others: it votes no more.
+    pub(super) consensus: CancellationToken,
+    /// All others.
+    pub(super) rest: CancellationToken,
+}
+
+/// What runs.
+pub(super) struct Parts {
+    pub(super) modes: JoinHandle<Result<Option<Executor>, ConsensusError>>,
+    pub(super) pool: JoinHandle<PoolExit>,
+    pub(super) mempool: JoinHandle<Result<(), AppError>>,
+    pub(super) evidence: JoinHandle<Result<(), StoreError>>,
+    pub(super) blocksync: JoinHandle<()>,
+    pub(super) shown: JoinHandle<()>,
+    pub(super) metrics: Option<JoinHandle<()>>,
+    pub(super) rpc: Option<RpcServer>,
+    pub(super) switch: SwitchHandle,
+    pub(super) consensus: ConsensusHandle,
+    pub(super) stops: Stops,
+}
+
+impl Parts {
+    /// Waits until `stop`, or until a part ends by itself since it must, and ends all: consensus
+    /// first, the connections last.
+    ///
+    /// # Errors
+    /// Why the node had to stop.
+    pub(super) async fn run(mut self, stop: &CancellationToken) -> anyhow::Result<()> {
+        let (mut error, mut modes, mut pool) = (None, None, None);
+        tokio::select! {
+            () = stop.cancelled() => {}
+            ended = self.consensus.ended() => error = Some(ended.into()),
+            ended = &mut self.modes => modes = Some(ended),
+            ended = &mut self.pool => pool = Some(ended),
+            ended = &mut self.mempool => error = reason(ended, "mempool"),
+            ended = &mut self.evidence => error = reason(ended, "pool of evidence"),
+        }
+        self.stops.consensus.cancel();
+        let modes = match modes {
+            Some(ended) => ended,
+            None => (&mut self.modes).await,
+        };
+        let modes = modes.context("switching between blocksync and consensus panicked")?;
+        self.stops.rest.cancel();
+        let pool = match pool {
+            Some(ended) => ended,
+            None => (&mut self.pool).await,
+        };
+        let pool = pool.context("the pool panicked")?;
+        self.end_others().await;
+
+        let error = error.or(pool.error.map(Into::into));
+        let (executor, failed) = match modes {
+            Ok(executor) => (executor.or(pool.executor), None),
+            Err(failed) => (pool.executor, Some(failed.into())),
+        };
+        finish(executor, error.or(failed)).await
+    }
+
+    async fn end_others(self) {
+        let tasks = [self.blocksync, self.shown];
+        for task in tasks.into_iter().chain(self.metrics) {
+            if tokio::time::timeout(STOP_TIMEOUT, task).await.is_err() {
+                warn!("a part of the node did not stop in time");
+            }
+        }
+        if let Some(rpc) = self.rpc {
+            let joined = tokio::task::spawn_blocking(|| rpc.join());
+            if tokio::time::timeout(STOP_TIMEOUT, joined).await.is_err() {
+                warn!("the RPC server did not stop in time");
+            }
+        }
+        if tokio::time::timeout(STOP_TIMEOUT, self.switch.shutdown())
+            .await
+            .is_err()
+        {
+            warn!("connections did not close in time");
+        }
+    }
+}
+
+/// Why a reactor ended before it was told to.
+fn reason<E: std::error::Error + Send + Sync + 'static>(
+    ended: Result<Result<(), E>, tokio::task::JoinError>,
+    part: &'static str,
+) -> Option<anyhow::Error> {
+    match ended {
+        // The switch is gone: whoever ended it tells why.
+        Ok(Ok(())) => None,
+        Ok(Err(error)) => Some(error.into()),
+        Err(panicked) => Some(anyhow::anyhow!("the {part} panicked: {panicked}")),
+    }
+}
+
+/// Makes what was applied durable and says how it ended.
+async fn finish(executor: Option<Executor>, error: Option<anyhow::Error>) -> anyhow::Result<()> {
+    let flushed = tokio::task::spawn_blocking(move || {
+        let Some(mut executor) = executor else {
+            return Ok(None);
+        };
+        executor
+            .flush()
+            .map(|()| Some(executor.state().last_block_height))
+    })
+    .await
+    .context("the executor panicked")?;
+    match (error, flushed) {
+        (Some(error), _) => Err(error),
+        (None, Err(error)) => Err(error.into()),
+        (None, Ok(Some(height))) => {
+            info!(%height, "stopped");
+            Ok(())
+        }
+        (None, Ok(None)) => anyhow::bail!("the executor's thread panicked"),
+    }
+}
