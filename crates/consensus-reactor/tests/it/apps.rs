@@ -53,9 +53,15 @@ pub(crate) struct Gate {
     moved: Condvar,
     waiting: AtomicUsize,
     verified: AtomicUsize,
+    broken: Mutex<Option<Call>>,
 }
 
 impl Gate {
+    /// From now on this call fails.
+    pub(crate) fn fail(&self, call: Call) {
+        *self.broken.lock().unwrap() = Some(call);
+    }
+
     pub(crate) fn shut(&self, call: Call) {
         *self.shut.lock().unwrap() = Some(call);
     }
@@ -74,7 +80,7 @@ impl Gate {
         self.verified.load(Ordering::SeqCst)
     }
 
-    fn pass(&self, call: Call) {
+    fn pass(&self, call: Call) -> Result<(), AppFault> {
         let shut = self.shut.lock().unwrap();
         self.waiting
             .fetch_add(usize::from(*shut == Some(call)), Ordering::SeqCst);
@@ -86,6 +92,10 @@ impl Gate {
         );
         self.waiting
             .fetch_sub(usize::from(was_shut), Ordering::SeqCst);
+        if *self.broken.lock().unwrap() == Some(call) {
+            return Err(AppFault::failed("it is broken"));
+        }
+        Ok(())
     }
 }
 
@@ -127,7 +137,7 @@ impl Application for Gated {
         &self,
         request: &RequestPrepareProposal,
     ) -> Result<ResponsePrepareProposal, AppFault> {
-        self.gate.pass(Call::PrepareProposal);
+        self.gate.pass(Call::PrepareProposal)?;
         self.app.prepare_proposal(request)
     }
 
@@ -135,12 +145,12 @@ impl Application for Gated {
         &self,
         request: &RequestProcessProposal,
     ) -> Result<ResponseProcessProposal, AppFault> {
-        self.gate.pass(Call::ProcessProposal);
+        self.gate.pass(Call::ProcessProposal)?;
         self.app.process_proposal(request)
     }
 
     fn extend_vote(&self, _: &RequestExtendVote) -> Result<ResponseExtendVote, AppFault> {
-        self.gate.pass(Call::ExtendVote);
+        self.gate.pass(Call::ExtendVote)?;
         Ok(ResponseExtendVote {
             vote_extension: Bytes::from_static(EXTENSION),
         })
@@ -150,7 +160,7 @@ impl Application for Gated {
         &self,
         request: &RequestVerifyVoteExtension,
     ) -> Result<ResponseVerifyVoteExtension, AppFault> {
-        self.gate.pass(Call::VerifyVoteExtension);
+        self.gate.pass(Call::VerifyVoteExtension)?;
         self.gate.verified.fetch_add(1, Ordering::SeqCst);
         let status = if request.vote_extension == EXTENSION {
             VerifyStatus::Accept
@@ -166,12 +176,12 @@ impl Application for Gated {
         &self,
         request: &RequestFinalizeBlock,
     ) -> Result<ResponseFinalizeBlock, AppFault> {
-        self.gate.pass(Call::FinalizeBlock);
+        self.gate.pass(Call::FinalizeBlock)?;
         self.app.finalize_block(request)
     }
 
     fn commit(&self, request: &RequestCommit) -> Result<ResponseCommit, AppFault> {
-        self.gate.pass(Call::Commit);
+        self.gate.pass(Call::Commit)?;
         self.app.commit(request)
     }
 

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use perihelion_consensus::{Step, WalMessage};
-use perihelion_consensus_reactor::View;
+use perihelion_consensus_reactor::{ConsensusError, View};
 use perihelion_events::{EventData, Query, RoundEvent};
 use perihelion_types::{Height, Round, SignedMsgType};
 
@@ -304,6 +304,52 @@ fn subscribers_are_told_of_rounds_as_by_cometbft() {
             "RoundStepCommit",
         ];
         assert_eq!(second, order);
+        node.close().await;
+    });
+}
+
+#[test]
+fn an_application_that_fails_ends_consensus_and_is_named() {
+    threads().block_on(async {
+        for call in [Call::PrepareProposal, Call::FinalizeBlock, Call::Commit] {
+            let home = Home::all(&genesis(&[10])).pop().unwrap();
+            let gate = Arc::new(Gate::default());
+            let mut node = gated(home, &gate).await;
+            node.enter().await;
+            node.reach(2).await;
+            gate.fail(call);
+            let ended = soon("the end", node.handle.ended()).await;
+            assert!(matches!(ended, ConsensusError::Apply(_)), "{ended}");
+            let text = ended.to_string();
+            assert!(text.contains(&format!("{call:?}")), "{text}");
+            assert!(text.contains("it is broken"), "{text}");
+            assert!(node.handle.view().borrow().is_none());
+            let left = soon("an answer", node.handle.leave()).await;
+            assert_eq!(left.err().unwrap().to_string(), text);
+        }
+    });
+}
+
+#[test]
+fn without_empty_blocks_transactions_make_blocks() {
+    threads().block_on(async {
+        let mut home = Home::all(&genesis(&[10])).pop().unwrap();
+        home.config.create_empty_blocks = false;
+        let node = Node::begin(home).await;
+        // The first block, and each one behind a change of the application, proves its hash.
+        for (sent, height) in [("a=1", 3), ("b=2", 5)] {
+            let waits = |view: &View| view.height() == Height::new(height);
+            let view = node.see("the wait for transactions", waits).await;
+            assert_eq!(view.round(), Round::ZERO);
+            let (pool, tx) = (Arc::clone(&node.mempool), Bytes::from(sent));
+            tokio::task::spawn_blocking(move || pool.check_tx(&tx, None).unwrap())
+                .await
+                .unwrap();
+            node.reach(height).await;
+            assert_eq!(node.block(height).data.to_vec(), [Bytes::from(sent)]);
+            node.reach(height + 1).await;
+            assert!(node.block(height + 1).data.to_vec().is_empty());
+        }
         node.close().await;
     });
 }

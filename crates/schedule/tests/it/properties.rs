@@ -5,8 +5,8 @@ use std::{
 };
 
 use perihelion_schedule::{
-    Applied, BodyFault, CommitFault, Config, Decided, Effect, Mode, Reception, RunId, Schedule, Start,
-    Verdict,
+    Applied, BodyFault, CommitFault, Config, Decided, Effect, Mode, Reception, RunId, Schedule,
+    Start, Verdict,
 };
 use perihelion_types::{BlockId, Height, HeightRange, PeerId};
 use proptest::prelude::*;
