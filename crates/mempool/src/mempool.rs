@@ -148,6 +148,17 @@ impl Mempool {
         Ok(Checked { response, fate })
     }
 
+    /// Asks the application about a transaction that is to wait for no block.
+    ///
+    /// # Errors
+    /// When the application fails.
+    pub fn ask_application(&self, tx: &Bytes) -> Result<ResponseCheckTx, AppError> {
+        self.app.check_tx(&RequestCheckTx {
+            tx: tx.clone(),
+            r#type: CheckTxType::New.into(),
+        })
+    }
+
     /// Whether the application may be asked about a transaction, which counts as seen then.
     fn admit(
         &self,

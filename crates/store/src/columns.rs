@@ -17,7 +17,7 @@ const MIN_BLOB_BYTES: u64 = 512;
 /// A column family. Keys are heights in big-endian order unless said.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Column {
-    /// By name: `base`, `swept`, `light_base`, `genesis`, `index_cursor`.
+    /// By name: `base`, `swept`, `light_base`, `genesis`, `index_cursor_2`.
     Meta,
     /// The exact bytes of a block.
     Blocks,
@@ -45,7 +45,7 @@ pub(crate) enum Column {
     App,
     /// Transaction hash to its place.
     IndexTxs,
-    /// Kind, event key, event value, place.
+    /// See `index/keys.rs`.
     IndexEvents,
 }
 

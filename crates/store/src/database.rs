@@ -3,6 +3,7 @@
 use std::{
     borrow::Cow,
     fs::{self, File},
+    ops::ControlFlow,
     path::{Path, PathBuf},
     sync::OnceLock,
 };
@@ -292,6 +293,29 @@ impl Database {
                     .map_err(|error| self.read_error(column, from, &error))
             })
             .collect()
+    }
+
+    /// Visits the entries from `from` (inclusive) to `to` (exclusive) in order, until `visit` breaks.
+    pub(crate) fn visit(
+        &self,
+        column: Column,
+        from: &[u8],
+        to: &[u8],
+        mut visit: impl FnMut(&[u8], &[u8]) -> ControlFlow<()>,
+    ) -> Result<(), StoreError> {
+        let mut options = ReadOptions::default();
+        options.set_iterate_upper_bound(to);
+        let mut entries = self.db.raw_iterator_cf_opt(self.handle(column), options);
+        entries.seek(from);
+        while let Some((key, value)) = entries.item() {
+            if visit(key, value).is_break() {
+                return Ok(());
+            }
+            entries.next();
+        }
+        entries
+            .status()
+            .map_err(|error| self.read_error(column, from, &error))
     }
 
     fn read_error(&self, column: Column, key: &[u8], error: &rocksdb::Error) -> StoreError {

@@ -5,6 +5,9 @@
 //! that something was saved; any amount of news is one wake-up. Its place is recorded in the same
 //! batch as what it indexed, and after a crash it goes on from there.
 
+mod keys;
+mod visit;
+
 use std::{io, sync::Arc, thread};
 
 use bytes::{Buf, Bytes};
@@ -19,14 +22,17 @@ use crate::{
     database::Batch,
     store::{load_height, meta},
 };
+use keys::Kind;
+pub use visit::{BlockAttribute, TxAttribute, Values};
 
 /// Heights and bytes of one batch of the index. Larger: it lags further behind, and holds more
 /// memory; smaller: more batches compete with those of blocks.
 const BATCH_HEIGHTS: usize = 256;
 const BATCH_BYTES: usize = 1 << 20;
-/// Longest text of an event's key or value that stands in a key as it is; longer ones stand there
-/// as their hash.
-const MAX_TEXT: usize = 512;
+/// Keys that applications may not use for attributes of their own: searches know them as a
+/// transaction's hash, its height and a block's height.
+const RESERVED_IN_TXS: [&[u8]; 2] = [b"tx.hash", b"tx.height"];
+const RESERVED_IN_BLOCKS: [&[u8]; 1] = [b"block.height"];
 
 /// A transaction's place on the chain.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -35,13 +41,6 @@ pub struct TxLocation {
     pub height: Height,
     /// The place in the block, from 0.
     pub index: u32,
-}
-
-/// Whose events a key of the index is about.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Kind {
-    Tx = 1,
-    Block = 2,
 }
 
 /// The thread that indexes. Dropping it stops the thread after the batch at hand.
@@ -143,6 +142,10 @@ impl Store {
             return Ok(false);
         }
         let mut batch = entries.batch;
+        if load_height(&self.db, meta::INDEX_CURSOR)?.is_none() {
+            let (from, to) = keys::OUTDATED;
+            batch.delete_range(Column::IndexEvents, from, to);
+        }
         batch.put(Column::Meta, meta::INDEX_CURSOR, height_key(at));
         self.db.write(batch, Sync::No, at)?;
         Ok(true)
@@ -177,18 +180,19 @@ impl Store {
             } else {
                 Vec::new()
             };
+            let hash = Hash::of(tx);
             let value = [&place.encode()[..], &kept].concat();
-            entries.put(Column::IndexTxs, Hash::of(tx).as_bytes().to_vec(), value);
-            for (key, value) in indexed_attributes(&result.events) {
-                let mut entry = event_prefix(Kind::Tx, &key, value);
-                entry.extend(place.encode());
-                entries.put(Column::IndexEvents, entry, Vec::new());
+            entries.put(Column::IndexTxs, hash.as_bytes().to_vec(), value);
+            let value = hash.as_bytes().to_vec();
+            entries.put(Column::IndexEvents, keys::place_key(place), value);
+            for attribute in indexed_attributes(&result.events, &RESERVED_IN_TXS) {
+                let suffix = keys::tx_suffix(place, attribute.event);
+                entries.put_attribute(Kind::Tx, &attribute, &suffix, hash.as_bytes());
             }
         }
-        for (key, value) in indexed_attributes(&results.events) {
-            let mut entry = event_prefix(Kind::Block, &key, value);
-            entry.extend(height_key(height));
-            entries.put(Column::IndexEvents, entry, Vec::new());
+        for attribute in indexed_attributes(&results.events, &RESERVED_IN_BLOCKS) {
+            let suffix = keys::block_suffix(height, attribute.event);
+            entries.put_attribute(Kind::Block, &attribute, &suffix, &[]);
         }
         if discards {
             entries.batch.delete(Column::Results, height_key(height));
@@ -254,58 +258,6 @@ impl Store {
             self.options.discard_abci_responses.then_some(kept),
         )))
     }
-
-    /// Transactions with an indexed event attribute `key` (`type.attribute`) of exactly this
-    /// value, by height and index from after `after` on, at most `limit` of them.
-    ///
-    /// # Errors
-    /// When they cannot be read.
-    pub fn find_txs_by_event(
-        &self,
-        key: &str,
-        value: &str,
-        after: Option<TxLocation>,
-        limit: usize,
-    ) -> Result<Vec<TxLocation>, StoreError> {
-        let prefix = event_prefix(Kind::Tx, key.as_bytes(), value.as_bytes());
-        let from = after.map_or(Vec::new(), |place| [&place.encode()[..], &[0]].concat());
-        self.find_event_places(&prefix, &from, limit, TxLocation::decode)
-    }
-
-    /// Blocks with an indexed event attribute `key` (`type.attribute`) of exactly this value, by
-    /// height from above `after` on, at most `limit` of them.
-    ///
-    /// # Errors
-    /// When they cannot be read.
-    pub fn find_blocks_by_event(
-        &self,
-        key: &str,
-        value: &str,
-        after: Height,
-        limit: usize,
-    ) -> Result<Vec<Height>, StoreError> {
-        let prefix = event_prefix(Kind::Block, key.as_bytes(), value.as_bytes());
-        self.find_event_places(&prefix, &height_key(after.next()), limit, key_height)
-    }
-
-    fn find_event_places<T>(
-        &self,
-        prefix: &[u8],
-        from: &[u8],
-        limit: usize,
-        decode: impl Fn(&[u8]) -> Option<T>,
-    ) -> Result<Vec<T>, StoreError> {
-        let first = [prefix, from].concat();
-        let end = crate::store::prefix_end(prefix);
-        self.db
-            .range(Column::IndexEvents, &first, &end, limit)?
-            .iter()
-            .map(|(key, _)| {
-                decode(&key[prefix.len()..])
-                    .ok_or_else(|| self.db.corrupt(Column::IndexEvents, key, "no place in it"))
-            })
-            .collect()
-    }
 }
 
 /// What a batch of the index has so far.
@@ -320,6 +272,26 @@ impl Entries {
         self.bytes += key.len() + value.len();
         self.batch.put(column, key, value);
     }
+
+    /// `value` is the entry's own.
+    fn put_attribute(&mut self, kind: Kind, attribute: &Indexed<'_>, suffix: &[u8], value: &[u8]) {
+        let (mut key, is_long) = keys::value_prefix(kind, &attribute.key, attribute.value);
+        key.extend(suffix);
+        let mut value = value.to_vec();
+        if is_long {
+            value.extend(attribute.value);
+        }
+        self.put(Column::IndexEvents, key, value);
+    }
+}
+
+/// An attribute that the application wants indexed.
+struct Indexed<'a> {
+    /// `type.attribute`.
+    key: Vec<u8>,
+    value: &'a [u8],
+    /// The event's place among all of the transaction or block, from 1.
+    event: u32,
 }
 
 impl TxLocation {
@@ -342,38 +314,25 @@ impl TxLocation {
     }
 }
 
-/// The attributes that the application wants indexed, as `type.attribute` and value.
-fn indexed_attributes(events: &[Event]) -> impl Iterator<Item = (Vec<u8>, &[u8])> {
+/// The attributes that the application wants indexed, but for those with a reserved key.
+fn indexed_attributes<'a>(
+    events: &'a [Event],
+    reserved: &'a [&[u8]],
+) -> impl Iterator<Item = Indexed<'a>> {
     events
         .iter()
-        .filter(|event| !event.r#type.is_empty())
-        .flat_map(|event| {
+        .zip(1_u32..)
+        .filter(|(event, _)| !event.r#type.is_empty())
+        .flat_map(|(event, number)| {
             event
                 .attributes
                 .iter()
                 .filter(|attribute| attribute.index && !attribute.key.is_empty())
-                .map(|attribute| {
-                    let key = [event.r#type.as_bytes(), b".", &attribute.key].concat();
-                    (key, &attribute.value[..])
+                .map(move |attribute| Indexed {
+                    key: [event.r#type.as_bytes(), b".", &attribute.key].concat(),
+                    value: &attribute.value[..],
+                    event: number,
                 })
         })
-}
-
-/// What all keys of one event attribute begin with. Lengths stand before the texts, so no text
-/// can run into the next one.
-fn event_prefix(kind: Kind, key: &[u8], value: &[u8]) -> Vec<u8> {
-    let mut prefix = vec![kind as u8];
-    for text in [key, value] {
-        match u16::try_from(text.len()) {
-            Ok(length) if text.len() <= MAX_TEXT => {
-                prefix.extend(length.to_be_bytes());
-                prefix.extend(text);
-            }
-            _ => {
-                prefix.extend(u16::MAX.to_be_bytes());
-                prefix.extend(Hash::of(text).as_bytes());
-            }
-        }
-    }
-    prefix
+        .filter(|attribute| !reserved.contains(&&attribute.key[..]))
 }

@@ -66,7 +66,8 @@ pub(crate) mod meta {
     pub(crate) const SWEPT: &[u8] = b"swept";
     pub(crate) const LIGHT_BASE: &[u8] = b"light_base";
     pub(crate) const GENESIS: &[u8] = b"genesis";
-    pub(crate) const INDEX_CURSOR: &[u8] = b"index_cursor";
+    /// Another name than that of the first form of the index, which is made again.
+    pub(crate) const INDEX_CURSOR: &[u8] = b"index_cursor_2";
 }
 
 impl Store {
