@@ -328,7 +328,8 @@ impl Message {
     }
 
     /// Bytes that it keeps in memory, about, without its text.
-    pub(crate) const fn size(&self) -> usize {
+    #[must_use]
+    pub const fn size(&self) -> usize {
         self.size
     }
 

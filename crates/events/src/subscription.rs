@@ -97,15 +97,21 @@ impl Subscription {
     /// The next message, as soon as there is one. May be dropped and called again.
     ///
     /// # Errors
-    /// Once the subscription was cancelled and nothing waits any more.
+    /// Once the subscription was cancelled and nothing waits any more; at once where the subscriber
+    /// has left.
     pub async fn next(&mut self) -> Result<Arc<Message>, Cancelled> {
         let message = self.messages.recv().await;
-        let Some(message) = message else {
+        let Some(message) = message.filter(|_| !self.has_left()) else {
             return Err(self.reason());
         };
         let waiting = &self.shared.waiting;
         waiting.fetch_sub(message.size(), Ordering::AcqRel);
         Ok(message)
+    }
+
+    /// Whether the subscriber wants nothing more.
+    fn has_left(&self) -> bool {
+        self.shared.reason.get() == Some(&Cancelled::Unsubscribed)
     }
 
     fn reason(&self) -> Cancelled {

@@ -188,6 +188,8 @@ async fn run_parts(
         EvidenceReactor::new(Arc::clone(&pools.evidence), consensus.heights(), is_active);
     let served = rpc::Served {
         switch: &switch,
+        pools: &pools,
+        consensus: &consensus,
         progress: pool.progress.clone(),
     };
     let rpc = rpc::serve(basis, served, &stops.rest)?;

@@ -4,7 +4,10 @@
 use base64::prelude::{BASE64_STANDARD, Engine};
 use bytes::Bytes;
 
-use crate::go_json::{self, Complaint};
+use crate::{
+    evidence_argument::{self, Reported},
+    go_json::{self, Complaint},
+};
 
 /// The type of an argument.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -21,6 +24,8 @@ pub(crate) enum Kind {
     /// Bytes, in JSON as base64.
     Base64,
     Bool,
+    /// Evidence of misbehaviour.
+    Evidence,
 }
 
 /// An argument that was given.
@@ -31,6 +36,7 @@ pub(crate) enum Argument {
     Text(String),
     Bytes(Bytes),
     Bool(bool),
+    Evidence(Reported),
 }
 
 impl Kind {
@@ -43,6 +49,7 @@ impl Kind {
             Self::Text => "string",
             Self::Hex | Self::Base64 => "[]uint8",
             Self::Bool => "bool",
+            Self::Evidence => "Evidence",
         }
     }
 
@@ -114,6 +121,7 @@ impl Kind {
                 };
                 Ok(Some(Argument::Bytes(decode_hex(inner)?.into())))
             }
+            Self::Evidence => Ok(evidence_argument::read(json)?.map(Argument::Evidence)),
             Self::Text | Self::Base64 | Self::Bool => self.plain_json(json),
         }
     }
@@ -166,7 +174,11 @@ impl Kind {
     }
 }
 
-fn decode_hex(text: &[u8]) -> Result<Vec<u8>, Complaint> {
+/// Reads hexadecimal of any case.
+///
+/// # Errors
+/// What Go says of it.
+pub(crate) fn decode_hex(text: &[u8]) -> Result<Vec<u8>, Complaint> {
     if let Some(&byte) = text.iter().find(|byte| !byte.is_ascii_hexdigit()) {
         let c = char::from(byte);
         let shown = if c.is_control() || c == '\u{a0}' {
@@ -229,6 +241,13 @@ impl Arguments {
         }
     }
 
+    pub(crate) fn evidence(&self, index: usize) -> Option<&Reported> {
+        match self.0.get(index) {
+            Some(Some(Argument::Evidence(evidence))) => Some(evidence),
+            _ => None,
+        }
+    }
+
     pub(crate) fn flag(&self, index: usize) -> bool {
         matches!(self.0.get(index), Some(Some(Argument::Bool(true))))
     }
@@ -270,7 +289,7 @@ mod tests {
 
     use super::*;
 
-    const KINDS: [Kind; 7] = [
+    const KINDS: [Kind; 8] = [
         Kind::Int64,
         Kind::Int,
         Kind::Uint,
@@ -278,6 +297,7 @@ mod tests {
         Kind::Hex,
         Kind::Base64,
         Kind::Bool,
+        Kind::Evidence,
     ];
 
     #[test]

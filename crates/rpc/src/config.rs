@@ -44,6 +44,24 @@ pub struct RpcConfig {
     /// Calls that are worked on at once; further ones wait. Default 4: reading the store beside the
     /// sync shall not take over the processors.
     pub workers: usize,
+    /// Clients that may subscribe at once, those that wait for a transaction to be committed
+    /// included. Default 100.
+    pub max_subscription_clients: usize,
+    /// Subscriptions of each of them at most. Default 5.
+    pub max_subscriptions_per_client: usize,
+    /// Events that may wait for one subscription; when more do, it is cancelled. Default 200.
+    pub subscription_buffer_size: usize,
+    /// Events that may wait to be written to one WebSocket. Default 200.
+    pub websocket_write_buffer_size: usize,
+    /// Whether a subscription is cancelled when an event cannot be written for 10 s. Default false:
+    /// the event is dropped.
+    pub close_on_slow_client: bool,
+    /// How long `broadcast_tx_commit` waits for a block with the transaction. Default 10 s.
+    pub timeout_broadcast_tx_commit: Duration,
+    /// Entries of the index that one search may look at. Default 1,000,000.
+    pub max_search_entries: usize,
+    /// How long one search may take. Default 2 s.
+    pub search_timeout: Duration,
     /// Certificate and key for HTTPS; without them, the default, plain HTTP.
     pub tls: Option<TlsFiles>,
 }
@@ -71,6 +89,14 @@ impl Default for RpcConfig {
             max_batch_answer_bytes: 16 << 20,
             small_answer_bytes: 64 << 10,
             workers: 4,
+            max_subscription_clients: 100,
+            max_subscriptions_per_client: 5,
+            subscription_buffer_size: 200,
+            websocket_write_buffer_size: 200,
+            close_on_slow_client: false,
+            timeout_broadcast_tx_commit: Duration::from_secs(10),
+            max_search_entries: 1_000_000,
+            search_timeout: Duration::from_secs(2),
             tls: None,
         }
     }

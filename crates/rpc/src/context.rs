@@ -5,11 +5,20 @@ use std::{
 };
 
 use perihelion_abci::QueryConnection;
+use perihelion_consensus_reactor::{
+    ConsensusHandle,
+    peer::{PeerState, View},
+};
+use perihelion_events::EventBus;
+use perihelion_evidence::EvidencePool;
+use perihelion_mempool::Mempool;
 use perihelion_p2p::{NodeId, NodeInfo, PeerStats, SwitchHandle};
 use perihelion_schedule::Progress;
 use perihelion_store::Store;
 use perihelion_types::{Genesis, PublicKey};
 use tokio::sync::watch;
+
+use crate::{RpcConfig, search};
 
 /// What the server answers from.
 pub struct RpcContext {
@@ -23,6 +32,14 @@ pub struct RpcContext {
     pub network: Arc<dyn NetworkView>,
     /// How far the node is.
     pub progress: watch::Receiver<Progress>,
+    /// Transactions that wait for a block.
+    pub mempool: Arc<Mempool>,
+    /// Evidence that waits for a block.
+    pub evidence: Arc<EvidencePool>,
+    /// Where consensus stands.
+    pub consensus: Arc<dyn ConsensusView>,
+    /// What happens.
+    pub events: EventBus,
     /// The node's validator key; `None` where it has none.
     pub validator_key: Option<PublicKey>,
     /// The software's name, for `/sync_status`.
@@ -42,6 +59,45 @@ pub trait NetworkView: Send + Sync + 'static {
     fn peers(&self) -> Vec<PeerView>;
     /// Who went of late and why, newest last.
     fn recent_disconnects(&self) -> Vec<DisconnectView>;
+}
+
+/// What the server asks of consensus.
+pub trait ConsensusView: Send + Sync + 'static {
+    /// A picture of the height that is being decided; `None` while the node is not in consensus.
+    fn view(&self) -> Option<Arc<View>>;
+    /// What each peer has of it.
+    fn peers(&self) -> Vec<PeerRoundView>;
+}
+
+/// A peer in consensus.
+#[derive(Debug, Clone)]
+pub struct PeerRoundView {
+    /// `ID@IP:PORT`.
+    pub node_address: String,
+    /// What it has.
+    pub state: PeerState,
+    /// Votes that it has sent.
+    pub votes: i64,
+    /// Block parts that it has sent.
+    pub block_parts: i64,
+}
+
+impl ConsensusView for ConsensusHandle {
+    fn view(&self) -> Option<Arc<View>> {
+        Self::view(self).borrow().clone()
+    }
+
+    fn peers(&self) -> Vec<PeerRoundView> {
+        Self::peers(self)
+            .into_iter()
+            .map(|peer| PeerRoundView {
+                node_address: format!("{}@{}", peer.peer.id(), peer.peer.remote_address()),
+                state: peer.state,
+                votes: peer.votes,
+                block_parts: peer.block_parts,
+            })
+            .collect()
+    }
 }
 
 /// A connected peer.
@@ -115,6 +171,10 @@ pub(crate) struct Backend {
     pub(crate) context: RpcContext,
     /// The genesis document, compact.
     pub(crate) genesis_json: String,
+    /// What a search may cost.
+    pub(crate) search: search::Limits,
+    /// Bytes of what is shown on one page of a search.
+    pub(crate) max_page_bytes: usize,
     synced: Mutex<SyncClock>,
 }
 
@@ -125,12 +185,17 @@ struct SyncClock {
 }
 
 impl Backend {
-    pub(crate) fn new(context: RpcContext) -> serde_json::Result<Self> {
+    pub(crate) fn new(context: RpcContext, config: &RpcConfig) -> serde_json::Result<Self> {
         let genesis_json = perihelion_types::json::to_string(&context.genesis)?;
         let catching_up = context.progress.borrow().is_catching_up();
         Ok(Self {
             context,
             genesis_json,
+            search: search::Limits {
+                entries: config.max_search_entries,
+                time: config.search_timeout,
+            },
+            max_page_bytes: config.max_answer_bytes,
             synced: Mutex::new(SyncClock {
                 total: Duration::ZERO,
                 since: catching_up.then(Instant::now),

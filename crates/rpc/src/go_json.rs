@@ -39,6 +39,27 @@ pub(crate) fn check(text: &[u8]) -> Result<(), Complaint> {
     }
 }
 
+/// The first JSON value of a text, whatever follows.
+///
+/// # Errors
+/// What Go's `encoding/json` says of it as a stream.
+pub(crate) fn first(text: &[u8]) -> Result<&[u8], Complaint> {
+    let mut scanner = Scanner {
+        bytes: text,
+        at: 0,
+        stack: Vec::new(),
+    };
+    scanner.skip_space();
+    if scanner.at == text.len() {
+        return Err("EOF".to_owned());
+    }
+    match scanner.value_at_depth() {
+        Ok(()) => Ok(&text[..scanner.at]),
+        Err(complaint) if complaint == cut_short() => Err("unexpected EOF".to_owned()),
+        Err(complaint) => Err(complaint),
+    }
+}
+
 impl Scanner<'_> {
     fn skip_space(&mut self) {
         while matches!(self.bytes.get(self.at), Some(b' ' | b'\t' | b'\r' | b'\n')) {

@@ -6,41 +6,52 @@ use std::{
 };
 
 use axum::{
-    Router,
+    Extension, Router,
     body::{Body, Bytes},
     extract::{Request, State},
     http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode, header},
     response::Response,
 };
-use tokio::sync::Semaphore;
+use tokio::sync::OwnedSemaphorePermit;
+use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use tower_http::cors::{AllowOrigin, CorsLayer};
 
 use crate::{
     RpcConfig,
     arguments::{Arguments, form_value},
-    budget::{Admission, Budget, Share},
+    calls::{Caller, Calls},
     context::Backend,
     go_json::Complaint,
     jsonrpc::{self, ErrorKind, Requests, URI_ID},
-    routes::{self, ROUTES, Route},
+    routes::{self, ROUTES, Route, SUBSCRIBE, UNSUBSCRIBE, UNSUBSCRIBE_ALL},
+    websocket,
 };
 
 /// What all connections share.
 pub(crate) struct Server {
-    backend: Arc<Backend>,
-    workers: Semaphore,
-    budget: Budget,
+    pub(crate) calls: Arc<Calls>,
+    pub(crate) websocket: websocket::Settings,
     max_body_bytes: usize,
     max_batch: usize,
     read_timeout: Duration,
 }
 
+/// The connection that a request came on.
+#[derive(Clone)]
+pub(crate) struct Connection {
+    pub(crate) caller: Caller,
+    /// The connection's place among those that there may be; a WebSocket keeps it.
+    pub(crate) _place: Arc<OwnedSemaphorePermit>,
+    /// What is waited for when the server stops.
+    pub(crate) tasks: TaskTracker,
+    pub(crate) stop: CancellationToken,
+}
+
 /// Everything that the server answers, cross-origin rules included.
 pub(crate) fn router(backend: Arc<Backend>, config: &RpcConfig) -> Router {
     let server = Arc::new(Server {
-        backend,
-        workers: Semaphore::new(config.workers.max(1)),
-        budget: Budget::new(config),
+        calls: Arc::new(Calls::new(backend, config)),
+        websocket: websocket::Settings::of(config),
         max_body_bytes: config.max_body_bytes,
         max_batch: config.max_request_batch_size,
         read_timeout: config.read_timeout,
@@ -87,7 +98,15 @@ fn origin_fits(allowed: &str, origin: &str) -> bool {
     }
 }
 
-async fn answer(State(server): State<Arc<Server>>, request: Request) -> Response {
+async fn answer(
+    State(server): State<Arc<Server>>,
+    Extension(connection): Extension<Connection>,
+    request: Request,
+) -> Response {
+    let path = request.uri().path().to_owned();
+    if path == "/websocket" {
+        return websocket::upgrade(&server, connection, request);
+    }
     let (head, body) = request.into_parts();
     let reading = axum::body::to_bytes(body, server.max_body_bytes);
     let body = match tokio::time::timeout(server.read_timeout, reading).await {
@@ -95,14 +114,19 @@ async fn answer(State(server): State<Arc<Server>>, request: Request) -> Response
         Ok(Err(_)) => return refused("http: request body too large"),
         Err(_) => return refused("i/o timeout"),
     };
-    let path = head.uri.path();
+    let caller = &connection.caller;
     if path == "/" {
         if body.is_empty() {
             return endpoints(&head.headers);
         }
-        return server.json_rpc(&body).await;
+        return server.json_rpc(caller, &body).await;
     }
-    let Some(route) = path.strip_prefix('/').and_then(routes::find) else {
+    let name = path.strip_prefix('/').unwrap_or_default();
+    if routes::find_subscription(name).is_some() {
+        let text = jsonrpc::error(Some(&URI_ID), ErrorKind::MethodNotFound, "");
+        return json(StatusCode::NOT_FOUND, text, false);
+    }
+    let Some(route) = routes::find(name) else {
         return plain(
             StatusCode::NOT_FOUND,
             "text/plain; charset=utf-8",
@@ -115,9 +139,8 @@ async fn answer(State(server): State<Arc<Server>>, request: Request) -> Response
         &[]
     };
     let form = String::from_utf8_lossy(form);
-    server
-        .uri(route, head.uri.query().unwrap_or_default(), &form)
-        .await
+    let query = head.uri.query().unwrap_or_default();
+    server.uri(caller, route, query, &form).await
 }
 
 fn is_form(headers: &HeaderMap) -> bool {
@@ -138,7 +161,13 @@ fn refused(why: &str) -> Response {
 }
 
 impl Server {
-    async fn uri(self: &Arc<Self>, route: &'static Route, query: &str, form: &str) -> Response {
+    async fn uri(
+        &self,
+        caller: &Caller,
+        route: &'static Route,
+        query: &str,
+        form: &str,
+    ) -> Response {
         let read = |&(name, kind): &(&str, crate::arguments::Kind)| {
             let value = form_value(query, name).or_else(|| form_value(form, name));
             value.map_or(Ok(None), |value| kind.read_uri(&value))
@@ -155,8 +184,11 @@ impl Server {
             }
             Ok(arguments) => {
                 let cacheable = route.is_cacheable(&arguments);
-                let mut share = self.budget.share(false);
-                match self.call_within(&mut share, route, &arguments).await {
+                let mut share = self.calls.budget.share(false);
+                let called = self
+                    .calls
+                    .call_within(&mut share, caller, route, &arguments);
+                match called.await {
                     Ok(result) => {
                         let text = jsonrpc::success(&URI_ID, &result);
                         drop(result);
@@ -168,7 +200,7 @@ impl Server {
         }
     }
 
-    async fn json_rpc(self: &Arc<Self>, body: &Bytes) -> Response {
+    async fn json_rpc(&self, caller: &Caller, body: &Bytes) -> Response {
         let calls = match jsonrpc::parse(body, self.max_batch) {
             Err(complaint) => {
                 let data = format!("error unmarshaling request: {complaint}");
@@ -184,12 +216,14 @@ impl Server {
             }
             Ok(Requests::Calls(calls)) => calls,
         };
-        let mut share = self.budget.share(calls.len() > 1);
+        let mut share = self.calls.budget.share(calls.len() > 1);
         let (mut text, mut answers) = (String::new(), 0);
         // Kept by caches when every call may be, whether it succeeds or fails.
         let mut cacheable = true;
         for request in calls.into_iter().flatten() {
-            let (answer, kept) = self.one(&mut share, request).await;
+            let misfit = ErrorKind::InvalidParams;
+            let answered = self.calls.one(&mut share, caller, &request, misfit);
+            let (answer, kept) = answered.await;
             cacheable &= kept;
             if answers == 0 {
                 text = answer;
@@ -207,79 +241,9 @@ impl Server {
         }
         json(StatusCode::OK, share.finish(text), cacheable)
     }
-
-    /// The answer to one request, and whether caches may keep it.
-    async fn one(self: &Arc<Self>, share: &mut Share, request: jsonrpc::Request) -> (String, bool) {
-        let id = Some(&request.id);
-        let Some(route) = routes::find(&request.method) else {
-            return (jsonrpc::error(id, ErrorKind::MethodNotFound, ""), false);
-        };
-        let arguments = match &request.params {
-            None => Ok(Arguments::default()),
-            Some(params) => jsonrpc::arguments(route, params),
-        };
-        let arguments = match arguments {
-            Ok(arguments) => arguments,
-            Err(complaint) => {
-                let data = format!("error converting json params to arguments: {complaint}");
-                return (jsonrpc::error(id, ErrorKind::InvalidParams, &data), false);
-            }
-        };
-        let cacheable = route.is_cacheable(&arguments);
-        let text = match self.call_within(share, route, &arguments).await {
-            Ok(result) => jsonrpc::success(&request.id, &result),
-            Err(reason) => jsonrpc::error(id, ErrorKind::Internal, &reason),
-        };
-        (text, cacheable)
-    }
-
-    /// Calls a route, and keeps its answer once there is space for it.
-    async fn call_within(
-        self: &Arc<Self>,
-        share: &mut Share,
-        route: &'static Route,
-        arguments: &Arguments,
-    ) -> Result<String, String> {
-        loop {
-            let result = self.call(route, arguments.clone()).await?;
-            let bytes = match self.budget.admit(share, result.len()) {
-                Admission::Fits => return Ok(result),
-                Admission::Later(bytes) => bytes,
-                Admission::Beyond => {
-                    let most = self.budget.batch();
-                    return Err(format!("the batch's answers take more than {most} bytes"));
-                }
-            };
-            drop(result);
-            if self.budget.wait(share, bytes).await.is_err() {
-                return Err("too many large answers are being sent".to_owned());
-            }
-        }
-    }
-
-    /// Calls a route on a thread that may block.
-    async fn call(
-        self: &Arc<Self>,
-        route: &'static Route,
-        arguments: Arguments,
-    ) -> Result<String, String> {
-        let _turn = self.workers.acquire().await.map_err(|e| e.to_string())?;
-        let backend = Arc::clone(&self.backend);
-        let work = tokio::task::spawn_blocking(move || route.call(&backend, &arguments));
-        match work.await {
-            Ok(answer) => answer.map_err(|error| {
-                tracing::debug!(route = route.name, %error, "a call failed");
-                error.to_string()
-            }),
-            Err(error) => {
-                tracing::error!(route = route.name, %error, "a call did not end");
-                Err(error.to_string())
-            }
-        }
-    }
 }
 
-fn plain(status: StatusCode, kind: &'static str, text: impl Into<Body>) -> Response {
+pub(crate) fn plain(status: StatusCode, kind: &'static str, text: impl Into<Body>) -> Response {
     let mut response = Response::new(text.into());
     *response.status_mut() = status;
     let headers = response.headers_mut();
@@ -307,7 +271,8 @@ fn endpoints(headers: &HeaderMap) -> Response {
     let mut page = String::from(
         "<html><body><br>Available endpoints:<br><br>Endpoints that require arguments:<br>",
     );
-    for route in ROUTES {
+    let subscriptions = [&SUBSCRIBE, &UNSUBSCRIBE, &UNSUBSCRIBE_ALL];
+    for route in ROUTES.iter().chain(subscriptions) {
         let name = route.name;
         let arguments = route.arguments.iter().map(|(name, _)| format!("{name}=_"));
         let arguments = arguments.collect::<Vec<_>>().join("&");

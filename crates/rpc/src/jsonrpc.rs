@@ -74,6 +74,15 @@ pub(crate) fn parse(body: &[u8], max_batch: usize) -> Result<Requests, Complaint
     parse_one(&body).map(|call| Requests::Calls(vec![call]))
 }
 
+/// Reads the first request of a text that comes over a WebSocket; `None` for a notification.
+///
+/// # Errors
+/// What CometBFT says of it, for a parse error.
+pub(crate) fn parse_first(text: &[u8]) -> Result<Option<Request>, Complaint> {
+    let first = go_json::first(text)?;
+    parse_one(&String::from_utf8_lossy(first))
+}
+
 fn parse_one(text: &str) -> Result<Option<Request>, Complaint> {
     match go_json::kind(text) {
         None => return Ok(None),
@@ -204,6 +213,17 @@ impl fmt::Display for GoValue<'_> {
     }
 }
 
+/// The arguments of a request.
+///
+/// # Errors
+/// What CometBFT says of them.
+pub(crate) fn arguments_of(route: &Route, request: &Request) -> Result<Arguments, Complaint> {
+    match &request.params {
+        None => Ok(Arguments::default()),
+        Some(params) => arguments(route, params),
+    }
+}
+
 /// Reads a call's params: an object by name, or a list with exactly the route's arguments.
 ///
 /// # Errors
@@ -274,6 +294,8 @@ pub(crate) enum ErrorKind {
     MethodNotFound,
     InvalidParams,
     Internal,
+    /// A subscription has ended.
+    Server,
 }
 
 impl ErrorKind {
@@ -284,6 +306,7 @@ impl ErrorKind {
             Self::MethodNotFound => (-32601, "Method not found"),
             Self::InvalidParams => (-32602, "Invalid params"),
             Self::Internal => (-32603, "Internal error"),
+            Self::Server => (-32000, "Server error"),
         }
     }
 }
@@ -308,7 +331,7 @@ pub(crate) fn error(id: Option<&Id>, kind: ErrorKind, data: &str) -> String {
     )
 }
 
-fn text_of<T: Serialize + ?Sized>(value: &T) -> String {
+pub(crate) fn text_of<T: Serialize + ?Sized>(value: &T) -> String {
     json::to_string(value).expect("integers and strings can be written")
 }
 

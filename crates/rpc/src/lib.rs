@@ -6,26 +6,34 @@
 //!
 //! What a client can make the node hold is bounded: connections, bytes of a request's head and
 //! body, requests in a batch, time to send the request and to read the answer, calls at once, bytes of large
-//! answers that are made or sent.
+//! answers that are made or sent, subscriptions and what waits for them, entries that a search looks
+//! at.
 //!
 //! The pure parts: `arguments` and `go_json` read what is given, `jsonrpc` frames calls and
-//! answers, `routes` names what can be called.
+//! answers, `routes` names what can be called. `calls` calls it, for `http` and for `websocket`.
 
 mod arguments;
 mod budget;
+mod calls;
 mod config;
 mod connection;
 mod context;
+mod evidence_argument;
 mod go_json;
 mod http;
 mod jsonrpc;
 mod listen;
 mod routes;
+mod search;
 mod server;
 mod target;
+mod vote_text;
+mod websocket;
 
 pub use config::{RpcConfig, TlsFiles};
-pub use context::{DisconnectView, NetworkView, PeerView, RpcContext};
+pub use context::{
+    ConsensusView, DisconnectView, NetworkView, PeerRoundView, PeerView, RpcContext,
+};
 pub use listen::{RpcAddress, check_address, check_tls};
 pub use server::{RpcServer, ServeError, serve};
 

@@ -145,17 +145,18 @@ pub(crate) enum Listener {
 }
 
 impl Listener {
-    pub(crate) async fn accept(&self) -> io::Result<Stream> {
+    /// The next connection, and the address where it comes from; `None` for a Unix socket's.
+    pub(crate) async fn accept(&self) -> io::Result<(Stream, Option<SocketAddr>)> {
         match self {
             Self::Tcp(listener) => {
-                let (stream, _) = listener.accept().await?;
+                let (stream, remote) = listener.accept().await?;
                 stream.set_nodelay(true)?;
-                Ok(Stream::Tcp(stream))
+                Ok((Stream::Tcp(stream), Some(remote)))
             }
             Self::Unix(listener, _) => listener
                 .accept()
                 .await
-                .map(|(stream, _)| Stream::Unix(stream)),
+                .map(|(stream, _)| (Stream::Unix(stream), None)),
         }
     }
 }

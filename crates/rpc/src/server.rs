@@ -1,6 +1,6 @@
-use std::{io, path::PathBuf, sync::Arc, thread::JoinHandle, time::Duration};
+use std::{io, net::SocketAddr, path::PathBuf, sync::Arc, thread::JoinHandle, time::Duration};
 
-use axum::Router;
+use axum::{Extension, Router};
 use hyper::server::conn::http1;
 use hyper_util::{
     rt::{TokioIo, TokioTimer},
@@ -9,16 +9,17 @@ use hyper_util::{
 use thiserror::Error;
 use tokio::{
     io::{AsyncRead, AsyncWrite},
-    sync::{Semaphore, TryAcquireError},
+    sync::{OwnedSemaphorePermit, Semaphore, TryAcquireError},
 };
 use tokio_rustls::TlsAcceptor;
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 use crate::{
     RpcConfig, RpcContext,
+    calls::{self, Caller},
     connection::Impatient,
     context::Backend,
-    http,
+    http::{self, Connection},
     listen::{Bound, Listener, RpcAddress, Stream, acceptor},
 };
 
@@ -97,13 +98,13 @@ pub fn serve(
     config: &RpcConfig,
     shutdown: CancellationToken,
 ) -> Result<RpcServer, ServeError> {
-    let backend = Arc::new(Backend::new(context)?);
+    let backend = Arc::new(Backend::new(context, config)?);
     let tls = config.tls.as_ref().map(acceptor).transpose()?;
     let bound = Bound::new(laddr)?;
     let address = bound.address().map_err(ServeError::Threads)?;
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .worker_threads(IO_THREADS)
-        .max_blocking_threads(config.workers.max(1))
+        .max_blocking_threads(calls::threads(config))
         .thread_name("rpc")
         .enable_all()
         .build()
@@ -142,6 +143,8 @@ async fn run(
         most => most.min(Semaphore::MAX_PERMITS),
     };
     let places = Arc::new(Semaphore::new(most));
+    // Connections without an address are told apart by their number.
+    let mut number = 0_u64;
     loop {
         let accepted = tokio::select! {
             biased;
@@ -149,12 +152,19 @@ async fn run(
             accepted = accept(&listener, &places) => accepted,
         };
         match accepted {
-            Ok((stream, place)) => {
-                let (router, stop) = (router.clone(), shutdown.clone());
+            Ok((stream, remote, place)) => {
+                number += 1;
+                let connection = Connection {
+                    caller: caller(remote, number),
+                    _place: Arc::new(place),
+                    tasks: tasks.clone(),
+                    stop: shutdown.clone(),
+                };
+                let router = router.clone().layer(Extension(connection));
                 let (tls, config) = (tls.clone(), Arc::clone(&config));
+                let stop = shutdown.clone();
                 tasks.spawn(async move {
                     welcome(stream, tls, router, &config, stop).await;
-                    drop(place);
                 });
             }
             Err(error) => {
@@ -169,11 +179,18 @@ async fn run(
     let _ = tokio::time::timeout(STOP_PATIENCE, tasks.wait()).await;
 }
 
+fn caller(remote: Option<SocketAddr>, number: u64) -> Caller {
+    let remote = remote.map_or_else(|| format!("unix-{number}"), |remote| remote.to_string());
+    Caller {
+        remote: remote.into(),
+    }
+}
+
 /// A place first, then a connection: those without a place wait in the system's queue.
 async fn accept(
     listener: &Listener,
     places: &Arc<Semaphore>,
-) -> io::Result<(Stream, tokio::sync::OwnedSemaphorePermit)> {
+) -> io::Result<(Stream, Option<SocketAddr>, OwnedSemaphorePermit)> {
     let place = match Arc::clone(places).try_acquire_owned() {
         Ok(place) => place,
         Err(TryAcquireError::NoPermits | TryAcquireError::Closed) => {
@@ -181,7 +198,8 @@ async fn accept(
             waiting.await.map_err(io::Error::other)?
         }
     };
-    Ok((listener.accept().await?, place))
+    let (stream, remote) = listener.accept().await?;
+    Ok((stream, remote, place))
 }
 
 /// Serves one connection, over TLS where that is configured; the handshake has the time of a
@@ -223,7 +241,7 @@ async fn serve_connection(
         // Otherwise a large answer would be copied, and its space free before it is sent.
         .writev(true)
         .max_buf_size(config.max_header_bytes.max(LEAST_HEADER_BYTES));
-    let connection = builder.serve_connection(stream, service);
+    let connection = builder.serve_connection(stream, service).with_upgrades();
     let mut connection = std::pin::pin!(connection);
     let result = tokio::select! {
         result = connection.as_mut() => result,

@@ -16,6 +16,9 @@ fn attributes(pairs: &[(&str, &str)]) -> Attributes {
     attributes
 }
 
+/// A query, attributes, and whether it matches them.
+type Case = (&'static str, &'static [(&'static str, &'static str)], bool);
+
 fn matches(query: &str, pairs: &[(&str, &str)]) -> bool {
     Query::parse(query).unwrap().matches(&attributes(pairs))
 }
@@ -119,7 +122,7 @@ fn a_query_has_one_form() {
 /// What CometBFT's own tests of matching name, and their like.
 #[test]
 fn matches_as_cometbft_does() {
-    let table: &[(&str, &[(&str, &str)], bool)] = &[
+    let table: &[Case] = &[
         (
             "tm.events.type='NewBlock'",
             &[("tm.events.type", "NewBlock")],

@@ -106,6 +106,12 @@ impl Config {
                 certificate: file(&rpc.tls_cert_file),
                 key: file(&rpc.tls_key_file),
             }),
+            max_subscription_clients: size(rpc.max_subscription_clients),
+            max_subscriptions_per_client: size(rpc.max_subscriptions_per_client),
+            subscription_buffer_size: size(rpc.experimental_subscription_buffer_size),
+            websocket_write_buffer_size: size(rpc.experimental_websocket_write_buffer_size),
+            close_on_slow_client: rpc.experimental_close_on_slow_client,
+            timeout_broadcast_tx_commit: rpc.timeout_broadcast_tx_commit,
             ..perihelion_rpc::RpcConfig::default()
         }
     }

@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use perihelion_consensus_reactor::ConsensusHandle;
 use perihelion_p2p::SwitchHandle;
 use perihelion_rpc::{RpcContext, RpcServer};
 use perihelion_schedule::Progress;
@@ -9,11 +10,13 @@ use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 use tracing::warn;
 
-use super::Basis;
+use super::{Basis, consensus::Pools};
 
 /// What the server tells of, beside the home.
 pub(super) struct Served<'a> {
     pub(super) switch: &'a SwitchHandle,
+    pub(super) pools: &'a Pools,
+    pub(super) consensus: &'a ConsensusHandle,
     pub(super) progress: watch::Receiver<Progress>,
 }
 
@@ -38,6 +41,10 @@ pub(super) fn serve(
         genesis: prepared.genesis.clone(),
         network: Arc::new(served.switch.clone()),
         progress: served.progress,
+        mempool: Arc::clone(&served.pools.mempool),
+        evidence: Arc::clone(&served.pools.evidence),
+        consensus: Arc::new(served.consensus.clone()),
+        events: basis.events.clone(),
         validator_key: prepared.validator.as_ref().map(|key| key.key.public_key()),
         software: "perihelion".to_owned(),
         version: env!("CARGO_PKG_VERSION").to_owned(),

@@ -1,5 +1,6 @@
 //! Blocks, headers, commits and results.
 
+use bytes::Bytes;
 use perihelion_abci::types::ResponseFinalizeBlock;
 use perihelion_store::BlockMeta;
 use perihelion_types::{Block, BlockId, Commit, Hash, Header, Height, json::Text};
@@ -119,11 +120,17 @@ pub(super) fn results(backend: &Backend, arguments: &Arguments) -> Answer {
             CallError::NoResults(height)
         });
     };
-    let response = ResponseFinalizeBlock::decode(raw).map_err(|error| CallError::Results {
+    write(&forms::results(height, &decode_results(height, raw)?))
+}
+
+pub(super) fn decode_results(
+    height: Height,
+    raw: Bytes,
+) -> Result<ResponseFinalizeBlock, CallError> {
+    ResponseFinalizeBlock::decode(raw).map_err(|error| CallError::Results {
         height,
         reason: error.to_string(),
-    })?;
-    write(&forms::results(height, &response))
+    })
 }
 
 #[derive(Serialize)]

@@ -3,8 +3,8 @@
 
 use base64::prelude::{BASE64_STANDARD, Engine};
 use perihelion_abci::types::{
-    Event, EventAttribute, ExecTxResult, ResponseFinalizeBlock, ResponseInfo, ResponseQuery,
-    ValidatorUpdate,
+    Event, EventAttribute, ExecTxResult, ResponseCheckTx, ResponseFinalizeBlock, ResponseInfo,
+    ResponseQuery, ValidatorUpdate,
 };
 use perihelion_proto::tendermint::{
     crypto::{self, public_key::Sum},
@@ -23,9 +23,9 @@ pub(super) struct InResponse<T> {
 }
 
 /// A 64-bit integer that is left out when 0.
-type Optional<T> = Option<Text<T>>;
+pub(super) type Optional<T> = Option<Text<T>>;
 
-fn unless_zero<T: Default + PartialEq>(value: T) -> Optional<T> {
+pub(super) fn unless_zero<T: Default + PartialEq>(value: T) -> Optional<T> {
     (value != T::default()).then_some(Text(value))
 }
 
@@ -110,7 +110,7 @@ impl<'a> ProofOp<'a> {
 
 /// Bytes that CometBFT takes for text. Go writes a byte that is no UTF-8 as the escape `\ufffd`,
 /// and U+FFFD itself as it is.
-struct GoText<'a>(&'a [u8]);
+pub(super) struct GoText<'a>(pub(super) &'a [u8]);
 
 impl Serialize for GoText<'_> {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
@@ -167,15 +167,25 @@ impl<'a> EventForm<'a> {
 
 /// An event of the block itself.
 #[derive(Serialize)]
-struct BlockEventForm<'a> {
+pub(super) struct BlockEventForm<'a> {
     #[serde(rename = "type", skip_serializing_if = "str::is_empty")]
     kind: &'a str,
     #[serde(skip_serializing_if = "Vec::is_empty")]
     attributes: Vec<AttributeForm<'a>>,
 }
 
+impl<'a> BlockEventForm<'a> {
+    pub(super) fn of(event: &'a Event) -> Self {
+        Self {
+            kind: &event.r#type,
+            attributes: event.attributes.iter().map(AttributeForm::of).collect(),
+        }
+    }
+}
+
+/// What became of a transaction.
 #[derive(Serialize)]
-struct TxResultForm<'a> {
+pub(super) struct TxResultForm<'a> {
     code: u32,
     data: Base64<'a>,
     log: &'a str,
@@ -187,7 +197,7 @@ struct TxResultForm<'a> {
 }
 
 impl<'a> TxResultForm<'a> {
-    fn of(result: &'a ExecTxResult) -> Self {
+    pub(super) fn of(result: &'a ExecTxResult) -> Self {
         Self {
             code: result.code,
             data: Base64(&result.data),
@@ -198,6 +208,20 @@ impl<'a> TxResultForm<'a> {
             events: result.events.iter().map(EventForm::of).collect(),
             codespace: &result.codespace,
         }
+    }
+}
+
+/// What the application says of a transaction: written as its result is.
+pub(super) fn check_tx(response: &ResponseCheckTx) -> TxResultForm<'_> {
+    TxResultForm {
+        code: response.code,
+        data: Base64(&response.data),
+        log: &response.log,
+        info: &response.info,
+        gas_wanted: Text(response.gas_wanted),
+        gas_used: Text(response.gas_used),
+        events: response.events.iter().map(EventForm::of).collect(),
+        codespace: &response.codespace,
     }
 }
 
@@ -257,14 +281,14 @@ impl<'a> KeyForm<'a> {
 }
 
 #[derive(Serialize)]
-struct UpdateForm<'a> {
+pub(super) struct UpdateForm<'a> {
     pub_key: KeyForm<'a>,
     #[serde(skip_serializing_if = "Option::is_none")]
     power: Optional<i64>,
 }
 
 impl<'a> UpdateForm<'a> {
-    fn of(update: &'a ValidatorUpdate) -> Self {
+    pub(super) fn of(update: &'a ValidatorUpdate) -> Self {
         Self {
             pub_key: KeyForm::of(update.pub_key.as_ref()),
             power: unless_zero(update.power),
@@ -314,7 +338,7 @@ struct AuthorityParams<'a> {
 }
 
 #[derive(Serialize)]
-struct ParamsForm<'a> {
+pub(super) struct ParamsForm<'a> {
     #[serde(skip_serializing_if = "Option::is_none")]
     block: Option<BlockParams>,
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -330,7 +354,7 @@ struct ParamsForm<'a> {
 }
 
 impl<'a> ParamsForm<'a> {
-    fn of(params: &'a pb::ConsensusParams) -> Self {
+    pub(super) fn of(params: &'a pb::ConsensusParams) -> Self {
         Self {
             block: params.block.as_ref().map(|block| BlockParams {
                 max_bytes: unless_zero(block.max_bytes),
@@ -374,7 +398,7 @@ pub(super) struct ResultsForm<'a> {
 }
 
 /// A list; `null` when empty.
-fn unless_empty<'a, T, F>(items: &'a [T], form: impl Fn(&'a T) -> F) -> Option<Vec<F>> {
+pub(super) fn unless_empty<'a, T, F>(items: &'a [T], form: impl Fn(&'a T) -> F) -> Option<Vec<F>> {
     (!items.is_empty()).then(|| items.iter().map(form).collect())
 }
 
@@ -382,10 +406,7 @@ pub(super) fn results(height: Height, response: &ResponseFinalizeBlock) -> Resul
     ResultsForm {
         height,
         txs_results: unless_empty(&response.tx_results, TxResultForm::of),
-        finalize_block_events: unless_empty(&response.events, |event| BlockEventForm {
-            kind: &event.r#type,
-            attributes: event.attributes.iter().map(AttributeForm::of).collect(),
-        }),
+        finalize_block_events: unless_empty(&response.events, BlockEventForm::of),
         validator_updates: unless_empty(&response.validator_updates, UpdateForm::of),
         consensus_param_updates: response
             .consensus_param_updates

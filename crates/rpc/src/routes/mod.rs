@@ -2,15 +2,22 @@
 
 mod app;
 mod blocks;
+mod consensus;
+mod events;
 mod forms;
 mod genesis;
 mod network;
+mod orders;
 mod sets;
 mod status;
+mod txs;
 
 use std::ops::RangeInclusive;
 
 use perihelion_abci::AppError;
+use perihelion_certify::EvidenceError;
+use perihelion_events::{Cancelled, QueryError, SubscribeError};
+use perihelion_mempool::CheckTxError;
 use perihelion_store::StoreError;
 use perihelion_types::{Height, json};
 use serde::Serialize;
@@ -19,7 +26,11 @@ use thiserror::Error;
 use crate::{
     arguments::{Arguments, Kind},
     context::Backend,
+    search::SearchError,
 };
+
+pub(crate) use events::members as event_members;
+pub(crate) use orders::broadcast_tx_commit;
 
 /// How long an answer to a call may be kept by caches on its way.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -37,7 +48,27 @@ pub(crate) struct Route {
     pub(crate) name: &'static str,
     pub(crate) arguments: &'static [(&'static str, Kind)],
     cache: Cache,
-    call: fn(&Backend, &Arguments) -> Answer,
+    pub(crate) work: Work,
+}
+
+/// How a method is worked on.
+#[derive(Clone, Copy)]
+pub(crate) enum Work {
+    /// On a thread that may block, of those for such calls.
+    Blocking(Lane, fn(&Backend, &Arguments) -> Answer),
+    /// `broadcast_tx_commit`: mostly waiting.
+    Commit,
+}
+
+/// Calls that share threads.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Lane {
+    /// What is looked up at known places.
+    Lookup,
+    /// What is searched for.
+    Search,
+    /// What is handed on, maybe waiting for the application.
+    Order,
 }
 
 impl Route {
@@ -50,17 +81,17 @@ impl Route {
         }
     }
 
-    /// The result as JSON. Blocks.
-    ///
-    /// # Errors
-    /// Why there is none.
-    pub(crate) fn call(&self, backend: &Backend, arguments: &Arguments) -> Answer {
-        (self.call)(backend, arguments)
+    /// Whether nothing changes when the same is called again.
+    pub(crate) const fn can_be_repeated(&self) -> bool {
+        match self.work {
+            Work::Blocking(lane, _) => matches!(lane, Lane::Lookup | Lane::Search),
+            Work::Commit => false,
+        }
     }
 }
 
 /// A result as JSON.
-type Answer = Result<String, CallError>;
+pub(crate) type Answer = Result<String, CallError>;
 
 /// A call has no result. The texts are CometBFT's: clients match them.
 #[derive(Debug, Error)]
@@ -89,6 +120,48 @@ pub(crate) enum CallError {
     LargeGenesis,
     #[error("there are {last} chunks, {chunk} is invalid")]
     Chunk { last: usize, chunk: u64 },
+    #[error("maximum query length exceeded")]
+    LongQuery,
+    #[error(transparent)]
+    Query(#[from] QueryError),
+    #[error(transparent)]
+    Search(#[from] SearchError),
+    #[error("expected order_by to be either `asc` or `desc` or empty")]
+    Order,
+    #[error("the results take more than {0} bytes: ask for fewer on a page")]
+    LargePage(usize),
+    #[error("transaction indexing is disabled")]
+    NoTxIndex,
+    #[error("block indexing is disabled")]
+    NoBlockIndex,
+    #[error("transaction hash cannot be empty")]
+    NoTxHash,
+    #[error("tx ({0}) not found")]
+    NoTx(String),
+    #[error(transparent)]
+    CheckTx(CheckTxError),
+    #[error("error on broadcastTxCommit: {0}")]
+    BroadcastCommit(String),
+    #[error("failed to subscribe to tx: {0}")]
+    SubscribeToTx(String),
+    #[error("timed out waiting for tx to be included in a block")]
+    NotCommitted,
+    #[error("txSub was canceled (reason: {0})")]
+    Cancelled(Cancelled),
+    #[error(transparent)]
+    Subscribe(#[from] SubscribeError),
+    #[error("no evidence was provided")]
+    NoEvidence,
+    #[error("evidence.ValidateBasic failed: {0}")]
+    EvidenceForm(String),
+    #[error("failed to add evidence: Invalid evidence: {0}")]
+    Evidence(EvidenceError),
+    #[error("failed to add evidence: too much evidence waits for a block")]
+    NoRoomForEvidence,
+    #[error("subscriptions need a WebSocket")]
+    NoSubscription,
+    #[error("{0}")]
+    Unfinished(String),
     #[error(transparent)]
     Store(#[from] StoreError),
     #[error(transparent)]
@@ -100,6 +173,7 @@ pub(crate) enum CallError {
 }
 
 const HEIGHT: &[(&str, Kind)] = &[("height", Kind::Int64)];
+const TX: &[(&str, Kind)] = &[("tx", Kind::Base64)];
 
 /// Every route, by name.
 pub(crate) static ROUTES: &[Route] = &[
@@ -123,14 +197,50 @@ pub(crate) static ROUTES: &[Route] = &[
         blocks::block_by_hash,
     ),
     route("block_results", HEIGHT, Cache::When(0), blocks::results),
+    search(
+        "block_search",
+        &[
+            ("query", Kind::Text),
+            ("page", Kind::Int),
+            ("per_page", Kind::Int),
+            ("order_by", Kind::Text),
+        ],
+        txs::block_search,
+    ),
     route(
         "blockchain",
         &[("minHeight", Kind::Int64), ("maxHeight", Kind::Int64)],
         Cache::Always,
         blocks::blockchain,
     ),
+    order(
+        "broadcast_evidence",
+        &[("evidence", Kind::Evidence)],
+        orders::broadcast_evidence,
+    ),
+    order("broadcast_tx_async", TX, orders::broadcast_tx_async),
+    Route {
+        name: "broadcast_tx_commit",
+        arguments: TX,
+        cache: Cache::No,
+        work: Work::Commit,
+    },
+    order("broadcast_tx_sync", TX, orders::broadcast_tx_sync),
+    order("check_tx", TX, orders::check_tx),
     route("commit", HEIGHT, Cache::When(0), blocks::commit),
     route("consensus_params", HEIGHT, Cache::When(0), sets::params),
+    route(
+        "consensus_state",
+        &[],
+        Cache::No,
+        consensus::consensus_state,
+    ),
+    route(
+        "dump_consensus_state",
+        &[],
+        Cache::No,
+        consensus::dump_consensus_state,
+    ),
     route("genesis", &[], Cache::Always, genesis::genesis),
     route(
         "genesis_chunked",
@@ -147,8 +257,37 @@ pub(crate) static ROUTES: &[Route] = &[
     ),
     route("health", &[], Cache::No, |_, _| Ok("{}".to_owned())),
     route("net_info", &[], Cache::No, network::net_info),
+    route(
+        "num_unconfirmed_txs",
+        &[],
+        Cache::No,
+        orders::num_unconfirmed_txs,
+    ),
     route("status", &[], Cache::No, status::status),
     route("sync_status", &[], Cache::No, status::sync_status),
+    route(
+        "tx",
+        &[("hash", Kind::Base64), ("prove", Kind::Bool)],
+        Cache::Always,
+        txs::tx,
+    ),
+    search(
+        "tx_search",
+        &[
+            ("query", Kind::Text),
+            ("prove", Kind::Bool),
+            ("page", Kind::Int),
+            ("per_page", Kind::Int),
+            ("order_by", Kind::Text),
+        ],
+        txs::tx_search,
+    ),
+    route(
+        "unconfirmed_txs",
+        &[("limit", Kind::Int)],
+        Cache::No,
+        orders::unconfirmed_txs,
+    ),
     route(
         "validators",
         &[
@@ -171,8 +310,50 @@ const fn route(
         name,
         arguments,
         cache,
-        call,
+        work: Work::Blocking(Lane::Lookup, call),
     }
+}
+
+const fn search(
+    name: &'static str,
+    arguments: &'static [(&'static str, Kind)],
+    call: fn(&Backend, &Arguments) -> Answer,
+) -> Route {
+    Route {
+        work: Work::Blocking(Lane::Search, call),
+        ..route(name, arguments, Cache::No, call)
+    }
+}
+
+const fn order(
+    name: &'static str,
+    arguments: &'static [(&'static str, Kind)],
+    call: fn(&Backend, &Arguments) -> Answer,
+) -> Route {
+    Route {
+        work: Work::Blocking(Lane::Order, call),
+        ..route(name, arguments, Cache::No, call)
+    }
+}
+
+/// What can be called over a WebSocket alone.
+pub(crate) static SUBSCRIBE: Route =
+    route("subscribe", &[("query", Kind::Text)], Cache::No, absent);
+/// As [`SUBSCRIBE`].
+pub(crate) static UNSUBSCRIBE: Route =
+    route("unsubscribe", &[("query", Kind::Text)], Cache::No, absent);
+/// As [`SUBSCRIBE`].
+pub(crate) static UNSUBSCRIBE_ALL: Route = route("unsubscribe_all", &[], Cache::No, absent);
+
+/// The route of a name that can be called over a WebSocket alone.
+pub(crate) fn find_subscription(name: &str) -> Option<&'static Route> {
+    let routes = [&SUBSCRIBE, &UNSUBSCRIBE, &UNSUBSCRIBE_ALL];
+    routes.into_iter().find(|route| route.name == name)
+}
+
+/// Subscriptions are worked on where the WebSocket is.
+fn absent(_: &Backend, _: &Arguments) -> Answer {
+    Err(CallError::NoSubscription)
 }
 
 /// The route of a name.

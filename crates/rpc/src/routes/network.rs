@@ -212,7 +212,7 @@ pub(super) fn net_info(backend: &Backend, _: &Arguments) -> Answer {
 }
 
 /// A moment of the system's clock; the zero time for one outside of what can be told.
-fn moment(at: SystemTime) -> Time {
+pub(super) fn moment(at: SystemTime) -> Time {
     let since = at
         .duration_since(SystemTime::UNIX_EPOCH)
         .unwrap_or(Duration::ZERO);

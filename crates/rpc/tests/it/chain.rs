@@ -1,21 +1,27 @@
 //! A server with the chain of the vectors.
 
-use std::sync::Arc;
+use std::{sync::Arc, time::Instant};
 
-use perihelion_abci::{AppConnections, KvStore, KvStoreOptions, QueryConnection};
+use perihelion_abci::{AppConnections, KvStore, KvStoreOptions};
 use perihelion_certify::CertifiedBlock;
+use perihelion_consensus::{Consensus, ConsensusConfig, LastCommit, Now, Start};
+use perihelion_consensus_reactor::peer::{PeerState, View};
+use perihelion_events::EventBus;
+use perihelion_evidence::EvidencePool;
+use perihelion_mempool::{Mempool, MempoolConfig, TxLimits};
 use perihelion_p2p::{FlowStatus, NodeInfo, PeerStats, ProtocolVersion};
 use perihelion_proto::tendermint::types as pb;
 use perihelion_rpc::{
-    DisconnectView, NetworkView, PeerView, RpcAddress, RpcConfig, RpcContext, RpcServer, serve,
+    ConsensusView, DisconnectView, NetworkView, PeerRoundView, PeerView, RpcAddress, RpcConfig,
+    RpcContext, RpcServer, serve,
 };
 use perihelion_schedule::{Mode, Progress, TargetSource};
 use perihelion_state::{AppColumn, Executor, ExecutorConfig};
 use perihelion_store::{Store, StoreOptions};
 use perihelion_test_support::{Hex, load_lines, read};
 use perihelion_types::{
-    Commit, ConsensusParams, FetchedBlock, Genesis, Height, PublicKey, Time,
-    genesis::GenesisDefaults,
+    Commit, ConsensusParams, FetchedBlock, Genesis, Height, PeerId, PublicKey, Rules,
+    RulesByHeight, State, Time, genesis::GenesisDefaults,
 };
 use prost::Message as _;
 use serde::Deserialize;
@@ -85,6 +91,52 @@ impl NetworkView for FixedNetwork {
     }
 }
 
+/// Consensus that stands still, at the height behind the last block.
+struct FixedConsensus {
+    view: Arc<View>,
+    peer: PeerRoundView,
+}
+
+impl FixedConsensus {
+    fn new(store: &Store, state: &Arc<State>) -> Self {
+        let height = state.last_block_height;
+        let commit = store.load_seen_commit(height).unwrap();
+        let start = Start {
+            state: Arc::clone(state),
+            rules: Rules::V038,
+            own_key: None,
+            last_commit: LastCommit::Plain(commit.unwrap()),
+            last_header_app_hash: None,
+        };
+        let now = Now {
+            instant: Instant::now(),
+            time: Time::new(1_800_000_000, 0),
+        };
+        let core = Consensus::new(now, ConsensusConfig::default(), start).unwrap();
+        let id = |byte: &str| byte.repeat(20).parse::<PeerId>().unwrap();
+        let (own, peer) = (id("11"), id("ab"));
+        Self {
+            view: Arc::new(View::of(&core, Height::new(1), None)),
+            peer: PeerRoundView {
+                node_address: format!("{peer}@127.0.0.1:26656"),
+                state: PeerState::new(&own, &peer, state.initial_height),
+                votes: 3,
+                block_parts: 4,
+            },
+        }
+    }
+}
+
+impl ConsensusView for FixedConsensus {
+    fn view(&self) -> Option<Arc<View>> {
+        Some(Arc::clone(&self.view))
+    }
+
+    fn peers(&self) -> Vec<PeerRoundView> {
+        vec![self.peer.clone()]
+    }
+}
+
 /// A node's information out of an answer.
 pub(crate) fn node_info(json: &Value) -> NodeInfo {
     let text = |value: &Value| value.as_str().unwrap().to_owned();
@@ -122,6 +174,8 @@ pub(crate) struct Node {
     pub(crate) progress: watch::Sender<Progress>,
     pub(crate) stop: CancellationToken,
     pub(crate) store: Arc<Store>,
+    pub(crate) events: EventBus,
+    pub(crate) mempool: Arc<Mempool>,
     _home: tempfile::TempDir,
 }
 
@@ -168,14 +222,29 @@ impl Node {
         let genesis = Genesis::from_json(genesis.as_bytes(), &defaults).unwrap();
         let home = tempfile::tempdir().unwrap();
         let store = Arc::new(Store::open(home.path(), &StoreOptions::default()).unwrap());
-        let query = replay(&store, &genesis, blocks);
+        let (app, state) = replay(&store, &genesis, blocks);
+        store.index_pending().unwrap();
+        let mempool = Mempool::new(
+            MempoolConfig::default(),
+            app.mempool,
+            state.last_block_height,
+            TxLimits::of(&state, Rules::V038),
+        );
+        let mempool = Arc::new(mempool);
+        let rules = RulesByHeight::new(Vec::new()).unwrap();
+        let evidence = EvidencePool::open(Arc::clone(&store), Arc::clone(&state), rules).unwrap();
+        let events = EventBus::default();
         let (sender, receiver) = watch::channel(progress(Mode::Consensus, store.height()));
         let context = RpcContext {
             store: Arc::clone(&store),
-            query,
+            query: app.query,
             genesis,
             network: Arc::new(network),
             progress: receiver,
+            mempool: Arc::clone(&mempool),
+            evidence: Arc::new(evidence),
+            consensus: Arc::new(FixedConsensus::new(&store, &state)),
+            events: events.clone(),
             validator_key: Some(key),
             software: "perihelion".to_owned(),
             version: "0.1.0".to_owned(),
@@ -187,37 +256,46 @@ impl Node {
             progress: sender,
             stop,
             store,
+            events,
+            mempool,
             _home: home,
         }
     }
 }
 
-/// Applies blocks of the chain, and leaves the application's connection for queries.
-fn replay(store: &Arc<Store>, genesis: &Genesis, blocks: usize) -> QueryConnection {
+/// The blocks of the chain, and the commits that were seen for them.
+pub(crate) fn recorded_blocks() -> impl Iterator<Item = (FetchedBlock, Commit)> {
+    let lines: Vec<Line> = load_lines("chain_basic/blocks.jsonl");
+    assert!(!lines.is_empty());
+    lines.into_iter().map(|line| {
+        let block = FetchedBlock::decode(line.block.0.into(), None).unwrap();
+        let commit = pb::Commit::decode(&line.seen_commit[..]).unwrap();
+        (block, Commit::try_from(commit).unwrap())
+    })
+}
+
+/// Applies blocks of the chain; the application, and the state after them.
+fn replay(store: &Arc<Store>, genesis: &Genesis, blocks: usize) -> (AppConnections, Arc<State>) {
     let column = Arc::new(AppColumn::new(Arc::clone(store)));
     let app = KvStore::persistent(column, KvStoreOptions::default()).unwrap();
     let app = AppConnections::in_process(Arc::new(app));
     let mut executor = Executor::start(
         Arc::clone(store),
         genesis,
-        app.consensus,
+        app.consensus.clone(),
         &app.query,
         ExecutorConfig::default(),
     )
     .unwrap();
-    let lines: Vec<Line> = load_lines("chain_basic/blocks.jsonl");
-    assert!(!lines.is_empty());
-    for line in lines.into_iter().take(blocks) {
-        let block = FetchedBlock::decode(line.block.0.into(), None).unwrap();
-        let commit = pb::Commit::decode(&line.seen_commit[..]).unwrap();
-        let commit = Commit::try_from(commit).unwrap();
+    for (block, commit) in recorded_blocks().take(blocks) {
         let state = executor.state();
         let (set, chain) = (&state.validators, &state.chain_id);
         let block = CertifiedBlock::decided(Arc::new(block), commit, set, chain).unwrap();
         executor.apply(&block).unwrap();
     }
     executor.flush().unwrap();
-    app.query
+    let state = Arc::new(executor.state().clone());
+    (app, state)
 }
 
 /// A node with a few blocks and a network that only names itself.

@@ -4,5 +4,8 @@
 mod chain;
 mod client;
 mod listen;
+mod orders;
 mod robust;
+mod search;
 mod vectors;
+mod websocket;

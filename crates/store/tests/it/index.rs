@@ -129,9 +129,8 @@ fn place(at: i64, index: u32) -> TxLocation {
 
 fn check(store: &Store, top: i64) {
     assert_eq!(store.index_height().unwrap(), height(top));
-    let places = |index| -> Vec<(TxLocation, u32)> {
-        (1..=top).map(|at| (place(at, index), 1)).collect()
-    };
+    let places =
+        |index| -> Vec<(TxLocation, u32)> { (1..=top).map(|at| (place(at, index), 1)).collect() };
     let find = |key: &str, value: &str| find(store, key, value, all());
     assert_eq!(find("transfer.to", "alice"), places(0));
     assert_eq!(find("transfer.to", "bob"), places(1));
@@ -144,7 +143,9 @@ fn check(store: &Store, top: i64) {
     assert_eq!(find("transfer.long", &long)[0], (place(1, 0), 4));
     assert_eq!(find("transfer.long", &"v".repeat(4_999)), []);
     let values = values_of(store, "transfer.to");
-    let alices = places(0).into_iter().map(|(at, event)| ("alice", at, event));
+    let alices = places(0)
+        .into_iter()
+        .map(|(at, event)| ("alice", at, event));
     let bobs = places(1).into_iter().map(|(at, event)| ("bob", at, event));
     let expected: Vec<_> = alices
         .chain(bobs)
@@ -197,7 +198,9 @@ fn transactions_and_blocks_are_found() {
                 ControlFlow::Break(())
             }
         };
-        store.visit_txs(&(height(299)..=Height::MAX), visit).unwrap();
+        store
+            .visit_txs(&(height(299)..=Height::MAX), visit)
+            .unwrap();
         assert_eq!(txs, [place(299, 0), place(299, 1), place(300, 0)]);
         for empty in [height(5)..=height(4), height(301)..=Height::MAX] {
             let visit = |_, _| panic!("there is none");
