@@ -337,7 +337,7 @@ fn without_empty_blocks_transactions_make_blocks() {
         home.config.create_empty_blocks = false;
         let node = Node::begin(home).await;
         // The first block, and each one behind a change of the application, proves its hash.
-        for (sent, height) in [("a=1", 3), ("b=2", 5)] {
+        for (sent, height) in [("a=1", 2), ("b=2", 4)] {
             let waits = |view: &View| view.height() == Height::new(height);
             let view = node.see("the wait for transactions", waits).await;
             assert_eq!(view.round(), Round::ZERO);
