@@ -37,7 +37,8 @@ fn a_block_that_does_not_follow_is_invalid_and_names_why() {
     let (mut chain, mut running) = Chain::start(Setup::of(App::new()));
     running.advance(&mut chain);
     let good = running.make(&chain);
-    let changes: [(&str, fn(&mut Block)); 4] = [
+    type Change = fn(&mut Block);
+    let changes: [(&str, Change); 4] = [
         ("app hash", |block| {
             block.header.app_hash = vec![1; 8].into()
         }),
