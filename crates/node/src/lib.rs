@@ -1,5 +1,6 @@
 //! Configuration, wiring and the `perihelion` binary.
 
+pub mod cometbft;
 pub mod commands;
 pub mod config;
 pub mod files;

@@ -15,6 +15,7 @@ use rustix::fs::Access;
 use thiserror::Error;
 
 use crate::{
+    cometbft::{CometBftError, CometBftLocks},
     config::{BaseConfig, Config, ConfigError, Indexer, MempoolType, host_and_port},
     files::{FileError, GenesisFile, SignState, ValidatorKey, load_node_key, read_genesis},
     home::DATABASE,
@@ -89,6 +90,9 @@ pub enum PrepareError {
         /// The home.
         home: PathBuf,
     },
+    /// A CometBFT node runs on this home, or that cannot be told.
+    #[error(transparent)]
+    CometBft(#[from] CometBftError),
     /// A setting that this version does not offer.
     #[error("{key} = {value:?} is not offered by this version: {remedy}")]
     Unsupported {
@@ -122,6 +126,8 @@ pub struct Prepared {
     pub may_stand_in: bool,
     /// Databases of CometBFT beside ours, to be told of and left alone.
     pub foreign_data: Vec<PathBuf>,
+    /// Keeps CometBFT from starting on this home while this node runs there, where it has ever run.
+    pub cometbft: CometBftLocks,
 }
 
 /// Checks all that can be checked before a node runs, and binds its addresses.
@@ -154,6 +160,7 @@ pub fn prepare(config: Config, genesis_hash: Option<[u8; 32]>) -> Result<Prepare
     check_folders(&config)?;
     // Before the addresses: a node that runs on this home has them too, and it is what to name.
     let genesis_id = Hash::new(id);
+    let cometbft = CometBftLocks::of_a_node(&config.data_dir())?;
     check_store(&config.data_dir(), &genesis_id)
         .map_err(|error| PrepareError::store(error, &config))?;
     check_addresses(&config)?;
@@ -172,6 +179,7 @@ pub fn prepare(config: Config, genesis_hash: Option<[u8; 32]>) -> Result<Prepare
         validator,
         sign_state,
         foreign_data,
+        cometbft,
     })
 }
 

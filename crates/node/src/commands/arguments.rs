@@ -61,13 +61,13 @@ pub(super) enum Command {
     /// Make a validator key and print it, without writing it anywhere
     #[command(alias = "gen_validator")]
     GenValidator(Ignored),
-    /// (unsafe) Remove all data and the address book, set the validator's state to nothing signed
+    /// (unsafe) Remove the data folder and the address book, set the validator's state to nothing signed
     #[command(alias = "unsafe_reset_all")]
     UnsafeResetAll(ResetAll),
     /// (unsafe) Set the validator's state to nothing signed
     #[command(alias = "unsafe_reset_priv_validator")]
     UnsafeResetPrivValidator(Ignored),
-    /// Remove all data, and keep the validator's state
+    /// Remove blocks, state, index and consensus log; an application's data and the validator's state stay
     #[command(alias = "reset_state")]
     ResetState(Ignored),
     /// Make the homes of a network of several nodes

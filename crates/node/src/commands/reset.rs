@@ -10,6 +10,7 @@ use perihelion_store::{StoreLock, lock_store};
 
 use super::Context;
 use crate::{
+    cometbft::{CometBftError, CometBftLocks},
     config::Config,
     files::{SignState, ValidatorKey, create_folder},
     home,
@@ -30,7 +31,8 @@ pub(super) fn all(context: &Context, keep_addr_book: bool) -> anyhow::Result<()>
     let data = config.data_dir();
     refuse_to_remove(&data, &config)?;
     let key = existing_key(&config.priv_validator_key_file())?;
-    let _stopped = no_node_runs(&config)?;
+    // Whatever is in the folder goes with it.
+    let _stopped = no_node_runs(&config, CometBftLocks::of_all)?;
     if keep_addr_book {
         tracing::info!("The address book remains intact");
     } else {
@@ -44,7 +46,7 @@ pub(super) fn all(context: &Context, keep_addr_book: bool) -> anyhow::Result<()>
 pub(super) fn state(context: &Context) -> anyhow::Result<()> {
     let config = context.configured()?.logged()?;
     let data = config.data_dir();
-    let _stopped = no_node_runs(&config)?;
+    let _stopped = no_node_runs(&config, CometBftLocks::of_a_node)?;
     for name in DATA {
         remove(&data.join(name), name)?;
     }
@@ -55,13 +57,23 @@ pub(super) fn state(context: &Context) -> anyhow::Result<()> {
 pub(super) fn validator(context: &Context) -> anyhow::Result<()> {
     let config = context.configured()?.logged()?;
     let key = existing_key(&config.priv_validator_key_file())?;
-    let _stopped = no_node_runs(&config)?;
+    let _stopped = no_node_runs(&config, CometBftLocks::of_a_node)?;
     reset_validator(key, &config)
 }
 
-/// Keeps nodes from this home as long as the value lives; a node that runs there is an error.
-fn no_node_runs(config: &Config) -> anyhow::Result<StoreLock> {
-    Ok(lock_store(&config.data_dir())?)
+/// Keeps nodes, CometBFT's too, from this home as long as the value lives; a node that runs there is
+/// an error. So is a home that is not there: its name was mistyped.
+fn no_node_runs(
+    config: &Config,
+    databases: fn(&Path) -> Result<CometBftLocks, CometBftError>,
+) -> anyhow::Result<(StoreLock, CometBftLocks)> {
+    let data = config.data_dir();
+    anyhow::ensure!(
+        config.home().is_dir(),
+        "{} is no folder: pass --home with the home that is meant",
+        config.home().display()
+    );
+    Ok((lock_store(&data)?, databases(&data)?))
 }
 
 /// The key, when there is one. A damaged key stops a command before anything is removed.

@@ -12,7 +12,7 @@ use perihelion_node::files::read_genesis;
 use perihelion_store::{Store, StoreOptions};
 use perihelion_types::Hash;
 
-use crate::binary::{Home, error_of, perihelion};
+use crate::binary::{Home, error_of, perihelion, succeed};
 
 #[test]
 fn wrong_command_lines() {
@@ -338,6 +338,49 @@ fn a_store_that_another_process_has_open() {
             arguments,
             &["perihelion/LOCK", &holder, "stop that process"],
         );
+    }
+}
+
+/// CometBFT locks a file in each of its databases.
+#[test]
+fn a_home_on_which_cometbft_runs() {
+    let home = with_store();
+    for name in ["blockstore.db", "state.db", "evidence.db", "tx_index.db"] {
+        let folder = home.file("data").join(name);
+        fs::create_dir(&folder).unwrap();
+        let lock = fs::File::create(folder.join("LOCK")).unwrap();
+        lock.try_lock().unwrap();
+        let holder = format!("process {} (", std::process::id());
+        for arguments in [
+            &["start"][..],
+            &["unsafe-reset-all"],
+            &["unsafe-reset-all", "--keep-addr-book"],
+            &["reset-state"],
+            &["unsafe-reset-priv-validator"],
+        ] {
+            let parts = [name, "/LOCK", &holder, "CometBFT", "stop that process"];
+            home.refuses(arguments, &parts);
+        }
+    }
+    // All are free again.
+    succeed(&["unsafe-reset-all", "--home", home.text()]);
+}
+
+#[test]
+fn a_home_that_is_not_there_is_not_reset() {
+    let folder = tempfile::tempdir().unwrap();
+    let home = folder.path().join("hmoe");
+    for command in [
+        "reset-state",
+        "unsafe-reset-all",
+        "unsafe-reset-priv-validator",
+    ] {
+        let arguments = [command, "--home", home.to_str().unwrap()];
+        let error = error_of(&perihelion(&arguments).output().unwrap());
+        for part in ["hmoe is no folder", "--home"] {
+            assert!(error.contains(part), "no {part:?} in {error}");
+        }
+        assert!(!home.exists(), "{command}");
     }
 }
 

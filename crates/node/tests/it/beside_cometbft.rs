@@ -13,7 +13,10 @@ use perihelion_node::{
     prepare,
 };
 
-use crate::binary::{Home, perihelion, succeed};
+use crate::{
+    binary::{Home, error_of, perihelion, succeed},
+    running::Running,
+};
 
 /// CometBFT's binary; `None`, said loudly, where the variable is not set.
 fn binary() -> Option<OsString> {
@@ -123,4 +126,49 @@ fn cometbft_starts_on_our_home() {
         "{said:#?} {}",
         String::from_utf8_lossy(&output.stderr)
     );
+}
+
+/// Neither starts where the other runs, and nothing is removed beside a CometBFT node.
+#[test]
+fn one_home_is_run_by_one_node() {
+    let Some(binary) = binary() else { return };
+    let ours = Home::new();
+    let start = ["start", "--home", ours.text()];
+    let mut child = cometbft(&binary, &start)
+        .stdout(Stdio::piped())
+        .stderr(Stdio::null())
+        .spawn()
+        .unwrap();
+    let mut lines = BufReader::new(child.stdout.take().unwrap()).lines();
+    let started = lines
+        .by_ref()
+        .map_while(Result::ok)
+        .any(|line| line.contains("Started node"));
+    let refused = [
+        "start",
+        "unsafe-reset-all",
+        "reset-state",
+        "unsafe-reset-priv-validator",
+    ]
+    .map(|command| {
+        let arguments = [command, "--home", ours.text()];
+        (command, perihelion(&arguments).output().unwrap())
+    });
+    child.kill().unwrap();
+    let holder = format!("process {} (cometbft)", child.id());
+    child.wait().unwrap();
+    assert!(started);
+    for (command, output) in refused {
+        let error = error_of(&output);
+        for part in [".db/LOCK", &holder, "stop that process"] {
+            assert!(error.contains(part), "{command}: no {part:?} in {error}");
+        }
+    }
+
+    let mut node = Running::start(&ours, &[]);
+    node.says("Perihelion is running");
+    let theirs = cometbft(&binary, &start).output().unwrap();
+    assert!(!theirs.status.success(), "{theirs:?}");
+    let said = String::from_utf8_lossy(&theirs.stderr);
+    assert!(said.contains("resource temporarily unavailable"), "{said}");
 }

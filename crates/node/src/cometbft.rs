@@ -1,0 +1,250 @@
+//! Whether a CometBFT node runs on a home.
+//!
+//! Each database of CometBFT is a folder `NAME.db` with a file `LOCK`, which the process that has it
+//! open locks: with `flock` by goleveldb (the default), with `fcntl` by RocksDB, cleveldb and Pebble.
+//! BadgerDB locks the folder with `flock`; boltdb's database is one file, which it locks so.
+
+use std::{
+    fmt::Write as _,
+    fs::{self, File, OpenOptions, TryLockError},
+    io,
+    os::unix::fs::MetadataExt as _,
+    path::{Path, PathBuf},
+};
+
+use thiserror::Error;
+
+/// The databases that a CometBFT node has open while it runs.
+const OF_A_NODE: [&str; 4] = ["blockstore.db", "state.db", "evidence.db", "tx_index.db"];
+
+/// CometBFT's databases cannot be had.
+#[derive(Debug, Error)]
+pub enum CometBftError {
+    /// A process has one open.
+    #[error(
+        "{} is locked by {holder}, as by a CometBFT node that runs on this home: stop that process, \
+         or give this one another home; two nodes with one key sign twice",
+        path.display()
+    )]
+    Runs {
+        /// What is locked.
+        path: PathBuf,
+        /// The process: its id and name as far as the system tells.
+        holder: String,
+    },
+    /// It cannot be told.
+    #[error("whether a CometBFT node runs on this home cannot be told: {}: {source}: let the user who runs the node own it", path.display())]
+    Unknown {
+        /// What should be locked.
+        path: PathBuf,
+        /// Why it cannot.
+        source: io::Error,
+    },
+}
+
+/// CometBFT's databases in a data folder, locked as it locks them: it does not start there as long
+/// as the value lives.
+#[derive(Debug, Default)]
+pub struct CometBftLocks {
+    _files: Vec<File>,
+}
+
+impl CometBftLocks {
+    /// Locks the databases of a CometBFT node that are in `data`. Nothing on disk changes, and what
+    /// is not there cannot be locked.
+    ///
+    /// # Errors
+    /// When a process has one of them open, or that cannot be told.
+    pub fn of_a_node(data: &Path) -> Result<Self, CometBftError> {
+        let mut databases = OF_A_NODE.map(|name| data.join(name)).to_vec();
+        databases.retain(|path| path.exists());
+        Self::of(&databases)
+    }
+
+    /// The same of every database in `data`, those of applications included.
+    ///
+    /// # Errors
+    /// When a process has one of them open, or that cannot be told.
+    pub fn of_all(data: &Path) -> Result<Self, CometBftError> {
+        let entries = match fs::read_dir(data) {
+            Ok(entries) => entries,
+            Err(error) if is_absent(&error) => return Ok(Self::default()),
+            Err(source) => return Err(unknown(data, source)),
+        };
+        let mut databases = Vec::new();
+        for entry in entries {
+            let path = entry.map_err(|source| unknown(data, source))?.path();
+            if path.extension().is_some_and(|extension| extension == "db") {
+                databases.push(path);
+            }
+        }
+        databases.sort();
+        Self::of(&databases)
+    }
+
+    fn of(databases: &[PathBuf]) -> Result<Self, CometBftError> {
+        let mut files = Vec::new();
+        for database in databases {
+            for path in [database.clone(), database.join("LOCK")] {
+                files.extend(lock(&path)?);
+            }
+        }
+        Ok(Self { _files: files })
+    }
+}
+
+/// Locks what is at `path`, if anything is.
+fn lock(path: &Path) -> Result<Option<File>, CometBftError> {
+    let file = match open(path) {
+        Ok(file) => file,
+        Err(error) if is_absent(&error) => return Ok(None),
+        Err(source) => return Err(unknown(path, source)),
+    };
+    let runs = |holder: Option<u32>| CometBftError::Runs {
+        path: path.to_owned(),
+        holder: describe(holder),
+    };
+    if let Some(holder) = holder_by_fcntl(&file) {
+        return Err(runs(Some(holder)));
+    }
+    match file.try_lock() {
+        Ok(()) => Ok(Some(file)),
+        Err(TryLockError::WouldBlock) => Err(runs(holder_in_table(&file))),
+        Err(TryLockError::Error(source)) => Err(unknown(path, source)),
+    }
+}
+
+/// Opens a file or folder to lock it: for writing where that may be, since some network file
+/// systems want that, and never changing it.
+fn open(path: &Path) -> io::Result<File> {
+    match OpenOptions::new().read(true).write(true).open(path) {
+        Err(error)
+            if matches!(
+                error.kind(),
+                io::ErrorKind::PermissionDenied
+                    | io::ErrorKind::IsADirectory
+                    | io::ErrorKind::ReadOnlyFilesystem
+            ) =>
+        {
+            File::open(path)
+        }
+        opened => opened,
+    }
+}
+
+fn is_absent(error: &io::Error) -> bool {
+    matches!(
+        error.kind(),
+        io::ErrorKind::NotFound | io::ErrorKind::NotADirectory
+    )
+}
+
+fn unknown(path: &Path, source: io::Error) -> CometBftError {
+    CometBftError::Unknown {
+        path: path.to_owned(),
+        source,
+    }
+}
+
+/// The process that holds a record lock on the file.
+fn holder_by_fcntl(file: &File) -> Option<u32> {
+    let wanted = rustix::process::Flock::from(rustix::process::FlockType::WriteLock);
+    let held = rustix::process::fcntl_getlk(file, &wanted).ok()??;
+    let holder = held.pid?.as_raw_nonzero().get();
+    u32::try_from(holder).ok()
+}
+
+/// The process that has locked the file with `flock`, by the system's table of locks.
+fn holder_in_table(file: &File) -> Option<u32> {
+    let inode = file.metadata().ok()?.ino();
+    // A line: "1: FLOCK  ADVISORY  WRITE 4242 fd:00:131 0 EOF".
+    fs::read_to_string("/proc/locks")
+        .ok()?
+        .lines()
+        .find_map(|line| {
+            let mut words = line.split_whitespace().skip(1);
+            let kind = words.next()?;
+            let (process, place) = (words.nth(2)?, words.next()?);
+            let found = place.rsplit(':').next()?.parse() == Ok(inode);
+            (kind == "FLOCK" && found).then(|| process.parse().ok())?
+        })
+}
+
+fn describe(process: Option<u32>) -> String {
+    let Some(id) = process.filter(|id| *id > 0) else {
+        return "another process".to_owned();
+    };
+    let mut text = format!("process {id}");
+    if let Ok(name) = fs::read_to_string(format!("/proc/{id}/comm")) {
+        // Writing to a text cannot fail.
+        let _written = write!(text, " ({})", name.trim());
+    }
+    text
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn database(data: &Path, name: &str) -> PathBuf {
+        let folder = data.join(name);
+        fs::create_dir_all(&folder).unwrap();
+        fs::write(folder.join("LOCK"), "").unwrap();
+        folder
+    }
+
+    #[test]
+    fn what_another_has_locked_is_named() {
+        let folder = tempfile::tempdir().unwrap();
+        let data = folder.path();
+        assert!(CometBftLocks::of_all(&data.join("none")).is_ok());
+        for name in OF_A_NODE {
+            let path = database(data, name).join("LOCK");
+            let held = File::open(&path).unwrap();
+            held.try_lock().unwrap();
+            for taken in [CometBftLocks::of_a_node(data), CometBftLocks::of_all(data)] {
+                let error = taken.unwrap_err().to_string();
+                let holder = format!("process {} (", std::process::id());
+                assert!(error.contains(&path.display().to_string()), "{error}");
+                assert!(error.contains(&holder), "{error}");
+            }
+            drop(held);
+            assert!(CometBftLocks::of_all(data).is_ok());
+        }
+    }
+
+    #[test]
+    fn a_database_in_one_file_or_locked_as_a_folder() {
+        let folder = tempfile::tempdir().unwrap();
+        let data = folder.path();
+        fs::write(data.join("state.db"), "boltdb").unwrap();
+        let badger = database(data, "blockstore.db");
+        for path in [data.join("state.db"), badger] {
+            let held = File::open(&path).unwrap();
+            held.try_lock().unwrap();
+            assert!(CometBftLocks::of_a_node(data).is_err(), "{path:?}");
+        }
+        assert!(CometBftLocks::of_a_node(data).is_ok());
+    }
+
+    #[test]
+    fn an_application_may_have_its_own_open_beside_a_node() {
+        let folder = tempfile::tempdir().unwrap();
+        let data = folder.path();
+        let held = File::open(database(data, "application.db").join("LOCK")).unwrap();
+        held.try_lock().unwrap();
+        assert!(CometBftLocks::of_a_node(data).is_ok());
+        assert!(CometBftLocks::of_all(data).is_err());
+    }
+
+    #[test]
+    fn they_are_held_until_dropped_and_stay_as_they_are() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = database(folder.path(), "state.db").join("LOCK");
+        let locks = CometBftLocks::of_a_node(folder.path()).unwrap();
+        assert!(File::open(&path).unwrap().try_lock().is_err());
+        drop(locks);
+        File::open(&path).unwrap().try_lock().unwrap();
+        assert_eq!(fs::read(&path).unwrap(), b"");
+    }
+}
