@@ -1,11 +1,19 @@
 //! Log levels in CometBFT's syntax, and the subscriber that follows them.
 
-use std::io;
+use std::{fmt, io};
 
 use thiserror::Error;
-use tracing::level_filters::LevelFilter;
+use tracing::{Event, Level, Subscriber, level_filters::LevelFilter};
 use tracing_subscriber::{
-    filter::Targets, fmt::MakeWriter, layer::SubscriberExt as _, util::SubscriberInitExt as _,
+    filter::Targets,
+    fmt::{
+        FmtContext, FormatEvent, FormatFields, MakeWriter,
+        format::Writer,
+        time::{FormatTime as _, SystemTime},
+    },
+    layer::SubscriberExt as _,
+    registry::LookupSpan,
+    util::SubscriberInitExt as _,
 };
 
 use crate::config::LogFormat;
@@ -36,6 +44,30 @@ const MODULES: [(&str, &[&str]); 12] = [
         "consensus",
         &["perihelion_consensus", "perihelion_consensus_reactor"],
     ),
+];
+
+/// Names that stand for the crate `perihelion_NAME`, and those of CometBFT's modules that are not
+/// here, which a configuration may have all the same.
+const OTHERS: [&str; 19] = [
+    "abci",
+    "abci-server",
+    "blocksync-reactor",
+    "certify",
+    "consensus-reactor",
+    "crypto",
+    "events",
+    "evidence",
+    "light",
+    "mempool",
+    "node",
+    "pool",
+    "privval",
+    "pubsub",
+    "rpc-client",
+    "schedule",
+    "state-sync",
+    "statesync",
+    "types",
 ];
 
 /// A `log_level` that cannot be read.
@@ -91,6 +123,15 @@ impl LogLevels {
         Ok(levels)
     }
 
+    /// The modules that there are not: their levels have no effect.
+    #[must_use]
+    pub fn unknown_modules(&self) -> Vec<&str> {
+        let names = self.modules.iter().map(|(name, _)| name.as_str());
+        names
+            .filter(|name| !OTHERS.contains(name) && MODULES.iter().all(|(known, _)| known != name))
+            .collect()
+    }
+
     /// The filter by the targets of events.
     #[must_use]
     pub fn targets(&self) -> Targets {
@@ -122,6 +163,71 @@ fn level(name: &str) -> Result<LevelFilter, LogLevelError> {
     })
 }
 
+/// The name of the module whose events have this target, as `log_level` takes it: CometBFT's, else
+/// that of the crate here.
+fn module(target: &str) -> &str {
+    let is_in = |path: &str| {
+        let rest = target.strip_prefix(path);
+        rest.is_some_and(|rest| rest.is_empty() || rest.starts_with("::"))
+    };
+    let crates = MODULES
+        .iter()
+        .flat_map(|(name, crates)| crates.iter().map(move |path| (*name, *path)));
+    // Of `p2p` and `p2p::pex` the longer one is meant; of two names for one crate, the first.
+    let mut found: Option<(&str, &str)> = None;
+    for (name, path) in crates.filter(|(_, path)| is_in(path)) {
+        if found.is_none_or(|(_, longest)| path.len() > longest.len()) {
+            found = Some((name, path));
+        }
+    }
+    let own = || target.strip_prefix("perihelion_")?.split("::").next();
+    found.map(|(name, _)| name).or_else(own).unwrap_or(target)
+}
+
+/// Lines of time, level, module, message and fields.
+struct Lines;
+
+impl<S, N> FormatEvent<S, N> for Lines
+where
+    S: Subscriber + for<'s> LookupSpan<'s>,
+    N: for<'w> FormatFields<'w> + 'static,
+{
+    fn format_event(
+        &self,
+        context: &FmtContext<'_, S, N>,
+        mut writer: Writer<'_>,
+        event: &Event<'_>,
+    ) -> fmt::Result {
+        let (level, module) = (event.metadata().level(), module(event.metadata().target()));
+        if writer.has_ansi_escapes() {
+            let colour = match *level {
+                Level::ERROR => 31,
+                Level::WARN => 33,
+                Level::INFO => 32,
+                Level::DEBUG => 34,
+                Level::TRACE => 35,
+            };
+            write!(writer, "\u{1b}[2m")?;
+            SystemTime.format_time(&mut writer)?;
+            write!(
+                writer,
+                "\u{1b}[0m \u{1b}[{colour}m{level:>5}\u{1b}[0m \u{1b}[2m{module}:\u{1b}[0m "
+            )?;
+        } else {
+            SystemTime.format_time(&mut writer)?;
+            write!(writer, " {level:>5} {module}: ")?;
+        }
+        context.format_fields(writer.by_ref(), event)?;
+        writeln!(writer)
+    }
+}
+
+/// Whether colours may be written: to a terminal that shows them, unless `NO_COLOR` is set.
+#[must_use]
+pub fn colours(is_terminal: bool, no_color: Option<&str>, term: Option<&str>) -> bool {
+    is_terminal && no_color.unwrap_or_default().is_empty() && term != Some("dumb")
+}
+
 /// Starts logging to `writer` for the rest of the process. Does nothing when it was started before.
 pub fn start<W>(levels: &LogLevels, format: LogFormat, colours: bool, writer: W)
 where
@@ -130,7 +236,9 @@ where
     let registry = tracing_subscriber::registry().with(levels.targets());
     let lines = tracing_subscriber::fmt::layer().with_writer(writer);
     let started = match format {
-        LogFormat::Plain => registry.with(lines.with_ansi(colours)).try_init(),
+        LogFormat::Plain => registry
+            .with(lines.with_ansi(colours).event_format(Lines))
+            .try_init(),
         LogFormat::Json => registry.with(lines.json().flatten_event(true)).try_init(),
     };
     // An embedding program that logs already keeps its own subscriber.
@@ -145,9 +253,50 @@ pub fn stdout() -> impl for<'w> MakeWriter<'w> + Send + Sync + 'static {
 
 #[cfg(test)]
 mod tests {
-    use tracing::Level;
-
     use super::*;
+
+    #[test]
+    fn modules_have_the_names_that_levels_are_set_by() {
+        for (target, name) in [
+            ("perihelion", "main"),
+            ("perihelion_node::run", "main"),
+            ("perihelion_p2p::switch::tasks", "p2p"),
+            ("perihelion_p2p::pex::book", "pex"),
+            ("perihelion_p2pool", "p2pool"),
+            ("perihelion_pool::routine", "blocksync"),
+            ("perihelion_store", "store"),
+            ("perihelion_store::index::write", "txindex"),
+            ("perihelion_mempool::cache", "mempool"),
+            ("hyper::proto", "hyper::proto"),
+        ] {
+            assert_eq!(module(target), name);
+            if target.starts_with("perihelion") && name != "p2pool" {
+                let levels = LogLevels::parse(&format!("{name}:debug,*:error")).unwrap();
+                assert_eq!(levels.unknown_modules(), Vec::<&str>::new());
+                assert!(levels.targets().would_enable(target, &Level::DEBUG));
+            }
+        }
+    }
+
+    #[test]
+    fn modules_that_there_are_not() {
+        let levels = LogLevels::parse("foo:debug,p2p:info,statesync:debug,*:error").unwrap();
+        assert_eq!(levels.unknown_modules(), ["foo"]);
+    }
+
+    #[test]
+    fn colours_where_they_are_shown_and_wanted() {
+        for (is_terminal, no_color, term, expected) in [
+            (true, None, Some("xterm"), true),
+            (true, None, None, true),
+            (true, Some(""), Some("xterm"), true),
+            (true, Some("1"), Some("xterm"), false),
+            (true, None, Some("dumb"), false),
+            (false, None, Some("xterm"), false),
+        ] {
+            assert_eq!(colours(is_terminal, no_color, term), expected);
+        }
+    }
 
     #[test]
     fn levels_by_module() {

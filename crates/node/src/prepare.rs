@@ -16,7 +16,9 @@ use thiserror::Error;
 
 use crate::{
     cometbft::{CometBftError, CometBftLocks},
-    config::{BaseConfig, Config, ConfigError, Indexer, MempoolType, host_and_port},
+    config::{
+        BaseConfig, Config, ConfigError, Indexer, MempoolType, Place, host_and_port, is_dialled,
+    },
     files::{FileError, GenesisFile, SignState, ValidatorKey, load_node_key, read_genesis},
     home::DATABASE,
 };
@@ -93,16 +95,31 @@ pub enum PrepareError {
     /// A CometBFT node runs on this home, or that cannot be told.
     #[error(transparent)]
     CometBft(#[from] CometBftError),
-    /// A setting that this version does not offer.
-    #[error("{key} = {value:?} is not offered by this version: {remedy}")]
-    Unsupported {
+    /// A setting that this version does not offer, or that nobody could use.
+    #[error("{} = {value:?} {why}: {remedy}", at(.place, .key))]
+    Refused {
+        /// Where it stands.
+        place: Place,
         /// The key.
         key: &'static str,
         /// Its value.
         value: String,
+        /// What is wrong with it.
+        why: &'static str,
         /// What to do.
         remedy: &'static str,
     },
+}
+
+/// Why a setting is refused that CometBFT has.
+const NOT_OFFERED: &str = "is not offered by this version";
+
+/// The key, with the place where it is set.
+fn at(place: &Place, key: &str) -> String {
+    match place {
+        Place::Default => key.to_owned(),
+        place => place.of(key),
+    }
 }
 
 /// Everything that a node starts with.
@@ -154,7 +171,7 @@ pub fn prepare(config: Config, genesis_hash: Option<[u8; 32]>) -> Result<Prepare
     } else {
         (None, None)
     };
-    if let Some(refused) = unsupported(&config).into_iter().next() {
+    if let Some(refused) = refused(&config).into_iter().next() {
         return Err(refused);
     }
     check_folders(&config)?;
@@ -211,54 +228,104 @@ fn has_no_app_state(genesis: &Genesis) -> bool {
     ["", "null", "{}", "\"\""].contains(&text.as_str())
 }
 
-/// The settings of CometBFT that this version does not offer.
-pub(crate) fn unsupported(config: &Config) -> Vec<PrepareError> {
+/// Whether peers and clients would meet at one port.
+fn same_port(config: &Config) -> Option<PrepareError> {
+    let (rpc, p2p) = (&config.rpc.laddr, &config.p2p.laddr);
+    let cut = |address: &str| {
+        let bare = address.strip_prefix("tcp://").unwrap_or(address);
+        host_and_port(bare).map(|(host, port)| (host.to_owned(), port))
+    };
+    let ((for_clients, port), (for_peers, other)) = (cut(rpc)?, cut(p2p)?);
+    let is_any = |host: &str| ["", "0.0.0.0", "::"].contains(&host);
+    let meet = for_clients == for_peers || is_any(&for_clients) || is_any(&for_peers);
+    (port == other && port > 0 && meet).then(|| PrepareError::SamePort {
+        rpc: rpc.clone(),
+        p2p: p2p.clone(),
+    })
+}
+
+/// What `start` would refuse of the configuration, its folders and its store, all of it; whether a
+/// node runs there counts for nothing.
+pub(crate) fn findings(config: &Config) -> Vec<PrepareError> {
+    let mut found = refused(config);
+    found.extend(same_port(config));
+    found.extend(check_folders(config).err());
+    if let Ok(genesis) = read_genesis(&config.genesis_file()) {
+        match check_store(&config.data_dir(), &Hash::new(genesis.id)) {
+            Ok(()) | Err(StoreError::Locked { .. }) => {}
+            Err(error) => found.push(PrepareError::store(error, config)),
+        }
+    }
+    if let Some(files) = config.rpc_server().tls {
+        found.extend(perihelion_rpc::check_tls(&files).err().map(Into::into));
+    }
+    found
+}
+
+/// The settings that this version does not offer, and those that nobody could use.
+fn refused(config: &Config) -> Vec<PrepareError> {
     let application = &config.base.proxy_app;
     let signer = &config.base.priv_validator_laddr;
+    let external = &config.p2p.external_address;
     [
         (
             !BUILT_IN.contains(&application.as_str())
                 && application.parse::<AppAddress>().is_err(),
             "proxy_app",
             application.as_str(),
+            "is no application",
             "use tcp://HOST:PORT or unix://PATH of an application, or kvstore, persistent_kvstore or noop",
         ),
         (
             config.state_sync.enable,
             "statesync.enable",
             "true",
+            NOT_OFFERED,
             "set it to false to sync by blocks",
         ),
         (
             config.p2p.libp2p.enabled,
             "p2p.libp2p.enabled",
             "true",
+            NOT_OFFERED,
             "set it to false: peers of v0.38 to v0.40 speak the classic protocol",
         ),
         (
             config.tx_index.indexer == Indexer::Psql,
             "tx_index.indexer",
             "psql",
+            NOT_OFFERED,
             "use kv or null",
         ),
         (
             config.mempool.kind == MempoolType::App,
             "mempool.type",
             "app",
+            NOT_OFFERED,
             "use flood or nop",
         ),
         (
             !signer.is_empty(),
             "priv_validator_laddr",
             signer,
+            NOT_OFFERED,
             "leave it empty: this version signs with the key in priv_validator_key_file only",
+        ),
+        (
+            !external.is_empty() && !is_dialled(external),
+            "p2p.external_address",
+            external,
+            "is no address",
+            "write HOST:PORT where peers reach this node, or leave it empty",
         ),
     ]
     .into_iter()
     .filter(|(refused, ..)| *refused)
-    .map(|(_, key, value, remedy)| PrepareError::Unsupported {
+    .map(|(_, key, value, why, remedy)| PrepareError::Refused {
+        place: config.place(key),
         key,
         value: value.to_owned(),
+        why,
         remedy,
     })
     .collect()

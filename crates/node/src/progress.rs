@@ -97,7 +97,9 @@ impl ProgressLine {
         }
         let waits = !self.follows() && !self.is_deciding();
         if !self.is_level() && waits {
-            line += &format!(" ETA {}", self.eta.map_or("unknown".to_owned(), format_eta));
+            // At nothing, however fast, nobody arrives.
+            let eta = self.eta.filter(|_| self.target.is_some());
+            line += &format!(" ETA {}", eta.map_or("unknown".to_owned(), format_eta));
         }
         let plural = if self.peers == 1 { "" } else { "s" };
         line += &format!(" {} peer{plural}", self.peers);
@@ -167,6 +169,12 @@ impl LiveLine {
     /// Shows the line.
     pub fn show(&self, progress: &ProgressLine) {
         self.line.set_message(progress.format());
+        self.line.tick();
+    }
+
+    /// Shows a text in its place.
+    pub fn show_text(&self, text: &str) {
+        self.line.set_message(text.to_owned());
         self.line.tick();
     }
 
@@ -280,6 +288,17 @@ mod tests {
             line.format(),
             "wait_for_peers 0/? 0.0 blocks/s 0.0 MB/s ETA unknown 0 peers, stalled: no peers"
         );
+    }
+
+    #[test]
+    fn without_a_target_the_time_left_is_unknown() {
+        let line = ProgressLine {
+            target: None,
+            eta: Some(Duration::ZERO),
+            ..syncing()
+        };
+        assert!(line.format().contains("12345/?"), "{}", line.format());
+        assert!(line.format().contains("ETA unknown"), "{}", line.format());
     }
 
     #[test]

@@ -36,6 +36,9 @@ pub(super) struct Arguments {
     /// Accepted for CometBFT's sake
     #[arg(long, global = true, hide = true, default_value = "false", default_missing_value = "true", num_args = 0..=1, require_equals = true)]
     pub(super) trace: bool,
+    /// Print the version
+    #[arg(long, short = 'v', action = clap::ArgAction::Version)]
+    version: Option<bool>,
     #[command(subcommand)]
     pub(super) command: Command,
 }

@@ -48,7 +48,7 @@ fn check(context: &Context) -> anyhow::Result<()> {
         SignState::load(&config.priv_validator_state_file()).err(),
     ];
     problems.extend(files.into_iter().flatten().map(|error| error.to_string()));
-    let refused = prepare::unsupported(config);
+    let refused = prepare::findings(config);
     problems.extend(refused.iter().map(ToString::to_string));
     if problems.is_empty() {
         output::line(&format!(
@@ -83,18 +83,21 @@ fn unknown_variables(context: &Context) -> Vec<String> {
         else {
             continue;
         };
-        if known.iter().any(|known| known == rest) {
+        // What names the home is no key, and an empty variable counts as none.
+        if rest == "HOME"
+            || context.overrides.environment[name].is_empty()
+            || known.iter().any(|known| known == rest)
+        {
             continue;
         }
         let like = |known: &&String| strsim::normalized_damerau_levenshtein(known, rest);
         let nearest = known.iter().max_by(|a, b| like(a).total_cmp(&like(b)));
-        // Others may use the prefix for what is no key.
-        if let Some(nearest) = nearest.filter(|nearest| like(nearest) > 0.7) {
-            let prefix = &name[..name.len() - rest.len()];
-            found.push(format!(
-                "environment variable {name}: no such key; the nearest known variable is {prefix}{nearest}"
-            ));
-        }
+        let prefix = &name[..name.len() - rest.len()];
+        let hint = nearest.filter(|nearest| like(nearest) > 0.5);
+        let hint = hint.map_or(String::new(), |nearest| {
+            format!("; the nearest known variable is {prefix}{nearest}")
+        });
+        found.push(format!("environment variable {name}: no such key{hint}"));
     }
     found
 }

@@ -93,11 +93,19 @@ impl Configured {
     fn logged_above(self, live: Option<&LiveLine>) -> anyhow::Result<Config> {
         let Self { config, warnings } = self;
         let levels = LogLevels::parse(&config.base.log_level).context("log_level")?;
-        let colours = std::io::IsTerminal::is_terminal(&std::io::stdout());
+        let set = |name| std::env::var(name).ok();
+        let colours = logging::colours(
+            std::io::IsTerminal::is_terminal(&std::io::stdout()),
+            set("NO_COLOR").as_deref(),
+            set("TERM").as_deref(),
+        );
         let writer = live.map(LiveLine::log_writer).unwrap_or_default();
         logging::start(&levels, config.base.log_format, colours, writer);
         for warning in warnings {
             tracing::warn!("{warning}: it has no effect");
+        }
+        for module in levels.unknown_modules() {
+            tracing::warn!("log_level: there is no module {module:?}: it has no effect");
         }
         Ok(config)
     }

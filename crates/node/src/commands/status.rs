@@ -7,6 +7,7 @@ use std::{
 
 use anyhow::Context as _;
 use perihelion_consensus::Step;
+use perihelion_store::{StoreError, lock_store};
 use serde_json::Value;
 
 use super::{Context, arguments::Status, output};
@@ -26,7 +27,11 @@ pub(super) fn run(context: &Context, options: &Status) -> anyhow::Result<()> {
     let config = context.config()?;
     let server = server(&config, options.rpc.as_deref())?;
     let client = Client::new(server);
-    let first = client.progress()?;
+    let first = match client.progress() {
+        Ok(first) => first,
+        Err(error) if options.rpc.is_none() => return Err(silence(&config, &client.server, error)),
+        Err(error) => return Err(error),
+    };
     if !options.watch {
         output::line(&first.format());
         return Ok(());
@@ -43,7 +48,18 @@ pub(super) fn run(context: &Context, options: &Status) -> anyhow::Result<()> {
     let (mut last, mut height) = (Instant::now(), first.height);
     loop {
         std::thread::sleep(PAUSE);
-        let mut progress = client.progress()?;
+        let mut progress = match client.progress() {
+            Ok(progress) => progress,
+            Err(error) => {
+                // It may be started again.
+                let text = format!("{error:#}");
+                match &live {
+                    Some(live) => live.show_text(&text),
+                    None => output::line(&text),
+                }
+                continue;
+            }
+        };
         if progress.blocks_per_second == 0.0 {
             // A CometBFT node tells no rate: what was seen between two looks is one.
             let blocks = progress.height.saturating_sub(height);
@@ -51,6 +67,19 @@ pub(super) fn run(context: &Context, options: &Status) -> anyhow::Result<()> {
         }
         (last, height) = (Instant::now(), progress.height);
         show(&progress);
+    }
+}
+
+/// Why the node of a home does not answer.
+fn silence(config: &Config, server: &str, error: anyhow::Error) -> anyhow::Error {
+    match lock_store(&config.data_dir()) {
+        Err(StoreError::Locked { holder, .. }) => anyhow::anyhow!(
+            "{holder} runs on {} and does not answer at {server}: it starts, or waits for its \
+             application at proxy_app = {:?}; its log says for what",
+            config.home().display(),
+            config.base.proxy_app
+        ),
+        _ => error,
     }
 }
 
@@ -62,6 +91,12 @@ fn rate(blocks: u64, time: Duration) -> f64 {
 /// `HOST:PORT` of the server: as given, else where the home's node listens.
 fn server(config: &Config, given: Option<&str>) -> anyhow::Result<String> {
     let address = given.unwrap_or(&config.rpc.laddr);
+    anyhow::ensure!(
+        !address.is_empty(),
+        "rpc.laddr is empty, so that the node of {} serves no RPC that could be asked: set it, or pass \
+         --rpc tcp://HOST:PORT of another node",
+        config.home().display()
+    );
     let bare = address
         .strip_prefix("tcp://")
         .or_else(|| address.strip_prefix("http://"))

@@ -24,6 +24,7 @@ mod visit;
 mod write;
 
 use std::{
+    collections::BTreeMap,
     fs, io,
     path::{Path, PathBuf},
 };
@@ -41,7 +42,7 @@ pub use p2p::P2pConfig;
 pub use problem::{ConfigError, Place, Problem};
 pub use read::{Flag, Overrides, Reading, read, variable};
 pub use rpc::RpcConfig;
-pub(crate) use rules::host_and_port;
+pub(crate) use rules::{host_and_port, is_dialled};
 pub use sync::{BlockSyncConfig, StateSyncConfig, Verify};
 pub use value::{Choice, CommaList, Quoted, Refused, Row, Value};
 pub use visit::{Key, Section, Visitor};
@@ -53,10 +54,23 @@ pub const COMETBFT_VERSION: &str = "0.38.25";
 /// The file within the home.
 const FILE: &str = "config/config.toml";
 
+/// Where values came from, by the path of their key: nothing that tells two configurations apart.
+#[derive(Debug, Clone, Default)]
+struct Places(BTreeMap<String, Place>);
+
+impl PartialEq for Places {
+    fn eq(&self, _: &Self) -> bool {
+        true
+    }
+}
+
+impl Eq for Places {}
+
 /// The configuration of a node.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Config {
     home: PathBuf,
+    places: Places,
     /// The keys above all tables.
     pub base: BaseConfig,
     /// `[rpc]`
@@ -87,6 +101,7 @@ impl Config {
     pub fn new(home: &Path) -> Self {
         Self {
             home: home.to_owned(),
+            places: Places::default(),
             base: BaseConfig::default(),
             rpc: RpcConfig::default(),
             p2p: P2pConfig::default(),
@@ -130,6 +145,12 @@ impl Config {
         } else {
             Err(ConfigError::Wrong(wrong))
         }
+    }
+
+    /// Where the value of the key at `path` came from.
+    #[must_use]
+    pub fn place(&self, path: &str) -> Place {
+        self.places.0.get(path).cloned().unwrap_or(Place::Default)
     }
 
     /// The home.

@@ -35,11 +35,20 @@ impl fmt::Display for Place {
 
 impl Place {
     /// The place and the key there; a flag is named by its key.
-    fn of(&self, key: &str) -> String {
+    pub(crate) fn of(&self, key: &str) -> String {
         match self {
             Self::Flag(name) if name == key => self.to_string(),
             _ => format!("{self}: {key}"),
         }
+    }
+}
+
+/// Names the nearest known key, when there is one.
+fn hint(nearest: &str) -> String {
+    if nearest.is_empty() {
+        String::new()
+    } else {
+        format!("; the nearest known key is {nearest:?}")
     }
 }
 
@@ -55,13 +64,13 @@ pub enum Problem {
         reason: String,
     },
     /// No such key.
-    #[error("{place}: unknown key {key:?}; the nearest known key is {nearest:?}")]
+    #[error("{place}: unknown key {key:?}{}", hint(.nearest))]
     UnknownKey {
         /// Where.
         place: Place,
         /// Its path, tables first.
         key: String,
-        /// The path of the known key that is most like it.
+        /// The path of the known key that is most like it; empty when none is like it.
         nearest: String,
     },
     /// A table stands where a key should, or the other way round.
@@ -135,7 +144,7 @@ pub enum ConfigError {
         home: PathBuf,
     },
     /// The file cannot be read.
-    #[error("{} cannot be read: {source}: let the user who runs the node read it", path.display())]
+    #[error("{} cannot be read: {source}{}", path.display(), read_remedy(.source))]
     Read {
         /// The file.
         path: PathBuf,
@@ -145,6 +154,16 @@ pub enum ConfigError {
     /// It is wrong.
     #[error("{}", Self::summary(.0))]
     Wrong(Vec<Problem>),
+}
+
+/// What to do about a file that cannot be read.
+fn read_remedy(error: &io::Error) -> &'static str {
+    match error.kind() {
+        io::ErrorKind::PermissionDenied => ": let the user who runs the node read it",
+        io::ErrorKind::IsADirectory => ": move that folder away, and put the file there",
+        io::ErrorKind::NotADirectory => ": the home must be a folder, pass --home",
+        _ => "",
+    }
 }
 
 impl ConfigError {

@@ -102,6 +102,7 @@ pub fn read(home: &Path, path: &Path, text: &str, overrides: &Overrides) -> Read
     problems.extend(reader.problems);
     let places = reader.places;
     problems.extend(config.broken_rules(&places));
+    config.places.0.clone_from(&places);
     problems.extend(syntax);
     problems.sort_by_key(|problem| match problem.place() {
         Place::File { line, .. } => *line,
@@ -241,6 +242,9 @@ impl Reader<'_> {
     }
 }
 
+/// From which likeness on, 0 to 1, a key may be meant by another name.
+const ALIKE: f64 = 0.5;
+
 /// The path among `known` that is most like `key`: by its last name first, since a key is as often
 /// put in the wrong table as misspelt.
 fn nearest(key: &str, known: &[String]) -> Option<String> {
@@ -253,6 +257,7 @@ fn nearest(key: &str, known: &[String]) -> Option<String> {
     known
         .iter()
         .max_by(|a, b| score(a).total_cmp(&score(b)))
+        .filter(|path| score(path) > ALIKE)
         .cloned()
 }
 

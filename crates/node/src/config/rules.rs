@@ -83,11 +83,13 @@ impl Config {
             ("p2p.persistent_peers", &self.p2p.persistent_peers),
         ] {
             for peer in entries(peers) {
+                let fault = peer_fault(peer);
                 rules.demand(
-                    is_peer_address(peer),
+                    fault.is_none(),
                     key,
                     &format!(
-                        "{peer:?} is no peer: write ID@HOST:PORT, the id being what `show-node-id` prints there"
+                        "{peer:?} is no peer, {}: write ID@HOST:PORT, the id being what `show-node-id` prints there",
+                        fault.unwrap_or_default()
                     ),
                 );
             }
@@ -236,10 +238,25 @@ fn is_node_id(text: &str) -> bool {
     text.len() == 40 && is_hexadecimal(text)
 }
 
-fn is_peer_address(text: &str) -> bool {
+/// What is wrong with the address of a peer.
+fn peer_fault(text: &str) -> Option<&'static str> {
     let text = text.split_once("://").map_or(text, |(_, rest)| rest);
-    text.split_once('@')
-        .is_some_and(|(id, address)| is_node_id(id) && host_and_port(address).is_some())
+    let Some((id, address)) = text.split_once('@') else {
+        return Some("it has no @");
+    };
+    if !is_node_id(id) {
+        return Some("its id is not 40 hexadecimal digits");
+    }
+    match host_and_port(address) {
+        None => Some("behind the @ is no host with a port"),
+        Some(_) => None,
+    }
+}
+
+/// Whether text is an address that peers can be told to dial: `[tcp://]HOST:PORT`.
+pub(crate) fn is_dialled(text: &str) -> bool {
+    let bare = text.split_once("://").map_or(text, |(_, rest)| rest);
+    host_and_port(bare).is_some_and(|(host, _)| !host.is_empty())
 }
 
 /// Whether text is `[tcp://]HOST:PORT` or `unix://PATH`.

@@ -73,7 +73,7 @@ median_time = [
         ),
         (
             7,
-            "p2p.persistent_peers: \"nobody\" is no peer: write ID@HOST:PORT",
+            "p2p.persistent_peers: \"nobody\" is no peer, it has no @: write ID@HOST:PORT",
         ),
         (
             8,

@@ -140,13 +140,28 @@ impl Watch {
         .map_err(|error| {
             if is_closed(&error) || error.is::<LostConnection>() {
                 // What it began with is in its text already.
-                anyhow::anyhow!("{error}: start the application again, then this node")
+                let text = error.to_string();
+                let remedy = if SPEAKS_OTHERWISE.iter().any(|sign| text.contains(sign)) {
+                    "see that proxy_app and abci say where an ABCI application listens and how it \
+                     is spoken to"
+                } else {
+                    "start the application again, then this node"
+                };
+                anyhow::anyhow!("{text}: {remedy}")
             } else {
                 error
             }
         })
     }
 }
+
+/// What is told of whoever answers in another language than that of ABCI over a socket.
+const SPEAKS_OTHERWISE: [&str; 4] = [
+    "cannot be decoded",
+    "nobody asked for",
+    "is announced with",
+    "is no varint",
+];
 
 /// Whether a call ended because its connection was closed.
 fn is_closed(error: &anyhow::Error) -> bool {
@@ -297,6 +312,19 @@ mod tests {
             "the query connection to the application is lost: the application closed it: start \
              the application again, then this node"
         );
+        for reason in [
+            "a message cannot be decoded: invalid tag",
+            "a response came that nobody asked for",
+        ] {
+            *watch.lost.lock().unwrap() = Some(LostConnection {
+                connection: ConnectionName::Query,
+                running: None,
+                reason: reason.to_owned(),
+            });
+            let told = watch.judge(Ok(())).unwrap_err().to_string();
+            assert!(told.contains("proxy_app and abci"), "{told}");
+            assert!(!told.contains("again"), "{told}");
+        }
         watch.gave_up.store(true, Ordering::Release);
         watch.judge(Err(closed())).unwrap();
         watch.judge(Err(anyhow::anyhow!("disk full"))).unwrap_err();

@@ -3,7 +3,7 @@
 use std::{sync::Arc, time::Duration};
 
 use perihelion_consensus_reactor::peer::{View, VotesView};
-use perihelion_schedule::{Limit, Mode, Progress, StallReason};
+use perihelion_schedule::{Limit, Mode, Progress, StallReason, TargetSource};
 use perihelion_types::{Height, Round};
 use tokio::{
     sync::watch,
@@ -143,7 +143,7 @@ fn line(progress: &Progress) -> ProgressLine {
         mode: mode_name(progress.mode).to_owned(),
         height: height(progress.height),
         start_height: height(progress.start),
-        target: (progress.target > Height::ZERO).then(|| height(progress.target)),
+        target: (progress.target_source != TargetSource::Unknown).then(|| height(progress.target)),
         blocks_per_second: progress.blocks_per_second,
         bytes_per_second: progress.bytes_per_second,
         eta: progress.eta,
@@ -219,6 +219,16 @@ mod tests {
 
     fn seconds(lines: &[(u64, String)]) -> Vec<u64> {
         lines.iter().map(|(second, _)| *second).collect()
+    }
+
+    /// As `status` shows it, which has the same from `/sync_status`.
+    #[test]
+    fn a_target_that_nobody_claims_is_none() {
+        let mut alone = progress(Mode::BlockSync, 1277, None);
+        alone.target = Height::new(1277);
+        assert!(line(&alone).format().contains("1277/?"));
+        alone.target_source = TargetSource::OnePeer;
+        assert!(line(&alone).format().contains("1277/1277"));
     }
 
     #[tokio::test(start_paused = true)]

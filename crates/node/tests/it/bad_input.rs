@@ -544,6 +544,129 @@ fn config_check_says_all_at_once() {
     assert_eq!(text.lines().count(), 6, "{text}");
 }
 
+/// What `start` refuses, `config check` finds.
+#[test]
+fn config_check_finds_what_start_refuses() {
+    let home = with_store();
+    let file = home.file("config/genesis.json");
+    let mut genesis: serde_json::Value = serde_json::from_slice(&fs::read(&file).unwrap()).unwrap();
+    genesis["chain_id"] = "another".into();
+    fs::write(&file, genesis.to_string()).unwrap();
+    home.edit("external_address = \"\"", "external_address = \"foo\"");
+    home.edit("proxy_app = \"kvstore\"", "proxy_app = \"tcp://127.0.0.1\"");
+    for (flag, parts) in [
+        (
+            &["--p2p.external_address", ""][..],
+            &[
+                "config.toml:",
+                "proxy_app = \"tcp://127.0.0.1\" is no application",
+            ][..],
+        ),
+        (
+            &["--proxy_app", "kvstore"],
+            &[
+                "config.toml:",
+                "p2p.external_address = \"foo\" is no address",
+            ],
+        ),
+        (
+            &["--proxy_app", "", "--p2p.external_address", ""],
+            &["flag --proxy_app", "is no application"],
+        ),
+        (
+            &["--proxy_app", "kvstore", "--p2p.external_address", ""],
+            &["perihelion", "genesis"],
+        ),
+    ] {
+        home.refuses(&[&["start"], flag].concat(), parts);
+    }
+    let one = "tcp://127.0.0.1:26000";
+    home.edit(
+        "laddr = \"tcp://127.0.0.1:0\"",
+        &format!("laddr = \"{one}\""),
+    );
+    home.edit(
+        "laddr = \"tcp://127.0.0.1:0\"",
+        &format!("laddr = \"{one}\""),
+    );
+    let mut command = perihelion(&["config", "check", "--home", home.text()]);
+    command.env("PERIHELION_FOO", "1").env("CMT_P2P_FOO", "x");
+    command
+        .env("PERIHELION_HOME", home.text())
+        .env("CMT_HOME", "");
+    let output = command.output().unwrap();
+    assert_eq!(error_of(&output), "6 problems found");
+    let text = String::from_utf8(output.stdout).unwrap();
+    for part in [
+        "proxy_app = \"tcp://127.0.0.1\" is no application",
+        "p2p.external_address = \"foo\" is no address",
+        "have one port",
+        "variable PERIHELION_FOO: no such key",
+        "variable CMT_P2P_FOO: no such key",
+        "holds a chain whose genesis has the hash",
+    ] {
+        assert!(text.contains(part), "no {part:?} in {text}");
+    }
+}
+
+#[test]
+fn what_is_not_offered_is_named_with_its_line() {
+    for (old, new) in [
+        ("indexer = \"kv\"", "indexer = \"psql\""),
+        (
+            "priv_validator_laddr = \"\"",
+            "priv_validator_laddr = \"tcp://127.0.0.1:1\"",
+        ),
+        ("type = \"flood\"", "type = \"app\""),
+    ] {
+        let home = Home::new();
+        home.edit(old, new);
+        let text = fs::read_to_string(home.file("config/config.toml")).unwrap();
+        let line = text.lines().position(|line| line == new).unwrap() + 1;
+        let place = format!("config.toml:{line}: ");
+        home.refuses(&["start"], &[&place, "is not offered by this version"]);
+    }
+}
+
+#[test]
+fn a_key_like_no_other_has_no_hint() {
+    let home = Home::new();
+    home.edit("moniker = ", "foo = 1\nmoniker = ");
+    let output = perihelion(&["config", "check", "--home", home.text()])
+        .output()
+        .unwrap();
+    let text = String::from_utf8(output.stdout).unwrap();
+    assert!(text.trim_end().ends_with("unknown key \"foo\""), "{text}");
+}
+
+#[test]
+fn a_peer_is_refused_for_its_wrong_part() {
+    let home = Home::new();
+    let id = "0".repeat(40);
+    for (peer, part) in [
+        ("h:1".to_owned(), "it has no @"),
+        ("12@h:1".to_owned(), "its id is not 40"),
+        (format!("{id}@h"), "no host with a port"),
+    ] {
+        home.refuses(&["start", "--p2p.persistent_peers", &peer], &[&peer, part]);
+    }
+}
+
+#[test]
+fn a_folder_in_the_place_of_the_configuration() {
+    let home = Home::new();
+    fs::remove_file(home.file("config/config.toml")).unwrap();
+    fs::create_dir(home.file("config/config.toml")).unwrap();
+    home.refuses(&["start"], &["config.toml", "move that folder away"]);
+}
+
+#[test]
+fn the_version_is_a_flag_too() {
+    let version = succeed(&["--version"]);
+    assert!(version.contains(env!("CARGO_PKG_VERSION")), "{version}");
+    assert_eq!(succeed(&["-v"]), version);
+}
+
 #[test]
 fn an_unknown_key_is_no_reason_not_to_start() {
     let home = Home::new();
