@@ -41,7 +41,7 @@ fn run_until_signal(options: &Options) -> anyhow::Result<()> {
     let _entered = runtime.enter();
     let stop = CancellationToken::new();
     // A second signal changes nothing: the nodes are stopped in any case.
-    perihelion_node::signals::watch_with(stop.clone(), || ())?;
+    perihelion_node::signals::watch_with(stop.clone(), |_| ())?;
     run(options, &stop)
 }
 
