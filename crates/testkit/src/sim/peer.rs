@@ -16,6 +16,8 @@ pub enum Kind {
     Fading,
     /// Serves the chain, and takes three seconds for each status.
     SlowStatus,
+    /// Serves the chain, and forgets each request for a height that it has not had before.
+    Forgetful,
     /// Says nothing at all.
     Mute,
     /// Sends bodies that do not belong to their headers.
@@ -146,7 +148,7 @@ impl Kind {
     /// Whether a peer of this kind must never be punished.
     #[must_use]
     pub fn is_honest(self) -> bool {
-        matches!(self, Self::Honest | Self::SlowStatus)
+        matches!(self, Self::Honest | Self::SlowStatus | Self::Forgetful)
     }
 }
 
@@ -182,6 +184,7 @@ pub(super) fn answer(kind: Kind, chain: &Chain, fork: &Chain, height: i64, tip: 
     match kind {
         Kind::Honest
         | Kind::SlowStatus
+        | Kind::Forgetful
         | Kind::Lowered
         | Kind::Impossible
         | Kind::Inflated

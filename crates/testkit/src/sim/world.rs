@@ -116,6 +116,8 @@ pub(super) struct Node {
     statuses: i64,
     /// Requests that have come over this connection.
     asked: u64,
+    /// Heights that it was asked for.
+    heights: BTreeSet<i64>,
     banned: bool,
 }
 
@@ -223,6 +225,7 @@ impl World {
             sends_until: origin,
             statuses: 0,
             asked: 0,
+            heights: BTreeSet::new(),
             banned: false,
         };
         let mut world = Self {
@@ -517,7 +520,8 @@ impl World {
             return;
         }
         node.asked += 1;
-        let fades = node.spec.kind == Kind::Fading && node.asked > 1;
+        let forgets = node.spec.kind == Kind::Forgetful && node.heights.insert(height);
+        let fades = forgets || (node.spec.kind == Kind::Fading && node.asked > 1);
         let (spec, connection) = (node.spec.clone(), node.connection);
         let what = if height < spec.base {
             Answer::NoBlock

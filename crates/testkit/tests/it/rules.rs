@@ -147,8 +147,15 @@ fn a_withheld_block_costs_two_seconds_at_most() {
         line.split(' ').next().unwrap().parse().unwrap()
     };
     for height in [30, 60] {
-        let withheld = sync(with_honest(Kind::Withhold(height), 1, 1));
+        // It is the quicker one, so it is asked.
+        let withholder = PeerSpec::new(Kind::Withhold(height)).latency_ms(1);
+        let withheld = sync(vec![withholder, PeerSpec::new(Kind::Honest)]);
         assert_synced(&withheld);
+        let asked = format!(" ask 0 for {height}");
+        assert!(
+            withheld.log.iter().any(|line| line.ends_with(&asked)),
+            "{height}"
+        );
         assert!(
             applied(&withheld) <= applied(&honest) + 2_100_000,
             "{height}"

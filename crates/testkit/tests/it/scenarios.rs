@@ -2,6 +2,7 @@
 //! without that rule it fails.
 
 use std::{
+    collections::BTreeSet,
     sync::{Arc, LazyLock},
     time::Duration,
 };
@@ -224,15 +225,25 @@ fn scenario_08_staggered_claims_of_the_largest_height() {
             assert!(at < Duration::from_secs(40), "{at:?}");
         }
     }
-    // One more every three seconds: there is always one whose claim is open.
-    let mut all: Vec<PeerSpec> = (0..35)
-        .map(|number| PeerSpec::new(Kind::MaxHeightSilent).joins_ms(1_500 + 3_000 * number))
-        .collect();
+    // One more every three seconds, the first one before anybody else: there is always one whose
+    // claim is open. At the end of the chain no block is left that could tell them from others.
+    let liar = |number: u64| {
+        let joins = 3_000 * number;
+        PeerSpec::new(Kind::MaxHeightSilent)
+            .latency_ms(1)
+            .joins_ms(joins)
+    };
+    let mut all: Vec<PeerSpec> = (0..35).map(liar).collect();
     all.extend(peers(Kind::Honest, 1));
-    let outcome = sync(all);
-    assert_synced(&outcome);
-    let (at, _) = outcome.caught_up.unwrap();
-    assert!(at < Duration::from_secs(40), "{at:?}");
+    for applied in [0, 59] {
+        let mut setup = setup(all.clone());
+        setup.applied = applied;
+        let outcome = World::new(setup).run(4 * MINUTE);
+        assert_synced(&outcome);
+        let (at, _) = outcome.caught_up.unwrap();
+        let expected = Duration::from_secs(2)..Duration::from_secs(40);
+        assert!(expected.contains(&at), "from {applied}: {at:?}");
+    }
 }
 
 /// Rule: near the apply height a late block is asked of a second peer.
@@ -371,6 +382,39 @@ fn scenario_16_a_storm_of_errors() {
     assert_eq!(once, banned, "each is punished once");
 }
 
+/// Rule: each who sent what is not final is told, however many are found out at one moment.
+#[test]
+fn scenario_16_many_are_found_out_at_once() {
+    let liars = 20;
+    let mut all = vec![PeerSpec::new(Kind::ForgedCommit).latency_ms(1); liars];
+    all.extend(peers(Kind::Honest, 1));
+    let outcome = World::new(setup(all)).run_for(MINUTE);
+    assert_synced(&outcome);
+    let sent: BTreeSet<usize> = outcome
+        .log
+        .iter()
+        .filter_map(|line| {
+            let words: Vec<&str> = line.split(' ').collect();
+            let (at, from) = (words.get(2)?, words.get(4)?);
+            let forged = words[1] == "block" && at.parse::<i64>().ok()? > 1;
+            forged.then(|| from.trim_end_matches(':').parse().unwrap())
+        })
+        .filter(|&from| from < liars)
+        .collect();
+    let told: BTreeSet<usize> = banned(&outcome).into_iter().collect();
+    assert_eq!(told, sent);
+    let moments: Vec<&str> = outcome
+        .log
+        .iter()
+        .filter(|line| line.contains(" punish "))
+        .map(|line| line.split(' ').next().unwrap())
+        .collect();
+    assert!(
+        moments.windows(2).any(|pair| pair[0] == pair[1]),
+        "never two at once: {moments:?}"
+    );
+}
+
 /// Rule: who owes nothing has no deadline; small blocks are no slowness.
 #[test]
 fn scenario_17_empty_blocks_and_a_slow_application() {
@@ -468,6 +512,15 @@ fn scenario_23_one_single_slow_peer() {
     // Even if every single block comes after its deadline.
     setup.config.peer_deadline = Duration::from_millis(1_200);
     let outcome = World::new(setup).run_for(30 * MINUTE);
+    assert_eq!((outcome.height, outcome.punished), (59, vec![]));
+}
+
+/// Rule: what nobody delivered is asked again of those who did not, after a while.
+#[test]
+fn scenario_23_one_single_peer_that_forgets() {
+    let mut setup = setup(peers(Kind::Forgetful, 1));
+    setup.config.hedge_depth = 0;
+    let outcome = World::new(setup).run_for(10 * MINUTE);
     assert_eq!((outcome.height, outcome.punished), (59, vec![]));
 }
 
