@@ -49,7 +49,7 @@ impl Kind {
             Self::Text => "string",
             Self::Hex | Self::Base64 => "[]uint8",
             Self::Bool => "bool",
-            Self::Evidence => "Evidence",
+            Self::Evidence => "interface",
         }
     }
 
@@ -198,6 +198,12 @@ fn decode_base64(text: &str) -> Result<Vec<u8>, Complaint> {
         let at = match error {
             base64::DecodeError::InvalidByte(at, _)
             | base64::DecodeError::InvalidLastSymbol { offset: at, .. } => at,
+            // Four letters belong together: Go names the first of those that are not four.
+            base64::DecodeError::InvalidLength(_) | base64::DecodeError::InvalidPadding
+                if !plain.contains('=') =>
+            {
+                plain.len() - plain.len() % 4
+            }
             _ => plain.len(),
         };
         format!("illegal base64 data at input byte {at}")
@@ -361,6 +367,19 @@ mod tests {
         ];
         for (kind, value, complaint) in table {
             assert_eq!(kind.read_uri(value), Err(complaint.to_owned()));
+        }
+    }
+
+    #[test]
+    fn base64_that_is_cut_is_wrong_where_its_last_letters_begin() {
+        for (json, at) in [
+            ("\"a\"", 0),
+            ("\"ab\"", 0),
+            ("\"YWJja\"", 4),
+            ("\"YWJjYWI\"", 4),
+        ] {
+            let complaint = format!("illegal base64 data at input byte {at}");
+            assert_eq!(Kind::Base64.read_json(json.as_bytes()), Err(complaint));
         }
     }
 

@@ -1,7 +1,7 @@
 //! Evidence that a client reports. Pure.
 
 use perihelion_types::{Evidence, Vote};
-use serde::Deserialize;
+use serde::{Deserialize, Deserializer};
 use serde_json::value::RawValue;
 
 use crate::{
@@ -22,16 +22,27 @@ pub(crate) enum Reported {
 struct Wrapper<'a> {
     #[serde(default, rename = "type")]
     kind: String,
-    #[serde(borrow, default)]
+    #[serde(borrow, default, deserialize_with = "given")]
     value: Option<&'a RawValue>,
 }
 
-#[derive(Deserialize)]
+/// A value that is there, `null` too.
+fn given<'de: 'a, 'a, D: Deserializer<'de>>(value: D) -> Result<Option<&'a RawValue>, D::Error> {
+    <&RawValue>::deserialize(value).map(Some)
+}
+
+#[derive(Deserialize, Default)]
 struct Votes {
     #[serde(default)]
     vote_a: Option<Vote>,
     #[serde(default)]
     vote_b: Option<Vote>,
+}
+
+#[derive(Deserialize, Default)]
+struct Attack<'a> {
+    #[serde(borrow, default, rename = "ConflictingBlock")]
+    block: Option<&'a RawValue>,
 }
 
 const DUPLICATE_VOTE: &str = "tendermint/DuplicateVoteEvidence";
@@ -61,7 +72,9 @@ pub(crate) fn read(json: &[u8]) -> Result<Option<Reported>, Complaint> {
         return Err("interface value cannot be empty".to_owned());
     };
     if wrapper.kind == DUPLICATE_VOTE {
-        let votes: Votes = serde_json::from_str(value.get()).map_err(|error| error.to_string())?;
+        let votes: Option<Votes> =
+            serde_json::from_str(value.get()).map_err(|error| error.to_string())?;
+        let votes = votes.unwrap_or_default();
         if votes.vote_a.is_none() || votes.vote_b.is_none() {
             let (a, b) = (
                 vote_text(votes.vote_a.as_ref()),
@@ -70,7 +83,14 @@ pub(crate) fn read(json: &[u8]) -> Result<Option<Reported>, Complaint> {
             let why = format!("one or both of the votes are empty {a}, {b}");
             return Ok(Some(Reported::Lacking(why)));
         }
-    } else if wrapper.kind != LIGHT_CLIENT_ATTACK {
+    } else if wrapper.kind == LIGHT_CLIENT_ATTACK {
+        let attack: Option<Attack<'_>> =
+            serde_json::from_str(value.get()).map_err(|error| error.to_string())?;
+        if attack.unwrap_or_default().block.is_none() {
+            let why = "conflicting block is nil".to_owned();
+            return Ok(Some(Reported::Lacking(why)));
+        }
+    } else {
         return Err(format!("unknown type {:?}", wrapper.kind));
     }
     let evidence: Evidence = serde_json::from_str(&text).map_err(|error| error.to_string())?;
@@ -97,13 +117,22 @@ mod tests {
             assert_eq!(read(json.as_bytes()), Err(complaint.to_owned()), "{json}");
         }
         assert_eq!(read(b"null"), Ok(None));
-        let json = format!("{{\"type\":\"{DUPLICATE_VOTE}\",\"value\":{{}}}}");
-        let why = "one or both of the votes are empty nil-Vote, nil-Vote";
-        assert_eq!(
-            read(json.as_bytes()),
-            Ok(Some(Reported::Lacking(why.to_owned())))
+        let no_votes = "one or both of the votes are empty nil-Vote, nil-Vote";
+        for (kind, why) in [
+            (DUPLICATE_VOTE, no_votes),
+            (LIGHT_CLIENT_ATTACK, "conflicting block is nil"),
+        ] {
+            for value in ["{}", "null"] {
+                let json = format!("{{\"type\":\"{kind}\",\"value\":{value}}}");
+                let lacking = Reported::Lacking(why.to_owned());
+                assert_eq!(read(json.as_bytes()), Ok(Some(lacking)), "{json}");
+            }
+            let json = format!("{{\"type\":\"{kind}\",\"value\":5}}");
+            assert!(read(json.as_bytes()).is_err());
+        }
+        let json = format!(
+            "{{\"type\":\"{LIGHT_CLIENT_ATTACK}\",\"value\":{{\"ConflictingBlock\":{{}}}}}}"
         );
-        let json = format!("{{\"type\":\"{LIGHT_CLIENT_ATTACK}\",\"value\":{{}}}}");
         assert!(read(json.as_bytes()).is_err());
     }
 }

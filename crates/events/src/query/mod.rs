@@ -89,9 +89,9 @@ impl Query {
         while let Some(token) = scanner.next_or_end() {
             if token != Token::And {
                 let at = scanner.position();
-                let and = Token::And.label();
                 let got = token.label();
-                return Err(QueryError(format!("offset {at}: got {got}, want {and}")));
+                // In place of what it wants, `AND`, CometBFT prints that token's number.
+                return Err(QueryError(format!("offset {at}: got {got}, want 6")));
             }
             conditions.push(condition(&mut scanner)?);
         }
