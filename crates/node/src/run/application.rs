@@ -13,6 +13,7 @@ use perihelion_abci::{
     AppAddress, AppConnections, AppError, AppFault, AppTransport, CallName, ConnectionName,
     KvStore, KvStoreOptions, LostConnection, Noop, RunningCall,
 };
+use perihelion_consensus_reactor::ConsensusError;
 use perihelion_pool::PoolError;
 use perihelion_state::{AppColumn, ApplyError, StartError};
 use perihelion_store::Store;
@@ -166,16 +167,20 @@ const SPEAKS_OTHERWISE: [&str; 4] = [
 /// Whether a call ended because its connection was closed.
 fn is_closed(error: &anyhow::Error) -> bool {
     let closed = |error: &AppError| matches!(error.reason, AppFault::Closed(_));
-    match (
-        error.downcast_ref::<PoolError>(),
-        error.downcast_ref::<StartError>(),
-    ) {
-        (Some(PoolError::Apply { error, .. }), _) => {
-            matches!(&**error, ApplyError::Application(error) if closed(error))
-        }
-        (_, Some(StartError::Application(error))) => closed(error),
+    let of_apply = |error: &ApplyError| match error {
+        ApplyError::Application(error) => closed(error),
         _ => false,
+    };
+    if let Some(PoolError::Apply { error, .. }) = error.downcast_ref() {
+        return of_apply(error);
     }
+    if let Some(ConsensusError::Apply(error)) = error.downcast_ref() {
+        return of_apply(error);
+    }
+    if let Some(StartError::Application(error)) = error.downcast_ref() {
+        return closed(error);
+    }
+    error.downcast_ref().is_some_and(closed)
 }
 
 async fn look(apps: AppConnections, stop: CancellationToken, gave_up: Arc<AtomicBool>) {

@@ -12,7 +12,7 @@ use serde_json::Value;
 /// Over which time a rate is measured.
 const RATE_TIME: Duration = Duration::from_secs(10);
 
-pub(crate) const HEAD: &str = "node              mode            height  round/step   peers  blocks/s  sync                app hash";
+pub(crate) const HEAD: &str = "node              mode            height  round/step        peers  blocks/s  sync                app hash";
 
 /// What is known of a node.
 #[derive(Debug, Clone, Default)]
@@ -137,7 +137,7 @@ impl Row {
         // Writing into a String cannot fail.
         let _ = write!(
             text,
-            "{:<17} {:<14} {:>7}  {:<11} {:>6}  {:>8.2}  {:<18}  {hash}",
+            "{:<17} {:<14} {:>7}  {:<16} {:>6}  {:>8.2}  {:<18}  {hash}",
             self.name,
             self.mode,
             self.height,
