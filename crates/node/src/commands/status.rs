@@ -135,8 +135,9 @@ impl Client {
     fn progress(&self) -> anyhow::Result<ProgressLine> {
         let mut line = self.sync()?;
         if line.mode == "consensus" {
-            let state = self.get("consensus_state")?.unwrap_or_default();
-            line.round = round_of(&state).unwrap_or_default();
+            // A server may do without it.
+            let state = self.get("consensus_state").ok().flatten();
+            line.round = state.as_ref().and_then(round_of).unwrap_or_default();
         }
         Ok(line)
     }

@@ -264,9 +264,10 @@ pub(crate) async fn pool_routine(
                 pool.hand_over(result);
             }
             permit = pool.handover_sender.clone().reserve_owned(), if pool.may_hand_over() => {
-                match (permit, pool.handovers.pop_front()) {
-                    (Ok(permit), Some(handover)) => { permit.send(handover); }
-                    _ => break,
+                // Where nobody takes it any more, what goes by is not lost: it may be the executor.
+                let Ok(permit) = permit else { break };
+                if let Some(handover) = pool.handovers.pop_front() {
+                    permit.send(handover);
                 }
             }
             permit = pool.command_sender.clone().reserve_owned(), if !pool.commands.is_empty() => {

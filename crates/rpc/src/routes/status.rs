@@ -192,6 +192,12 @@ struct SyncStatus<'a> {
     software: &'a str,
     version: &'a str,
     mode: &'static str,
+    /// Why it is in that mode.
+    mode_reason: String,
+    /// Since how long.
+    mode_time: Text<u128>,
+    /// How often the mode has changed since the start.
+    mode_switches: Text<u64>,
     catching_up: bool,
     base: Height,
     height: Height,
@@ -256,6 +262,9 @@ pub(super) fn sync_status(backend: &Backend, _: &Arguments) -> Answer {
         software: &context.software,
         version: &context.version,
         mode: mode_name(progress.mode),
+        mode_reason: progress.why.to_string(),
+        mode_time: Text(progress.in_mode.as_nanos()),
+        mode_switches: Text(progress.switches),
         catching_up: progress.is_catching_up(),
         base: context.store.base(),
         height: progress.height,
