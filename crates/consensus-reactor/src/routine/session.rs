@@ -406,6 +406,9 @@ fn tell(notice: &Notice) {
     match notice {
         Notice::OwnVoteConflict { .. } => tracing::error!(left_out, "{notice}"),
         Notice::Withheld { .. } => tracing::info!(left_out, "{notice}"),
+        // Where the signer failed that is told as an error; consensus may also be about to end, or
+        // a final block of the height is here.
+        Notice::NotSigned { .. } => tracing::debug!(left_out, "{notice}"),
         _ => tracing::warn!(left_out, "{notice}"),
     }
 }

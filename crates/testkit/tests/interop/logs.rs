@@ -3,7 +3,8 @@
 /// What is excused while a part of the logs is written.
 #[derive(Debug, Clone, Default)]
 pub(crate) struct Excuses {
-    /// Ids of nodes whose connections the test cuts meanwhile, by killing or stopping them.
+    /// Ids and addresses of nodes whose connections the test cuts meanwhile, by killing or stopping
+    /// them, or which it starts.
     pub(crate) cut: Vec<String>,
     /// Whether the node that wrote it was told to stop: it may close its connections itself.
     pub(crate) is_stopping: bool,
@@ -24,13 +25,14 @@ pub(crate) struct Findings {
 }
 
 /// What CometBFT logs as errors without anybody's fault.
-const HARMLESS: [&str; 10] = [
+const HARMLESS: [&str; 11] = [
     // While it stops.
     "Stopped accept routine, as transport is closed",
     "Error stopping pool",
     "Not stopping",
     "Error stopping consensus state",
     "error while stopping peer",
+    "error stopping peer",
     "Won't start a peer - switch is not running",
     "Error serving server",
     // After it was killed between a block and the log's end of its height, and after blocksync.

@@ -22,8 +22,9 @@ const TX_BYTES: usize = 250;
 /// A network of real processes of both kinds, with all of their logs read.
 pub(crate) struct Mixed {
     pub(crate) cluster: Cluster,
-    /// Ids of the nodes, by number.
+    /// Ids of the nodes, by number, and their addresses.
     ids: Vec<String>,
+    addresses: Vec<String>,
     /// How far each log was read.
     read: Vec<usize>,
     /// Times that CometBFT dropped a peer for a second answer.
@@ -83,7 +84,9 @@ impl Mixed {
             .iter()
             .map(|launch| node_id(&launch.home))
             .collect::<anyhow::Result<Vec<_>>>()?;
+        let host = |address: &String| address.split('@').skip(1).collect();
         Ok(Self {
+            addresses: addresses.iter().map(host).collect(),
             read: vec![0; launches.len()],
             ids,
             cluster: Cluster::new(launches, PATIENCE),
@@ -92,9 +95,20 @@ impl Mixed {
         })
     }
 
-    /// The id of a node.
-    pub(crate) fn id(&self, number: usize) -> &str {
-        &self.ids[number]
+    /// What excuses the ends of connections with these nodes.
+    pub(crate) fn cut(&self, numbers: &[usize]) -> Excuses {
+        let names = |&number: &usize| [self.ids[number].clone(), self.addresses[number].clone()];
+        Excuses {
+            cut: numbers.iter().flat_map(names).collect(),
+            ..Excuses::default()
+        }
+    }
+
+    /// Starts the validators, which may dial each other in vain at first.
+    pub(crate) fn begin(&mut self) -> anyhow::Result<()> {
+        self.cluster.start(VALIDATORS)?;
+        self.cluster.wait_heights(2)?;
+        self.check_logs(&self.cut(&VALIDATORS))
     }
 
     /// Sends so many transactions a second to these nodes.
@@ -158,10 +172,7 @@ impl Mixed {
         let witness = (number + 1) % VALIDATORS.len();
         let signed = self.cluster.wait_signed(witness, number, back + 1)?;
         eprintln!("node{number}: killed at {before}, back by {back}, signed {signed}");
-        let excuses = Excuses {
-            cut: vec![self.id(number).to_owned()],
-            ..Excuses::default()
-        };
+        let excuses = self.cut(&[number]);
         self.check_logs(&excuses)
     }
 
@@ -170,10 +181,8 @@ impl Mixed {
     pub(crate) fn finish(mut self) -> anyhow::Result<usize> {
         let running = self.cluster.running();
         self.cluster.stop(running)?;
-        let excuses = Excuses {
-            cut: self.ids.clone(),
-            ..Excuses::default()
-        };
+        let all: Vec<usize> = (0..self.ids.len()).collect();
+        let excuses = self.cut(&all);
         self.check_logs(&excuses)?;
         ensure!(
             self.closed.len() <= self.unsolicited,
