@@ -15,7 +15,9 @@ use perihelion_crypto::{NodeId, PrivateKey};
 use perihelion_p2p::{
     MConnectionConfig, NodeKey, P2pConfig, PeerEvent, PeerHandle, Switch, SwitchHandle, SwitchSetup,
 };
-use perihelion_types::{BlockId, Hash, Height, PartSetHeader, Rules, SignedMsgType, Time, Vote};
+use perihelion_types::{
+    BlockId, Hash, Height, PartSetHeader, Round, Rules, SignedMsgType, Time, Vote,
+};
 use tokio::sync::mpsc;
 
 use super::node_info;
@@ -113,6 +115,8 @@ impl Equivocator {
 
 async fn lie(signer: Signer, mut events: mpsc::Receiver<PeerEvent>, lies: Arc<Lies>) {
     let mut last = Height::ZERO;
+    // All victims hear the same vote, so that all of them have the same evidence.
+    let mut said: Option<((Height, Round), PeerMessage)> = None;
     while let Some(event) = events.recv().await {
         let PeerEvent::Message { from, bytes, .. } = event else {
             continue;
@@ -129,7 +133,13 @@ async fn lie(signer: Signer, mut events: mpsc::Receiver<PeerEvent>, lies: Arc<Li
         if !is_voted || (at.height != last && !is_wanted()) {
             continue;
         }
-        send(&from, signer.vote(&at)).await;
+        let place = (at.height, at.round);
+        let vote = match said.take() {
+            Some((before, vote)) if before == place => vote,
+            _ => signer.vote(&at),
+        };
+        said = Some((place, vote.clone()));
+        send(&from, vote).await;
         if at.height > last {
             last = at.height;
             lies.told.fetch_add(1, Ordering::Relaxed);
@@ -138,7 +148,7 @@ async fn lie(signer: Signer, mut events: mpsc::Receiver<PeerEvent>, lies: Arc<Li
 }
 
 impl Signer {
-    /// A prevote for a block that follows from height and round, so that all victims hear the same.
+    /// A prevote for a block that follows from height and round.
     fn vote(&self, at: &HasVote) -> PeerMessage {
         let hash = Hash::of(format!("{}/{}", at.height, at.round).as_bytes());
         let mut vote = Vote {
