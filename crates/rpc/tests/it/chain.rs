@@ -1,6 +1,9 @@
 //! A server with the chain of the vectors.
 
-use std::{sync::Arc, time::Instant};
+use std::{
+    sync::{Arc, OnceLock},
+    time::Instant,
+};
 
 use perihelion_abci::{AppConnections, KvStore, KvStoreOptions};
 use perihelion_certify::CertifiedBlock;
@@ -263,15 +266,20 @@ impl Node {
     }
 }
 
-/// The blocks of the chain, and the commits that were seen for them.
+/// The blocks of the chain, and the commits that were seen for them; read once.
 pub(crate) fn recorded_blocks() -> impl Iterator<Item = (FetchedBlock, Commit)> {
-    let lines: Vec<Line> = load_lines("chain_basic/blocks.jsonl");
-    assert!(!lines.is_empty());
-    lines.into_iter().map(|line| {
-        let block = FetchedBlock::decode(line.block.0.into(), None).unwrap();
-        let commit = pb::Commit::decode(&line.seen_commit[..]).unwrap();
-        (block, Commit::try_from(commit).unwrap())
-    })
+    static BLOCKS: OnceLock<Vec<(FetchedBlock, Commit)>> = OnceLock::new();
+    let read = || {
+        let lines: Vec<Line> = load_lines("chain_basic/blocks.jsonl");
+        assert!(!lines.is_empty());
+        let decode = |line: Line| {
+            let block = FetchedBlock::decode(line.block.0.into(), None).unwrap();
+            let commit = pb::Commit::decode(&line.seen_commit[..]).unwrap();
+            (block, Commit::try_from(commit).unwrap())
+        };
+        lines.into_iter().map(decode).collect()
+    };
+    BLOCKS.get_or_init(read).iter().cloned()
 }
 
 /// Applies blocks of the chain; the application, and the state after them.
