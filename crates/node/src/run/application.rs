@@ -149,6 +149,11 @@ impl Watch {
                     "start the application again, then this node"
                 };
                 anyhow::anyhow!("{text}: {remedy}")
+            } else if is_unreadable(&error) {
+                anyhow::anyhow!(
+                    "{error}: restore the home from a copy, or sync anew (`perihelion reset-state` \
+                     removes the store, and no key)"
+                )
             } else {
                 error
             }
@@ -163,6 +168,18 @@ const SPEAKS_OTHERWISE: [&str; 4] = [
     "is announced with",
     "is no varint",
 ];
+
+/// Whether a built-in application could not read what it keeps in the node's store.
+fn is_unreadable(error: &anyhow::Error) -> bool {
+    let found = error.downcast_ref::<StartError>();
+    matches!(
+        found,
+        Some(StartError::Application(AppError {
+            reason: AppFault::Store(_),
+            ..
+        }))
+    )
+}
 
 /// Whether a call ended because its connection was closed.
 fn is_closed(error: &anyhow::Error) -> bool {
@@ -330,6 +347,13 @@ mod tests {
             assert!(told.contains("proxy_app and abci"), "{told}");
             assert!(!told.contains("again"), "{told}");
         }
+        let unread = StartError::Application(AppError {
+            call: CallName::Info,
+            height: None,
+            reason: AppFault::Store(perihelion_abci::AppStoreError("no such file".to_owned())),
+        });
+        let told = watch.judge(Err(unread.into())).unwrap_err().to_string();
+        assert!(told.contains("perihelion reset-state"), "{told}");
         watch.gave_up.store(true, Ordering::Release);
         watch.judge(Err(closed())).unwrap();
         watch.judge(Err(anyhow::anyhow!("disk full"))).unwrap_err();
