@@ -13,9 +13,7 @@ use perihelion_types::{
 use tokio::sync::mpsc;
 
 use crate::apps::{EXTENSION, Gate, gated};
-use crate::nodes::{
-    Home, Node, close_all, dial, genesis, key, mesh, soon, switch, threads, until,
-};
+use crate::nodes::{Home, Node, close_all, dial, genesis, key, mesh, soon, switch, threads, until};
 
 /// A peer that does what the test says.
 struct Stranger {
