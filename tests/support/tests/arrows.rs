@@ -11,7 +11,7 @@ use toml::Table;
 
 /// The layers from the bottom up: each crate, and the crates right below it. It may depend on those
 /// and on all that is below them.
-const LAYERS: [(&str, &[&str]); 19] = [
+const LAYERS: [(&str, &[&str]); 20] = [
     ("proto", &[]),
     ("crypto", &["proto"]),
     ("types", &["proto", "crypto"]),
@@ -20,18 +20,16 @@ const LAYERS: [(&str, &[&str]); 19] = [
     ("consensus", &["types", "certify"]),
     ("store", &["types"]),
     ("abci", &["types"]),
-    ("state", &["certify", "store", "abci"]),
+    ("events", &["types"]),
+    ("state", &["certify", "store", "abci", "events"]),
     ("p2p", &["proto", "crypto"]),
     ("pool", &["schedule", "certify", "state"]),
     ("blocksync-reactor", &["p2p", "pool", "store"]),
-    ("consensus-reactor", &["consensus", "state", "p2p"]),
     ("evidence", &["state", "p2p"]),
     ("mempool", &["abci", "p2p"]),
-    ("rpc", &["p2p", "pool", "store", "abci"]),
-    (
-        "node",
-        &["blocksync-reactor", "mempool", "consensus-reactor", "rpc"],
-    ),
+    ("consensus-reactor", &["consensus", "mempool", "evidence"]),
+    ("rpc", &["pool", "consensus-reactor"]),
+    ("node", &["blocksync-reactor", "rpc"]),
     ("testkit", &["node"]),
     ("test-support", &[]),
 ];
