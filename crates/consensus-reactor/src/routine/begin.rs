@@ -157,6 +157,9 @@ impl Session {
             validator = self.is_validator(),
             "consensus begins"
         );
+        // Before peers are told: what they send then is passed over while there is no view, and
+        // they would not send it again.
+        self.publish();
         self.drain()?;
         if self.node.mempool.size() > 0 {
             self.core.handle_txs_available(now());
