@@ -8,7 +8,7 @@
 //!            progress, round ─▶ rpc, log, live line, metrics
 //! ```
 //!
-//! [`modes`] hands the executor, of which there is one, from blocksync to consensus and back.
+//! `modes` hands the executor, of which there is one, from blocksync to consensus and back.
 
 mod application;
 mod begin;
