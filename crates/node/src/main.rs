@@ -1,9 +1,8 @@
 //! The `perihelion` binary.
 
-use std::process::ExitCode;
-
-fn main() -> ExitCode {
+fn main() {
     // Without it the node takes more memory, and works.
     let _tuned = perihelion_node::memory::tune();
-    perihelion_node::commands::run(std::env::args_os())
+    let code = perihelion_node::commands::run(std::env::args_os());
+    perihelion_node::memory::leave(code)
 }

@@ -17,7 +17,7 @@ mod status;
 mod testnet;
 mod version;
 
-use std::{collections::BTreeMap, ffi::OsString, path::PathBuf, process::ExitCode};
+use std::{collections::BTreeMap, ffi::OsString, path::PathBuf};
 
 use anyhow::Context as _;
 use arguments::{Arguments, Command};
@@ -111,17 +111,21 @@ impl Configured {
     }
 }
 
+/// What the process tells whoever started it.
+const SUCCESS: u8 = 0;
+const FAILURE: u8 = 1;
+
 /// Runs the command line `arguments`, the program's name first.
-pub fn run(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
+pub fn run(arguments: impl IntoIterator<Item = OsString>) -> u8 {
     let parsed = match Arguments::try_parse_from(arguments) {
         Ok(parsed) => parsed,
         Err(error) => return not_understood(&error),
     };
     match execute(parsed) {
-        Ok(()) => ExitCode::SUCCESS,
+        Ok(()) => SUCCESS,
         Err(error) => {
             output::error(&told_once(&error));
-            ExitCode::FAILURE
+            FAILURE
         }
     }
 }
@@ -140,11 +144,11 @@ fn told_once(error: &anyhow::Error) -> String {
 }
 
 /// Answers a command line that asks for help, or that is wrong.
-fn not_understood(error: &clap::Error) -> ExitCode {
+fn not_understood(error: &clap::Error) -> u8 {
     let text = error.render().to_string();
     if !error.use_stderr() || error.kind() == ErrorKind::DisplayHelpOnMissingArgumentOrSubcommand {
         output::write(&text);
-        return ExitCode::SUCCESS;
+        return SUCCESS;
     }
     let mut paragraphs = text.trim_start_matches("error: ").split("\n\n");
     let what = paragraphs.next().unwrap_or_default().replace('\n', " ");
@@ -161,7 +165,7 @@ fn not_understood(error: &clap::Error) -> ExitCode {
     output::error(&format!(
         "{what}{nearest} (`perihelion help` lists commands and flags)"
     ));
-    ExitCode::FAILURE
+    FAILURE
 }
 
 fn execute(arguments: Arguments) -> anyhow::Result<()> {
