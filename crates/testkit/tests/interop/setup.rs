@@ -36,7 +36,8 @@ impl Chain {
         self.initial + self.blocks - 1
     }
 
-    /// The height up to which its last block's server can take a node.
+    /// The height up to which blocksync takes a node: the commit of the block after it has come.
+    /// The last block follows by consensus.
     pub(crate) const fn reachable(&self) -> i64 {
         self.last() - !self.is_extended as i64
     }
