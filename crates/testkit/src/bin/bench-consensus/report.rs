@@ -15,8 +15,8 @@ struct Row {
 
 const MIB: f64 = (1 << 20) as f64;
 
-/// What a table has of each stage.
-fn rows(stage: Stage) -> Vec<Row> {
+/// What a table has of a stage.
+fn rows(timeouts: Timeouts, stage: Stage) -> Vec<Row> {
     let row = |title, digits, is_gain, figure| Row {
         title,
         digits,
@@ -32,17 +32,19 @@ fn rows(stage: Stage) -> Vec<Row> {
     rows.push(row("CPU of a node, s per 1,000 blocks", 2, false, |it| {
         it.cpu_per_blocks
     }));
-    if stage != Stage::Idle {
-        rows.push(row(
+    // Where a node decides at its own pace, what it takes in a second tells the pace.
+    match (stage, timeouts) {
+        (Stage::AsManyAsTaken, _) => rows.push(row(
             "CPU of a node, s per 1,000 transactions",
             3,
             false,
             |it| it.cpu_per_txs,
-        ));
+        )),
+        (_, Timeouts::Default) => rows.push(row("CPU of a node, % of a core", 2, false, |it| {
+            it.cpu_share * 100.0
+        })),
+        (_, Timeouts::NoCommit) => {}
     }
-    rows.push(row("CPU of a node, % of a core", 2, false, |it| {
-        it.cpu_share * 100.0
-    }));
     rows.push(row("most memory of a node so far, MiB", 0, false, |it| {
         it.peak_rss_bytes as f64 / MIB
     }));
@@ -85,7 +87,7 @@ pub(crate) fn table(
     let others = contenders.iter().skip(1);
     head.extend(others.map(|other| format!("better than {}", other.name)));
     let mut table = vec![head];
-    for row in rows(stage) {
+    for row in rows(timeouts, stage) {
         let medians: Vec<f64> = (0..contenders.len())
             .map(|contender| {
                 let of = measured.iter().filter(|(index, _)| *index == contender);
