@@ -117,10 +117,13 @@ impl List {
         self.entries.values()
     }
 
-    /// The first one behind a place.
+    /// The first one behind a place that may be passed on: peers disconnect for an empty one.
     pub(crate) fn next(&self, place: u64, peer: &PeerId) -> Option<Next> {
         let behind = (Bound::Excluded(place), Bound::Unbounded);
-        let (place, entry) = self.entries.range(behind).next()?;
+        let (place, entry) = self
+            .entries
+            .range(behind)
+            .find(|(_, entry)| !entry.tx.is_empty())?;
         Some(Next {
             place: *place,
             message: entry.message.clone(),

@@ -2,7 +2,7 @@
 
 use bytes::Bytes;
 use perihelion_abci::CallName;
-use perihelion_mempool::{MempoolConfig, TxLimits, wire};
+use perihelion_mempool::{Fate, MempoolConfig, TxLimits, wire};
 use perihelion_types::Height;
 
 use crate::{
@@ -68,6 +68,34 @@ async fn a_peer_is_not_sent_what_it_sent() {
     let (peer_id, other_id) = (peer.id(), other.id());
     assert!(node.switch.peer(&peer_id).is_some() && node.switch.peer(&other_id).is_some());
     node.stop().await;
+}
+
+/// Any peer would disconnect for it. It may enter, by way of a client, where the application lets
+/// it.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_empty_transaction_waits_and_is_sent_to_nobody() {
+    let nodes = [
+        Node::start(MempoolConfig::default()).await,
+        Node::start(MempoolConfig::default()).await,
+    ];
+    let mut peer = Peer::connect(&nodes[0]).await;
+    nodes[0].connect(&nodes[1]).await;
+    let txs = [tx("before"), tx(""), tx("behind")];
+    for tx in &txs {
+        let checked = nodes[0].mempool.check_tx(tx, None).unwrap();
+        assert_eq!(checked.fate, Fate::Added);
+    }
+    assert_eq!(waiting(&nodes[0].mempool), txs);
+    let sent = [tx("before"), tx("behind")];
+    for tx in &sent {
+        assert_eq!(peer.receive().await, tx);
+    }
+    until("both at the other node", || nodes[1].mempool.size() == 2).await;
+    assert_eq!(waiting(&nodes[1].mempool), sent);
+    assert!(nodes[0].switch.recent_disconnects().is_empty());
+    for node in nodes {
+        node.stop().await;
+    }
 }
 
 /// It gets what it sent when it comes again: it may have lost it.
