@@ -1,7 +1,8 @@
 //! The reactor on channel 0x30.
 
 use std::{
-    collections::{HashMap, HashSet},
+    collections::{HashMap, HashSet, VecDeque},
+    iter::once,
     sync::{
         Arc,
         atomic::{AtomicUsize, Ordering},
@@ -10,7 +11,9 @@ use std::{
 
 use bytes::Bytes;
 use perihelion_abci::AppError;
-use perihelion_p2p::{ChannelDescriptor, DisconnectReason, PeerEvent, PeerHandle};
+use perihelion_p2p::{
+    ChannelDescriptor, DisconnectReason, MIN_UNHANDLED_BYTES, PeerEvent, PeerHandle, Permit,
+};
 use perihelion_types::PeerId;
 use tokio::sync::{Semaphore, mpsc, oneshot, watch};
 use tokio_util::{sync::CancellationToken, task::AbortOnDropHandle};
@@ -32,10 +35,17 @@ const SEND_QUEUE: usize = 32;
 /// The largest transaction that any version's default lets pass (v0.40's `max_tx_bytes`). A peer
 /// that sends one of this size is no liar, whatever our own bound.
 const WIDEST_TX_BYTES: usize = 4 << 20;
-/// Transactions that may wait for the application to check them.
-const QUEUE: usize = 4_096;
-/// Bytes of these, as long as the largest transaction has room.
-const QUEUE_BYTES: usize = 32 << 20;
+/// Bytes of one peer's messages that may wait for the application; beyond it nothing more is read
+/// from that peer, consensus included, as with CometBFT, where one message alone waits. Whoever sent
+/// a transaction never sends it again, so that it must not be dropped.
+const UNHANDLED_BYTES: usize = 1 << 20;
+/// Messages of all peers that may wait: those of 64 peers. Only who comes again and again, and leaves
+/// messages behind each time, makes more.
+const QUEUE: usize = 64 * (UNHANDLED_BYTES / MIN_UNHANDLED_BYTES);
+/// Bytes of these, as long as one of the largest messages has room.
+const QUEUE_BYTES: usize = 64 * UNHANDLED_BYTES;
+/// Transactions of one message that are checked before it is the next message's turn.
+const TURN: usize = 256;
 
 /// The channels of a mempool: one, or none where nothing is kept.
 #[must_use]
@@ -44,7 +54,8 @@ pub fn channels(config: &MempoolConfig) -> Vec<ChannelDescriptor> {
         return Vec::new();
     }
     let bytes = wire::message_bytes(config.max_tx_bytes.max(WIDEST_TX_BYTES));
-    vec![ChannelDescriptor::new(CHANNEL, PRIORITY, SEND_QUEUE, bytes)]
+    let channel = ChannelDescriptor::new(CHANNEL, PRIORITY, SEND_QUEUE, bytes);
+    vec![channel.with_unhandled_bytes(UNHANDLED_BYTES)]
 }
 
 /// Takes transactions from peers and passes them on.
@@ -58,10 +69,15 @@ pub struct MempoolReactor {
     failed: oneshot::Receiver<AppError>,
 }
 
-/// A transaction that waits to be checked.
+/// A message whose transactions wait to be checked.
 struct FromPeer {
-    tx: Bytes,
+    /// Those that are left, the first of which was not seen before.
+    txs: Box<dyn Iterator<Item = Bytes> + Send>,
     from: PeerId,
+    /// Of the whole message.
+    bytes: usize,
+    /// Its share of what may wait of its peer.
+    _share: Option<Permit>,
 }
 
 /// Bytes that wait to be checked.
@@ -87,7 +103,9 @@ impl MempoolReactor {
         };
         let waiting = Arc::new(Waiting {
             bytes: AtomicUsize::new(0),
-            max: QUEUE_BYTES.max(config.max_tx_bytes),
+            max: QUEUE_BYTES.max(wire::message_bytes(
+                config.max_tx_bytes.max(WIDEST_TX_BYTES),
+            )),
         });
         let gossip = Gossip {
             persistent: places(config.max_gossip_to_persistent_peers),
@@ -144,7 +162,12 @@ impl MempoolReactor {
                 self.gossip_tasks.remove(&id);
                 self.gossip.mempool.forget_sender(&id);
             }
-            PeerEvent::Message { from, bytes, .. } => self.take_message(&from, &bytes),
+            PeerEvent::Message {
+                from,
+                bytes,
+                permit,
+                ..
+            } => self.take_message(&from, &bytes, permit),
         }
     }
 
@@ -160,8 +183,8 @@ impl MempoolReactor {
     }
 
     /// What CometBFT would disconnect a peer for disconnects it.
-    fn take_message(&self, from: &PeerHandle, message: &Bytes) {
-        let txs = match wire::decode(message) {
+    fn take_message(&self, from: &PeerHandle, message: &Bytes, share: Option<Permit>) {
+        let mut txs = match wire::decode(message) {
             Ok(txs) => txs,
             Err(fault) => {
                 from.disconnect(DisconnectReason::Misbehaviour {
@@ -175,24 +198,21 @@ impl MempoolReactor {
             return;
         }
         let from = from.id();
-        for tx in txs.take(QUEUE) {
-            if self.gossip.mempool.is_seen(&tx, from) {
-                continue;
-            }
-            // A small part would keep a large message in memory.
-            let tx = if tx.len() < message.len() / 2 {
-                Bytes::copy_from_slice(&tx)
-            } else {
-                tx
-            };
-            self.queue(FromPeer { tx, from });
+        // Most often another peer was first.
+        if let Some(first) = txs.find(|tx| !self.gossip.mempool.is_seen(tx, from)) {
+            self.queue(FromPeer {
+                txs: Box::new(once(first).chain(txs)),
+                from,
+                bytes: message.len(),
+                _share: share,
+            });
         }
     }
 
-    /// Has a transaction checked, unless too many wait: the application is slow or a peer floods,
-    /// and consensus must be read meanwhile. Other nodes have the transaction too.
+    /// Has a message's transactions checked. The shares of the peers keep room for it; it is dropped
+    /// only where peers that are gone have left too many behind.
     fn queue(&self, item: FromPeer) {
-        let bytes = item.tx.len();
+        let bytes = item.bytes;
         if !self.waiting.take(bytes) {
             count(&self.gossip.mempool.stats.unhandled);
         } else if self.queue.try_send(item).is_err() {
@@ -218,16 +238,46 @@ impl Waiting {
     }
 }
 
-/// Checks what peers sent, in order, on a thread where waiting is allowed.
+/// Checks what peers sent on a thread where waiting is allowed: in order, but a message of very many
+/// transactions keeps no other waiting until its end.
 fn check_all(
     mempool: &Mempool,
     waiting: &Waiting,
     mut queued: mpsc::Receiver<FromPeer>,
 ) -> Result<(), AppError> {
-    while let Some(FromPeer { tx, from }) = queued.blocking_recv() {
-        let checked = mempool.check_tx(&tx, Some(from));
-        waiting.give_back(tx.len());
-        match checked {
+    // Messages whose turn is over before they are; each still has its peer's share.
+    let mut long = VecDeque::new();
+    let mut prefer_new = true;
+    loop {
+        prefer_new = !prefer_new;
+        let new = if long.is_empty() {
+            queued.blocking_recv()
+        } else if prefer_new {
+            queued.try_recv().ok()
+        } else {
+            None
+        };
+        let Some(mut message) = new.or_else(|| long.pop_front()) else {
+            return Ok(());
+        };
+        if check_some(mempool, &mut message)? {
+            waiting.give_back(message.bytes);
+        } else if queued.is_closed() {
+            return Ok(());
+        } else {
+            long.push_back(message);
+        }
+    }
+}
+
+/// Checks a message's transactions for one turn; whether they are all checked.
+fn check_some(mempool: &Mempool, message: &mut FromPeer) -> Result<bool, AppError> {
+    let from = message.from;
+    for _ in 0..TURN {
+        let Some(tx) = message.txs.next() else {
+            return Ok(true);
+        };
+        match mempool.check_tx(&tx, Some(from)) {
             Ok(checked) => {
                 debug!(peer = %from, fate = ?checked.fate, "transaction checked");
             }
@@ -235,7 +285,7 @@ fn check_all(
             Err(error) => debug!(peer = %from, %error, "transaction not checked"),
         }
     }
-    Ok(())
+    Ok(false)
 }
 
 impl std::fmt::Debug for MempoolReactor {

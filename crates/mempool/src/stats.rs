@@ -28,7 +28,7 @@ pub struct StatsSnapshot {
     pub evicted: u64,
     /// Checks of transactions that waited.
     pub rechecked: u64,
-    /// Transactions of peers that were dropped unchecked, since too many waited for the application.
+    /// Messages of peers that were dropped unchecked, since peers that are gone left too many behind.
     pub unhandled: u64,
 }
 

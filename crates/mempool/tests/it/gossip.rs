@@ -224,6 +224,66 @@ async fn what_cometbft_disconnects_for_disconnects() {
     node.stop().await;
 }
 
+/// A peer never sends again what was dropped, so it waits while the application is slow, and others
+/// are read meanwhile.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_burst_waits_for_the_application_and_nothing_of_it_is_dropped() {
+    let node = Node::start(MempoolConfig {
+        size: 20_000,
+        cache_size: 20_000,
+        ..MempoolConfig::default()
+    })
+    .await;
+    let peer = Peer::connect(&node).await;
+    let liar = Peer::connect(&node).await;
+    let id = peer.id();
+    let burst = some(9_000);
+    let all = burst.clone();
+    let lock = node.mempool.lock();
+    let sending = tokio::spawn(async move {
+        for tx in &all {
+            peer.send_tx(tx).await;
+        }
+        peer
+    });
+    until("the peer to wait", || {
+        let dropped = node.mempool.stats().unhandled;
+        assert_eq!(dropped, 0, "dropped transactions");
+        node.switch.peer(&id).unwrap().stats().held
+    })
+    .await;
+    liar.send(Bytes::from_static(&[0x0a, 0x00])).await;
+    removal(&node, liar.id()).await;
+    drop(lock);
+    until("all of them", || node.mempool.size() == burst.len()).await;
+    assert_eq!(waiting(&node.mempool), burst);
+    assert_eq!(node.mempool.stats().unhandled, 0);
+    drop(soon("the sending to end", sending).await.unwrap());
+    node.stop().await;
+}
+
+/// No version sends such a message, but any may.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn all_transactions_of_a_message_are_taken_whatever_their_number() {
+    let node = Node::start(MempoolConfig {
+        size: 20_000,
+        cache_size: 20_000,
+        ..MempoolConfig::default()
+    })
+    .await;
+    let peer = Peer::connect(&node).await;
+    let txs = some(9_000);
+    // Fields of two messages one behind the other are one message with all of them.
+    let messages: Vec<Bytes> = txs.iter().map(|tx| wire::encode(tx).0).collect();
+    peer.send(messages.concat().into()).await;
+    peer.send_tx(&tx("another")).await;
+    until("all of them", || node.mempool.size() == txs.len() + 1).await;
+    let mut found = waiting(&node.mempool);
+    found.retain(|it| *it != tx("another"));
+    assert_eq!(found, txs);
+    node.stop().await;
+}
+
 /// A transaction above our own bound and below what other versions let pass.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_peer_with_a_wider_bound_is_not_blamed() {
