@@ -291,6 +291,22 @@ mod tests {
     }
 
     #[test]
+    #[allow(clippy::disallowed_methods, reason = "an origin for made-up instants")]
+    fn a_doubt_begins_once_and_ends() {
+        let (start, patience) = (Instant::now(), Duration::from_secs(2));
+        let at = |ms| start + Duration::from_millis(ms);
+        let mut slot = Slot::new();
+        assert!(!slot.is_doubtful(start, patience));
+        slot.doubt(start);
+        assert!(slot.is_doubtful(at(1_900), patience));
+        // However often it is doubted, by whatever copies.
+        slot.seek = false;
+        slot.doubt(at(1_900));
+        assert!(slot.is_doubtful(at(1_900), patience));
+        assert!(!slot.is_doubtful(at(2_000), patience));
+    }
+
+    #[test]
     fn peers_that_come_and_go_do_not_add_up() {
         let mut slot = Slot::new();
         for number in 0..1000 {

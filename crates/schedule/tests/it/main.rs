@@ -1,7 +1,9 @@
 //! Stateful property tests of the schedule: any inputs in any order, and its books agree after
-//! each.
+//! each. And single rules, each seen in whom is asked for what.
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 mod blocks;
+mod driver;
 mod large;
 mod properties;
+mod strangers;
