@@ -1,4 +1,5 @@
-//! Room for responses: a share for each peer, and one room for all beyond it.
+//! Room for responses: a share for each peer, and one room for all beyond it. What finds none there
+//! goes out in parts of the share's size, so that no peer ever waits for another one's room.
 
 use std::{sync::Arc, time::Duration};
 
@@ -8,15 +9,20 @@ use tokio::{
     time::Instant,
 };
 
-/// Responses in KiB that may wait for one peer without touching the room of all. Less, and peers
-/// that read nothing would hold back ordinary blocks to others; more, and each of them would cost
-/// that much memory.
+/// Responses in KiB that may wait for one peer without touching the room of all. Less, and while the
+/// room of all is taken, large blocks would be read more often for each time they are sent; more, and
+/// each peer that reads nothing would cost that much memory.
 const SHARE_KIB: u32 = 1024;
 
 /// Bounds on the memory that serving takes.
 ///
 /// Each peer has a share of its own, which no other peer can take. A response that is larger than
-/// the share, one at a time for each peer, takes room that all peers have together.
+/// the share, one at a time for each peer, takes room that all peers have together. Peers that read
+/// little or nothing may hold all of that: then a large response goes out in parts that fit the
+/// peer's share, each read from the store anew, which costs reading and holds up nobody.
+///
+/// So responses take the room of all and each peer's share at the most, and each read twice its
+/// block while it lasts.
 #[derive(Debug, Clone)]
 pub struct ServeLimits {
     /// The room of all, in KiB; a permit is held until the bytes are sent.
@@ -29,7 +35,8 @@ pub struct ServeLimits {
 
 impl ServeLimits {
     /// At most `kib` KiB of large responses waiting to be sent (one larger response may stand
-    /// alone), `share_kib` KiB of others for each peer, and `reads` reads at once.
+    /// alone; with 0 there is no such room), `share_kib` KiB of others for each peer, and `reads`
+    /// reads at once.
     #[must_use]
     pub fn new(kib: u32, share_kib: u32, reads: usize) -> Self {
         Self {
@@ -64,6 +71,15 @@ pub(crate) struct Room {
     _permits: (OwnedSemaphorePermit, Option<OwnedSemaphorePermit>),
 }
 
+/// How a response can be sent.
+#[derive(Debug)]
+pub(crate) enum Place {
+    /// As a whole.
+    Whole(Room),
+    /// In parts of [`PeerRoom::part_bytes`].
+    InParts,
+}
+
 impl PeerRoom {
     pub(crate) fn new(limits: ServeLimits) -> Self {
         Self {
@@ -73,35 +89,55 @@ impl PeerRoom {
         }
     }
 
-    /// Room for a response, if there is some now.
+    /// Room for a whole response, if there is some now.
     pub(crate) fn try_take(&self, bytes: usize) -> Option<Room> {
         let kib = kib(bytes);
-        let permits = if kib <= self.limits.share_kib {
-            let share = Arc::clone(&self.share).try_acquire_many_owned(kib).ok()?;
-            (share, None)
-        } else {
+        if kib > self.limits.share_kib {
             let beyond = Arc::clone(&self.beyond).try_acquire_owned().ok()?;
-            let kib = kib.min(self.limits.total_kib);
-            let all = Arc::clone(&self.limits.sending).try_acquire_many_owned(kib);
-            (beyond, Some(all.ok()?))
-        };
-        Some(Room { _permits: permits })
+            return self.try_take_of_all(kib, beyond);
+        }
+        let share = Arc::clone(&self.share).try_acquire_many_owned(kib).ok()?;
+        Some(Room {
+            _permits: (share, None),
+        })
     }
 
-    /// Waits for room: for the peer's own first, then in turn for that of all. `None` is never
-    /// returned while the node runs.
-    pub(crate) async fn take(&self, bytes: usize) -> Option<Room> {
+    fn try_take_of_all(&self, kib: u32, beyond: OwnedSemaphorePermit) -> Option<Room> {
+        let kib = kib.min(self.limits.total_kib);
+        let all = Arc::clone(&self.limits.sending).try_acquire_many_owned(kib);
+        let all = all.ok().filter(|_| kib > 0)?;
+        Some(Room {
+            _permits: (beyond, Some(all)),
+        })
+    }
+
+    /// Waits until a response can be sent: for what this peer itself has yet to take, and for no
+    /// other. `None` is never returned while the node runs.
+    pub(crate) async fn take(&self, bytes: usize) -> Option<Place> {
         let kib = kib(bytes);
-        let permits = if kib <= self.limits.share_kib {
-            let share = Arc::clone(&self.share).acquire_many_owned(kib).await;
-            (share.ok()?, None)
-        } else {
-            let beyond = Arc::clone(&self.beyond).acquire_owned().await.ok()?;
-            let kib = kib.min(self.limits.total_kib);
-            let all = Arc::clone(&self.limits.sending).acquire_many_owned(kib);
-            (beyond, Some(all.await.ok()?))
-        };
-        Some(Room { _permits: permits })
+        if kib <= self.limits.share_kib {
+            let share = Arc::clone(&self.share).acquire_many_owned(kib).await.ok()?;
+            return Some(Place::Whole(Room {
+                _permits: (share, None),
+            }));
+        }
+        let beyond = Arc::clone(&self.beyond).acquire_owned().await.ok()?;
+        let whole = self.try_take_of_all(kib, beyond);
+        Some(whole.map_or(Place::InParts, Place::Whole))
+    }
+
+    /// Waits for room for one part.
+    pub(crate) async fn take_part(&self) -> Option<Room> {
+        let kib = self.limits.share_kib;
+        let share = Arc::clone(&self.share).acquire_many_owned(kib).await.ok()?;
+        Some(Room {
+            _permits: (share, None),
+        })
+    }
+
+    /// Bytes of a part at the most.
+    pub(crate) fn part_bytes(&self) -> usize {
+        self.limits.share_kib as usize * 1024
     }
 
     /// Whether responses wait to be sent.
@@ -190,6 +226,26 @@ mod tests {
         assert_eq!(limits.sending.available_permits(), 0);
         drop(alone);
         assert_eq!(limits.sending.available_permits(), 10);
+    }
+
+    #[tokio::test]
+    async fn no_peer_waits_for_the_room_that_others_hold() {
+        let limits = ServeLimits::new(10, 4, 1);
+        let (first, second) = (PeerRoom::new(limits.clone()), PeerRoom::new(limits));
+        let Some(Place::Whole(large)) = first.take(8 << 10).await else {
+            panic!("the room of all was free");
+        };
+        assert!(matches!(second.take(5 << 10).await, Some(Place::InParts)));
+        let part = second.take_part().await.unwrap();
+        assert!(second.is_taken());
+        drop(part);
+        drop(large);
+        let whole = second.take(5 << 10).await;
+        assert!(matches!(whole, Some(Place::Whole(_))));
+        // Nobody has room that is not there.
+        let none = PeerRoom::new(ServeLimits::new(0, 4, 1));
+        assert!(none.try_take(5 << 10).is_none());
+        assert!(matches!(none.take(5 << 10).await, Some(Place::InParts)));
     }
 
     #[test]

@@ -1,6 +1,6 @@
 //! Serving blocks: one task a peer, so that a slow peer waits for nobody but itself.
 
-use std::{collections::VecDeque, sync::Arc, time::Duration};
+use std::{collections::VecDeque, ops::Range, sync::Arc, time::Duration};
 
 use bytes::Bytes;
 use perihelion_p2p::{LogLimit, PeerHandle};
@@ -13,7 +13,7 @@ use tokio::{
 use tracing::warn;
 
 use crate::{
-    room::{PeerRoom, Response, Room},
+    room::{PeerRoom, Place, Response, Room},
     wire,
 };
 
@@ -96,7 +96,18 @@ async fn serve(peer: PeerHandle, server: Server, mut requests: mpsc::Receiver<He
             }
             // Waiting holds back nobody else: nothing is read meanwhile.
             if let Some(bytes) = reading.short_of {
-                room = server.room.take(bytes).await;
+                match server.room.take(bytes).await {
+                    Some(Place::Whole(found)) => room = Some(found),
+                    Some(Place::InParts) => {
+                        let Some(height) = heights.pop_front() else {
+                            continue;
+                        };
+                        if server.send_in_parts(&peer, height, bytes).await.is_none() {
+                            return;
+                        }
+                    }
+                    None => return,
+                }
             }
         }
     }
@@ -145,6 +156,46 @@ impl Server {
             rest,
             short_of,
         }
+    }
+
+    /// Sends the response for a height, of `length` bytes, in parts: there is room for no more. Each is
+    /// read anew once the one before has left. `None` when the connection is over, or has to be: the
+    /// block has been pruned meanwhile.
+    async fn send_in_parts(&self, peer: &PeerHandle, height: Height, length: usize) -> Option<()> {
+        let mut message = peer.send_in_parts(wire::CHANNEL).await.ok()?;
+        let mut sent = 0;
+        while sent < length {
+            let end = length.min(sent + self.room.part_bytes());
+            let room = self.room.take_part().await?;
+            let part = self.read_part(height, sent..end, length, room).await?;
+            message.send(part, end == length).await.ok()?;
+            sent = end;
+        }
+        Some(())
+    }
+
+    /// Reads a part of a response of `length` bytes.
+    async fn read_part(
+        &self,
+        height: Height,
+        part: Range<usize>,
+        length: usize,
+        room: Room,
+    ) -> Option<Bytes> {
+        let _reading = Arc::clone(&self.room.limits.reading)
+            .acquire_owned()
+            .await
+            .ok()?;
+        let server = self.clone();
+        let read = tokio::task::spawn_blocking(move || {
+            let response = server.load(height).filter(|it| it.len() == length)?;
+            // Copied, so that the whole of it is not kept.
+            Some(Bytes::from_owner(Response {
+                bytes: Bytes::copy_from_slice(&response[part]),
+                _room: room,
+            }))
+        });
+        read.await.ok()?
     }
 
     /// The response with the block of a height; none where there is no such block, or it cannot be

@@ -443,21 +443,22 @@ impl Connection {
     /// Moves messages from the senders' queues to where packets are cut, about one batch of bytes
     /// a channel, so that the choice between the channels stays open.
     fn refill(&mut self) {
-        for (channel, queue) in &mut self.outgoing {
+        for outgoing in &mut self.outgoing {
+            let channel = outgoing.channel;
             let mut bytes = 0;
-            let mut room = self.core.room_to_send(*channel);
+            let mut room = self.core.room_to_send(channel);
             while room > 0 && bytes < WRITE_BATCH {
-                let Ok(message) = queue.try_recv() else {
+                let Some(part) = outgoing.try_next() else {
                     break;
                 };
-                let length = message.len();
+                let length = part.bytes.len();
                 bytes += length;
                 room -= 1;
                 self.shared
                     .queued_bytes
                     .fetch_sub(length, Ordering::Relaxed);
                 self.core
-                    .handle_send(*channel, message)
+                    .handle_send_part(channel, part.bytes, part.last)
                     .expect("there was room on a known channel");
             }
         }

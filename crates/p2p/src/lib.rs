@@ -40,7 +40,7 @@ pub use log_limit::LogLimit;
 pub use mconnection::{MConnectionConfig, MConnectionError};
 pub use node_info::{Incompatible, NodeInfo, NodeInfoError, ProtocolVersion};
 pub use node_key::{NodeKey, NodeKeyError};
-pub use peer::{ChannelStats, PeerEvent, PeerHandle, PeerStats, SendError};
+pub use peer::{ChannelStats, MessageInParts, PeerEvent, PeerHandle, PeerStats, SendError};
 pub use perihelion_crypto::NodeId;
 pub use reason::{DisconnectReason, RejectReason};
 pub use secret_connection::HandshakeError;

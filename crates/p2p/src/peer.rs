@@ -99,7 +99,7 @@ struct Outbox {
     id: u8,
     priority: u8,
     capacity: usize,
-    queue: mpsc::Sender<Bytes>,
+    queue: mpsc::Sender<Queued>,
     recently_sent: AtomicU64,
 }
 
@@ -140,8 +140,97 @@ pub struct ChannelStats {
     pub recently_sent: u64,
 }
 
+/// What waits in a channel's queue.
+#[derive(Debug)]
+enum Queued {
+    /// A message.
+    Whole(Bytes),
+    /// A message that comes in parts.
+    Parts(mpsc::Receiver<Part>),
+}
+
+/// A part of a message.
+#[derive(Debug)]
+pub(crate) struct Part {
+    pub(crate) bytes: Bytes,
+    /// The message ends with it.
+    pub(crate) last: bool,
+}
+
 /// A channel's queue as the connection's task drains it.
-pub(crate) type Outgoing = (u8, mpsc::Receiver<Bytes>);
+pub(crate) struct Outgoing {
+    pub(crate) channel: u8,
+    queue: mpsc::Receiver<Queued>,
+    /// The rest of the message that has begun.
+    parts: Option<mpsc::Receiver<Part>>,
+}
+
+impl Outgoing {
+    /// What is to be sent next, if it is there. A message that has begun is ended first.
+    pub(crate) fn try_next(&mut self) -> Option<Part> {
+        loop {
+            if let Some(parts) = &mut self.parts {
+                // Who lets go of a message that has begun ends the connection.
+                let part = parts.try_recv().ok()?;
+                if part.last {
+                    self.parts = None;
+                }
+                return Some(part);
+            }
+            match self.queue.try_recv().ok()? {
+                Queued::Whole(bytes) => return Some(Part { bytes, last: true }),
+                Queued::Parts(parts) => self.parts = Some(parts),
+            }
+        }
+    }
+}
+
+/// A message that is handed over part by part, so that not all of it need be in memory at once. Other
+/// messages of its channel wait until it has ended. Dropped before that, it ends the connection: the
+/// peer cannot be told otherwise that the rest will not come.
+pub struct MessageInParts {
+    shared: Arc<PeerShared>,
+    channel: u8,
+    parts: mpsc::Sender<Part>,
+    ended: bool,
+}
+
+impl MessageInParts {
+    /// Queues the next part, the `last` one or not, once the one before is being sent.
+    ///
+    /// # Errors
+    /// When the peer is gone.
+    pub async fn send(&mut self, bytes: Bytes, last: bool) -> Result<(), SendError> {
+        let slot = self.parts.reserve().await;
+        let slot = slot.map_err(|_| SendError::Disconnected)?;
+        self.shared
+            .queued_bytes
+            .fetch_add(bytes.len(), Ordering::Relaxed);
+        slot.send(Part { bytes, last });
+        self.ended = last;
+        self.shared.wake.notify_one();
+        Ok(())
+    }
+}
+
+impl Drop for MessageInParts {
+    fn drop(&mut self) {
+        if !self.ended {
+            self.shared
+                .close(DisconnectReason::Unfinished(self.channel));
+        }
+    }
+}
+
+impl fmt::Debug for MessageInParts {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(
+            f,
+            "a message to {} on {:#04x}",
+            self.shared.id, self.channel
+        )
+    }
+}
 
 /// Who a connection leads to.
 pub(crate) struct PeerIdentity {
@@ -163,7 +252,11 @@ impl PeerShared {
         for channel in channels.filter(|channel| identity.node_info.has_channel(channel.id)) {
             let capacity = channel.send_queue.max(1);
             let (queue, receiver) = mpsc::channel(capacity);
-            outgoing.push((channel.id, receiver));
+            outgoing.push(Outgoing {
+                channel: channel.id,
+                queue: receiver,
+                parts: None,
+            });
             outboxes.push(Outbox {
                 id: channel.id,
                 priority: channel.priority,
@@ -301,6 +394,24 @@ impl PeerHandle {
         Ok(())
     }
 
+    /// Queues a message whose parts are to follow, waiting for room in the queue.
+    ///
+    /// # Errors
+    /// When the channel is not shared or the peer is gone.
+    pub async fn send_in_parts(&self, channel: u8) -> Result<MessageInParts, SendError> {
+        let outbox = self.live_outbox(channel)?;
+        let slot = outbox.queue.reserve().await;
+        let slot = slot.map_err(|_| SendError::Disconnected)?;
+        let (parts, receiver) = mpsc::channel(1);
+        slot.send(Queued::Parts(receiver));
+        Ok(MessageInParts {
+            shared: Arc::clone(&self.shared),
+            channel,
+            parts,
+            ended: false,
+        })
+    }
+
     /// Waits until a message can be queued.
     ///
     /// # Errors
@@ -375,11 +486,11 @@ impl PeerHandle {
             .ok_or(SendError::NoChannel(channel))
     }
 
-    fn queue(&self, slot: mpsc::Permit<'_, Bytes>, message: Bytes) {
+    fn queue(&self, slot: mpsc::Permit<'_, Queued>, message: Bytes) {
         self.shared
             .queued_bytes
             .fetch_add(message.len(), Ordering::Relaxed);
-        slot.send(message);
+        slot.send(Queued::Whole(message));
         self.shared.wake.notify_one();
     }
 }

@@ -46,6 +46,9 @@ pub enum DisconnectReason {
     /// The peer was banned.
     #[error("banned: {0}")]
     Banned(String),
+    /// This node could not send the rest of a message; the peer did nothing wrong.
+    #[error("the rest of a message on channel {0:#04x} could not be sent")]
+    Unfinished(u8),
     /// This node stops.
     #[error("this node shuts down")]
     Shutdown,
@@ -68,6 +71,7 @@ impl DisconnectReason {
             Self::ClosedByPeer
             | Self::Io(_)
             | Self::Replaced { .. }
+            | Self::Unfinished(_)
             | Self::Shutdown
             | Self::ReactorStopped(_) => false,
         }

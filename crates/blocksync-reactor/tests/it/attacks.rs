@@ -1,3 +1,4 @@
+use bytes::Bytes;
 use perihelion_blocksync_reactor::{ServeLimits, wire};
 use perihelion_p2p::DisconnectReason;
 use perihelion_pool::{Command, PoolInput};
@@ -59,6 +60,44 @@ async fn peers_that_read_nothing_hold_back_no_serving_of_others() {
     honest.send(wire::block_request(SECOND)).await;
     let response = wire::block_response(&blocks()[1], None);
     honest.receive(|bytes| *bytes == response).await;
+    node.stop().await;
+}
+
+/// Nor of large ones: what finds no room as a whole goes out in parts.
+#[tokio::test]
+async fn peers_that_read_nothing_hold_back_no_large_block() {
+    let mut node = Node::start_within(ServeLimits::new(1100, 16, 1), CRAWL).await;
+    let mut clogged = Vec::new();
+    for _ in 0..2 {
+        let peer = Peer::connect(&mut node).await;
+        clog(&node, &peer).await;
+        clogged.push(peer);
+    }
+    let honest = Peer::connect(&mut node).await;
+    clog(&node, &honest).await;
+    node.stop().await;
+}
+
+/// And what goes out in parts arrives whole, and in the order of the requests.
+#[tokio::test]
+async fn a_large_block_without_room_arrives_whole() {
+    let mut node = Node::start_within(ServeLimits::new(0, 64, 2), 0).await;
+    let mut peer = Peer::connect(&mut node).await;
+    let large = wire::block_response(&padded(&blocks()[0], 512 << 10), None);
+    let small = wire::block_response(&blocks()[1], None);
+    let absent = wire::no_block_response(SECOND.next());
+    for height in [FIRST, SECOND, FIRST, SECOND.next(), FIRST] {
+        peer.send(wire::block_request(height)).await;
+    }
+    for expected in [&large, &small, &large, &absent, &large] {
+        let is_answer = |bytes: &Bytes| {
+            matches!(
+                wire::Message::decode(bytes),
+                Ok(wire::Message::BlockResponse(_) | wire::Message::NoBlockResponse(_))
+            )
+        };
+        assert!(peer.receive(is_answer).await == *expected);
+    }
     node.stop().await;
 }
 

@@ -33,7 +33,7 @@ pub(super) const GRACE: Duration = Duration::from_secs(10);
 #[derive(Debug)]
 pub(super) struct Channel {
     pub(super) config: ChannelConfig,
-    ready: VecDeque<Bytes>,
+    ready: VecDeque<Part>,
     recently_sent: f64,
     faded: Instant,
     receiving: Vec<u8>,
@@ -41,6 +41,14 @@ pub(super) struct Channel {
     declared: Option<usize>,
     /// Since when the budgeted message has been arriving.
     since: Option<Instant>,
+}
+
+/// A piece of a message to send.
+#[derive(Debug)]
+pub(super) struct Part {
+    pub(super) bytes: Bytes,
+    /// The message ends with it.
+    pub(super) last: bool,
 }
 
 /// What a packet did to its channel's message.
@@ -66,12 +74,15 @@ impl Channel {
         }
     }
 
-    /// Takes a message to send; gives it back when enough are ready.
-    pub(super) fn push(&mut self, message: Bytes) -> Result<(), Bytes> {
+    /// Takes a piece to send; gives it back when enough are ready.
+    pub(super) fn push(&mut self, part: Part) -> Result<(), Bytes> {
         if self.ready.len() == READY {
-            return Err(message);
+            return Err(part.bytes);
         }
-        self.ready.push_back(message);
+        // An empty message is one packet; an empty piece of one is none.
+        if part.last || !part.bytes.is_empty() {
+            self.ready.push_back(part);
+        }
         Ok(())
     }
 
@@ -115,10 +126,11 @@ impl Channel {
         let Some(front) = self.ready.front_mut() else {
             return 0;
         };
-        let eof = front.len() <= max_payload;
-        let piece = front.split_to(front.len().min(max_payload));
+        let all = front.bytes.len() <= max_payload;
+        let eof = all && front.last;
+        let piece = front.bytes.split_to(front.bytes.len().min(max_payload));
         let written = packet::encode_message(self.config.id, eof, &piece, out);
-        if eof {
+        if all {
             self.ready.pop_front();
         }
         self.recently_sent += written as f64;

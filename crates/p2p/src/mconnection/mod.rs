@@ -20,7 +20,7 @@ use std::time::{Duration, Instant};
 use bytes::Bytes;
 use thiserror::Error;
 
-use channel::{Channel, GRACE, MIN_RATE, Step};
+use channel::{Channel, GRACE, MIN_RATE, Part, Step};
 use packet::Packet;
 use rate::RateLimit;
 use timer::{Timer, Timers};
@@ -277,9 +277,19 @@ impl MConnection {
     /// # Errors
     /// Gives it back when the channel has enough ready, or there is no such channel.
     pub fn handle_send(&mut self, channel: u8, message: Bytes) -> Result<(), Bytes> {
+        self.handle_send_part(channel, message, true)
+    }
+
+    /// Takes the next piece of a message to send, which ends with the `last` one. The peer cannot
+    /// tell it from a message that was sent as a whole. What is taken next on the channel belongs to
+    /// that message until it has ended.
+    ///
+    /// # Errors
+    /// Gives it back when the channel has enough ready, or there is no such channel.
+    pub fn handle_send_part(&mut self, channel: u8, bytes: Bytes, last: bool) -> Result<(), Bytes> {
         match self.channel(channel) {
-            Some(channel) => channel.push(message),
-            None => Err(message),
+            Some(channel) => channel.push(Part { bytes, last }),
+            None => Err(bytes),
         }
     }
 

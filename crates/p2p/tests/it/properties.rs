@@ -79,6 +79,14 @@ impl Pipe {
     }
 }
 
+/// Puts all that is ready on the wire, so many bytes at a time.
+fn transmit(sender: &mut MConnection, now: Instant, pipe: &mut Pipe, limit: usize) {
+    let mut batch = Vec::new();
+    while sender.poll_transmit(now, &mut batch, limit) {
+        pipe.waiting.append(&mut batch);
+    }
+}
+
 fn message() -> impl Strategy<Value = (usize, usize)> {
     (
         0..3_usize,
@@ -165,6 +173,35 @@ proptest! {
             prop_assert!(pipes[from].waiting.is_empty());
             prop_assert_eq!(&pipes[from].received, &expected[from]);
         }
+    }
+
+    /// A message arrives as one however it was handed over.
+    #[test]
+    fn a_message_in_parts_is_one_message(
+        size in 0..9_000_usize,
+        cuts in vec(any::<Index>(), 0..20),
+        limit in 1..5000_usize,
+    ) {
+        let now = Instant::now();
+        let [mut sender, mut receiver] = [connection(now), connection(now)];
+        let mut pipe = Pipe::default();
+        let (message, after) = (large_message(size), large_message(7));
+        let mut cuts: Vec<usize> = cuts.iter().map(|cut| cut.index(message.len() + 1)).collect();
+        cuts.sort_unstable();
+        cuts.push(message.len());
+        let (mut begin, count) = (0, cuts.len());
+        for (index, end) in cuts.into_iter().enumerate() {
+            let last = index + 1 == count;
+            sender.handle_send_part(0x20, message.slice(begin..end), last).unwrap();
+            transmit(&mut sender, now, &mut pipe, limit);
+            pipe.deliver(&mut receiver, now).unwrap();
+            prop_assert_eq!(pipe.received.contains_key(&0x20), last);
+            begin = end;
+        }
+        sender.handle_send(0x20, after.clone()).unwrap();
+        transmit(&mut sender, now, &mut pipe, limit);
+        pipe.deliver(&mut receiver, now).unwrap();
+        prop_assert_eq!(&pipe.received[&0x20], &vec![message, after]);
     }
 
     #[test]

@@ -64,6 +64,40 @@ async fn two_nodes_exchange_messages_of_all_sizes() {
     }
 }
 
+/// Other messages of its channel wait for a message's last part, those of other channels do not.
+#[tokio::test]
+async fn a_message_in_parts_arrives_as_one() {
+    let mut server = Node::start(Options::default()).await;
+    let mut client = Node::start(Options::default()).await;
+    let peer = client.switch.dial(&server.address()).await.unwrap();
+    client.added().await;
+    server.added().await;
+    let message = large_message(200_000);
+    let mut parts = peer.send_in_parts(BLOCKSYNC).await.unwrap();
+    parts.send(message.slice(..70_001), false).await.unwrap();
+    peer.send(BLOCKSYNC, large_message(3)).await.unwrap();
+    peer.send(OTHER, "meanwhile".into()).await.unwrap();
+    assert_eq!(server.message().await.1, "meanwhile");
+    parts
+        .send(message.slice(70_001..150_000), false)
+        .await
+        .unwrap();
+    parts.send(message.slice(150_000..), true).await.unwrap();
+    drop(parts);
+    assert_eq!(server.message().await.1, message);
+    assert_eq!(server.message().await.1, large_message(3));
+    assert_eq!(peer.queued_bytes(), 0);
+    // Without its end, the connection is over, which nobody is blamed for.
+    let mut parts = peer.send_in_parts(BLOCKSYNC).await.unwrap();
+    parts.send(message.slice(..1000), false).await.unwrap();
+    drop(parts);
+    let (_, reason) = client.removed().await;
+    assert_eq!(reason, DisconnectReason::Unfinished(BLOCKSYNC));
+    assert!(!reason.is_peers_fault());
+    server.stop().await;
+    client.stop().await;
+}
+
 #[tokio::test]
 async fn a_removed_peer_is_named_with_the_reason() {
     let mut server = Node::start(Options::default()).await;
