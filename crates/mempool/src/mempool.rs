@@ -1,13 +1,14 @@
 //! The mempool as its users have it.
 
 use std::{
+    collections::VecDeque,
     sync::{Mutex, MutexGuard, PoisonError},
     time::Instant,
 };
 
 use bytes::Bytes;
 use perihelion_abci::{
-    AppError, MempoolConnection,
+    AppError, MempoolConnection, PendingCheckTx,
     types::{CheckTxType, RequestCheckTx, ResponseCheckTx},
 };
 use perihelion_types::{Height, PeerId, tx};
@@ -25,6 +26,10 @@ pub type TxKey = [u8; 32];
 
 /// Code of a transaction that the application finds good.
 const OK: u32 = 0;
+
+/// Transactions that are checked again at a time: an application in another process works while
+/// requests and answers are on their way.
+const RECHECKS_UNDER_WAY: usize = 128;
 
 /// Transactions that wait for a block. Shared as `Arc<Mempool>`.
 ///
@@ -143,7 +148,7 @@ impl Mempool {
         }
         let key = tx::hash(tx);
         self.admit(tx, key, sender, checking.limits)?;
-        let response = checking.ask(&self.app, tx, CheckTxType::New)?;
+        let response = checking.ask(&self.app, tx)?;
         let fate = self.take(tx, key, sender, &checking, &response);
         Ok(Checked { response, fate })
     }
@@ -153,10 +158,7 @@ impl Mempool {
     /// # Errors
     /// When the application fails.
     pub fn ask_application(&self, tx: &Bytes) -> Result<ResponseCheckTx, AppError> {
-        self.app.check_tx(&RequestCheckTx {
-            tx: tx.clone(),
-            r#type: CheckTxType::New.into(),
-        })
+        self.app.check_tx(&check(tx, CheckTxType::New))
     }
 
     /// Whether the application may be asked about a transaction, which counts as seen then.
@@ -358,19 +360,30 @@ impl std::fmt::Debug for Mempool {
 }
 
 impl Checking {
-    /// Asks the application; never again once it failed.
-    fn ask(
+    /// Asks the application about a new transaction; never again once it failed.
+    fn ask(&mut self, app: &MempoolConnection, tx: &Bytes) -> Result<ResponseCheckTx, AppError> {
+        self.heed(app.check_tx(&check(tx, CheckTxType::New)))
+    }
+
+    /// Begins to ask about one that waits.
+    fn begin_recheck(
         &mut self,
         app: &MempoolConnection,
         tx: &Bytes,
-        kind: CheckTxType,
-    ) -> Result<ResponseCheckTx, AppError> {
-        let request = RequestCheckTx {
-            tx: tx.clone(),
-            r#type: kind.into(),
-        };
-        app.check_tx(&request)
-            .inspect_err(|error| self.failed = Some(error.clone()))
+    ) -> Result<PendingCheckTx, AppError> {
+        self.heed(app.begin_check_tx(&check(tx, CheckTxType::Recheck)))
+    }
+
+    /// Notes an application that failed.
+    fn heed<T>(&mut self, outcome: Result<T, AppError>) -> Result<T, AppError> {
+        outcome.inspect_err(|error| self.failed = Some(error.clone()))
+    }
+}
+
+fn check(tx: &Bytes, kind: CheckTxType) -> RequestCheckTx {
+    RequestCheckTx {
+        tx: tx.clone(),
+        r#type: kind.into(),
     }
 }
 
@@ -461,6 +474,7 @@ impl MempoolLock<'_> {
             .map(|entry| (entry.key, entry.tx.clone()))
             .collect();
         let deadline = Instant::now() + mempool.config.recheck_timeout;
+        let mut under_way = VecDeque::with_capacity(RECHECKS_UNDER_WAY);
         for (index, (key, tx)) in left.iter().enumerate() {
             // At least one, so that a short time does not mean never.
             if index > 0 && Instant::now() >= deadline {
@@ -471,18 +485,39 @@ impl MempoolLock<'_> {
                 );
                 break;
             }
-            let response = self.checking.ask(&mempool.app, tx, CheckTxType::Recheck)?;
-            updated.rechecked += 1;
-            count(&mempool.stats.rechecked);
-            if !is_good(&response, self.checking.limits) {
-                let mut pool = lock(&mempool.pool);
-                pool.list.remove(key);
-                if !mempool.config.keep_invalid_txs_in_cache {
-                    pool.cache.remove(key);
-                }
-                updated.evicted += 1;
-                count(&mempool.stats.evicted);
+            if under_way.len() >= RECHECKS_UNDER_WAY
+                && let Some((key, pending)) = under_way.pop_front()
+            {
+                self.take_recheck(key, pending, updated)?;
             }
+            let pending = self.checking.begin_recheck(&mempool.app, tx)?;
+            under_way.push_back((key, pending));
+        }
+        for (key, pending) in under_way {
+            self.take_recheck(key, pending, updated)?;
+        }
+        Ok(())
+    }
+
+    /// Waits for what the application says of a transaction that is checked again.
+    fn take_recheck(
+        &mut self,
+        key: &TxKey,
+        pending: PendingCheckTx,
+        updated: &mut Updated,
+    ) -> Result<(), AppError> {
+        let mempool = self.mempool;
+        let response = self.checking.heed(pending.wait())?;
+        updated.rechecked += 1;
+        count(&mempool.stats.rechecked);
+        if !is_good(&response, self.checking.limits) {
+            let mut pool = lock(&mempool.pool);
+            pool.list.remove(key);
+            if !mempool.config.keep_invalid_txs_in_cache {
+                pool.cache.remove(key);
+            }
+            updated.evicted += 1;
+            count(&mempool.stats.evicted);
         }
         Ok(())
     }

@@ -7,7 +7,7 @@ use std::sync::{
 
 use bytes::Bytes;
 use perihelion_abci::{
-    AppConnections, AppFault, Application, KvStore, KvStoreOptions, MempoolConnection,
+    Answer, AppConnections, AppFault, Application, KvStore, KvStoreOptions, MempoolConnection,
     types::{CheckTxType, RequestCheckTx, ResponseCheckTx},
 };
 use perihelion_mempool::{Mempool, MempoolConfig, TxLimits};
@@ -47,6 +47,60 @@ impl Application for Picky {
             gas_wanted: request.tx.get(1).copied().unwrap_or(0).into(),
             ..ResponseCheckTx::default()
         })
+    }
+}
+
+/// Answers all that it was asked so far whenever an answer is waited for that it has not given yet,
+/// as one in another process does with what is under way.
+#[derive(Default)]
+pub(crate) struct Remote(Arc<Mutex<Line>>);
+
+#[derive(Default)]
+struct Line {
+    asked: usize,
+    answered: usize,
+    round_trips: usize,
+    most_under_way: usize,
+}
+
+impl Remote {
+    /// Round trips since this was last asked, and how many were under way at most.
+    pub(crate) fn take_figures(&self) -> (usize, usize) {
+        let line = std::mem::take(&mut *self.0.lock().unwrap());
+        assert_eq!(line.asked, line.answered, "all is answered");
+        (line.round_trips, line.most_under_way)
+    }
+}
+
+impl Application for Remote {
+    fn check_tx(&self, request: &RequestCheckTx) -> Result<ResponseCheckTx, AppFault> {
+        self.begin_check_tx(request)?()
+    }
+
+    fn begin_check_tx(
+        &self,
+        request: &RequestCheckTx,
+    ) -> Result<Answer<ResponseCheckTx>, AppFault> {
+        let again = request.r#type() == CheckTxType::Recheck;
+        let code = u32::from(again && request.tx.ends_with(b"7"));
+        let line = Arc::clone(&self.0);
+        let number = {
+            let mut line = line.lock().unwrap();
+            line.asked += 1;
+            line.most_under_way = line.most_under_way.max(line.asked - line.answered);
+            line.asked
+        };
+        Ok(Box::new(move || {
+            let mut line = line.lock().unwrap();
+            if number > line.answered {
+                line.round_trips += 1;
+                line.answered = line.asked;
+            }
+            Ok(ResponseCheckTx {
+                code,
+                ..ResponseCheckTx::default()
+            })
+        }))
     }
 }
 

@@ -13,7 +13,7 @@ use perihelion_types::{Height, tx::hash};
 use proptest::prelude::*;
 use prost::Message as _;
 
-use crate::apps::{Picky, connect, kvstore, picky, tx, waiting};
+use crate::apps::{Picky, Remote, connect, kvstore, picky, tx, waiting};
 
 fn fate(checked: Result<Checked, CheckTxError>) -> Fate {
     checked.unwrap().fate
@@ -146,6 +146,36 @@ fn what_is_left_is_checked_again_in_order() {
     assert_eq!(mempool.size_bytes(), 1);
     let stats = mempool.stats();
     assert_eq!((stats.added, stats.evicted, stats.rechecked), (4, 2, 3));
+}
+
+/// One after the other, 5,000 would take longer than there is time for.
+#[test]
+fn many_are_checked_again_at_once_and_so_many_at_most() {
+    let app = Arc::<Remote>::default();
+    let config = MempoolConfig {
+        // A slow machine would leave some unchecked.
+        recheck_timeout: Duration::from_secs(600),
+        ..MempoolConfig::default()
+    };
+    let mempool = Mempool::new(config, connect(app.clone()), Height::new(1), TxLimits::NONE);
+    let txs: Vec<Bytes> = (0..5_000).map(|at| tx(&format!("t{at}"))).collect();
+    for tx in &txs {
+        mempool.check_tx(tx, None).unwrap();
+    }
+    app.take_figures();
+    let expected = Updated {
+        removed: 0,
+        rechecked: 5_000,
+        evicted: 500,
+        unchecked: 0,
+    };
+    assert_eq!(update(&mempool, 2, &[], &[]), expected);
+    let (round_trips, most_under_way) = app.take_figures();
+    assert!(round_trips <= 50, "{round_trips} round trips");
+    assert!(most_under_way <= 200, "{most_under_way} under way");
+    let mut left = txs;
+    left.retain(|tx| !tx.ends_with(b"7"));
+    assert_eq!(waiting(&mempool), left);
 }
 
 #[test]
