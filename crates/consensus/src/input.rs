@@ -106,6 +106,10 @@ pub enum BlockVerdict {
     Rejected,
     /// It does not follow from the state; the reason is for people.
     Invalid(String),
+    /// Its time is too far ahead of this node's clock; the reason is for people. It is not voted
+    /// for, but nothing is known of the block: where others vote for it, it is judged without the
+    /// clock.
+    Early(String),
 }
 
 /// A peer's claim that more than 2/3 of the power voted for a block (`VoteSetMaj23`).

@@ -8,7 +8,7 @@ use std::{
 
 use perihelion_certify::CertifiedBlock;
 use perihelion_consensus::{Answer, Ask, BlockVerdict, RequestId};
-use perihelion_state::{ApplyError, Executor};
+use perihelion_state::{ApplyError, Executor, ValidationError};
 use perihelion_types::{FetchedBlock, Time};
 
 use super::{AppReport, PoolFollower};
@@ -140,9 +140,10 @@ impl<R: Fn(AppReport)> Worker<R> {
         let evidence = &self.pools.evidence;
         let verdict =
             executor.validate_proposed(block, now, |list| evidence.check_evidence(list))?;
-        Ok(verdict
-            .err()
-            .map(|fault| BlockVerdict::Invalid(fault.to_string())))
+        Ok(verdict.err().map(|fault| match fault {
+            early @ ValidationError::TimeAhead { .. } => BlockVerdict::Early(early.to_string()),
+            fault => BlockVerdict::Invalid(fault.to_string()),
+        }))
     }
 
     /// The answer does not wait for transactions to be checked again: the next height begins

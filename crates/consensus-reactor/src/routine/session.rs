@@ -141,8 +141,17 @@ impl Session {
         Ok(())
     }
 
+    /// Peers that are gone leave room for others.
+    fn make_room(&mut self) {
+        if self.core.votes().is_crowded() {
+            let peers = self.node.shared.peers();
+            self.core.retain_peers(|peer| peers.contains_key(peer));
+        }
+    }
+
     fn take_message(&mut self, from: FromPeer) {
         let FromPeer { peer, message, .. } = from;
+        self.make_room();
         match self.screen.judge(&self.core, peer, &message, &*self.verify) {
             Worth::Take => {
                 self.changed = true;
@@ -155,6 +164,7 @@ impl Session {
 
     /// A claim counts whatever is awaited, and is answered by the votes that are here.
     fn take_claim(&mut self, Claim { peer, claim }: &Claim) {
+        self.make_room();
         self.core.handle_maj23(*peer, claim);
         let Some(answer) = answer_maj23(self.core.votes(), claim) else {
             return;

@@ -165,7 +165,7 @@ impl Consensus {
         match &verdict {
             BlockVerdict::Accepted => {}
             BlockVerdict::Rejected => self.notice(Notice::RejectedProposal { height, round }),
-            BlockVerdict::Invalid(reason) => {
+            BlockVerdict::Invalid(reason) | BlockVerdict::Early(reason) => {
                 let reason = reason.clone();
                 self.notice(Notice::InvalidProposal {
                     height,
@@ -183,6 +183,7 @@ impl Consensus {
         let verdict = match verdict {
             BlockVerdict::Accepted | BlockVerdict::Rejected => Ok(()),
             BlockVerdict::Invalid(reason) => Err(reason),
+            BlockVerdict::Early(_) => return,
         };
         self.verdicts.retain(|(of, _)| *of != block_id);
         if self.verdicts.len() == MAX_VERDICTS {

@@ -142,6 +142,12 @@ impl Consensus {
         }
     }
 
+    /// Gives the room for votes and claims that peers took which are gone to others; to be called
+    /// where [`HeightVoteSet::is_crowded`](crate::HeightVoteSet::is_crowded).
+    pub fn retain_peers(&mut self, is_there: impl Fn(&PeerId) -> bool) {
+        self.rs.votes.retain_peers(is_there);
+    }
+
     /// The mempool has transactions, for the first time at this height.
     pub fn handle_txs_available(&mut self, now: Now) {
         self.txs_available = true;

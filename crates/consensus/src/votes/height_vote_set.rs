@@ -9,8 +9,9 @@ use crate::{Fault, Maj23, Verify};
 /// saw the commit, one for the round of the commit in the next block.
 pub const CATCHUP_ROUNDS_PER_PEER: usize = 2;
 
-/// How many rounds all peers together may open, those that have gone included. Fewer could let
-/// liars, validators among them, shut out the commit; more only costs memory.
+/// How many rounds all peers together may open. Those that have gone count until there is no room
+/// left ([`HeightVoteSet::retain_peers`]). Fewer could let liars, validators among them, shut out
+/// the commit; more only costs memory.
 pub const MAX_CATCHUP_ROUNDS: usize = 256;
 
 /// The votes of all rounds of one height.
@@ -176,6 +177,37 @@ impl HeightVoteSet {
         }
     }
 
+    /// Whether the room that all peers share, for rounds or for claims, is used up.
+    #[must_use]
+    pub fn is_crowded(&self) -> bool {
+        let full =
+            |votes: &RoundVotes| votes.prevotes.is_crowded() || votes.precommits.is_crowded();
+        self.catchup_rounds >= MAX_CATCHUP_ROUNDS || self.rounds.values().any(full)
+    }
+
+    /// Gives the room of peers that are gone to others. The rounds that they opened are closed, but
+    /// for those in which more than 1/3 of the power voted: honest validators are there.
+    pub(crate) fn retain_peers(&mut self, is_there: impl Fn(&PeerId) -> bool) {
+        let next = self.round.get().saturating_add(1);
+        let (rounds, count) = (&mut self.rounds, &mut self.catchup_rounds);
+        self.catchup.retain(|peer, opened| {
+            let stays = is_there(peer);
+            if !stays {
+                *count -= opened.len();
+                for round in opened.iter().filter(|round| round.get() > next) {
+                    if rounds.get(round).is_some_and(|votes| !votes.is_honest()) {
+                        rounds.remove(round);
+                    }
+                }
+            }
+            stays
+        });
+        for votes in self.rounds.values_mut() {
+            votes.prevotes.retain_claims(&is_there);
+            votes.precommits.retain_claims(&is_there);
+        }
+    }
+
     /// The height voted on.
     #[must_use]
     pub fn height(&self) -> Height {
@@ -269,6 +301,10 @@ impl HeightVoteSet {
 }
 
 impl RoundVotes {
+    fn is_honest(&self) -> bool {
+        self.prevotes.has_one_third_any() || self.precommits.has_one_third_any()
+    }
+
     fn of(&self, vote_type: SignedMsgType) -> Result<&VoteSet, VoteError> {
         match vote_type {
             SignedMsgType::Prevote => Ok(&self.prevotes),

@@ -337,6 +337,33 @@ impl VoteSet {
         Ok(())
     }
 
+    /// Whether no more claims are taken.
+    pub(crate) fn is_crowded(&self) -> bool {
+        self.claims.len() >= MAX_MAJ23_CLAIMS
+    }
+
+    /// Forgets the claims of peers that are gone, and the conflicting votes that they alone let
+    /// count; the majority's votes stay.
+    pub(crate) fn retain_claims(&mut self, is_there: impl Fn(&PeerId) -> bool) {
+        self.claims.retain(|peer, _| is_there(peer));
+        let claimed: BTreeSet<Vec<u8>> = self.claims.values().map(BlockId::key).collect();
+        let majority = self.maj23.map(|block_id| block_id.key());
+        let (first, members) = (&self.votes, self.validators.validators());
+        self.by_block.retain(|key, block| {
+            if !block.claimed || claimed.contains(key) || majority.as_ref() == Some(key) {
+                return true;
+            }
+            block.claimed = false;
+            block.votes.retain(|place, vote| {
+                let kept = first[*place].as_ref();
+                kept.is_some_and(|kept| kept.block_id == vote.block_id)
+            });
+            let powers = block.votes.keys().map(|place| members[*place].voting_power);
+            block.power = powers.sum();
+            !block.votes.is_empty()
+        });
+    }
+
     /// Whether somebody claims that `block_id` has more than 2/3, so that conflicting votes for it
     /// count.
     #[must_use]
@@ -417,6 +444,11 @@ impl VoteSet {
     #[must_use]
     pub fn has_two_thirds_any(&self) -> bool {
         self.power > two_thirds(&self.validators)
+    }
+
+    /// Whether more than 1/3 of the power has voted for anything: some of it is honest.
+    pub(crate) fn has_one_third_any(&self) -> bool {
+        self.power > self.validators.total_voting_power() / 3
     }
 
     /// Whether everybody has voted.

@@ -5,9 +5,9 @@ use std::sync::Arc;
 use bytes::Bytes;
 use perihelion_consensus::{
     Announce, Effect, Fault, Maj23, Message, Notice, Step, WalMessage,
-    votes::CATCHUP_ROUNDS_PER_PEER,
+    votes::{CATCHUP_ROUNDS_PER_PEER, MAX_CATCHUP_ROUNDS, MAX_MAJ23_CLAIMS},
 };
-use perihelion_types::{BlockId, Hash, Height, PartSetHeader, Proposal, Round, Vote};
+use perihelion_types::{BlockId, Hash, Height, NodeId, PartSetHeader, Proposal, Round, Vote};
 
 use crate::lone::{Lone, PRECOMMIT, PREVOTE, peer};
 
@@ -182,6 +182,73 @@ fn votes_of_rounds_that_are_not_due_are_bounded_for_each_peer() {
     let vote = lone.vote_of(other, PREVOTE, 50, NIL);
     lone.send(peer(2), Message::Vote(Arc::new(vote)));
     assert_eq!(lone.core.votes().rounds().count(), 5);
+}
+
+fn stranger(number: usize) -> NodeId {
+    let mut id = [7; 20];
+    id[..8].copy_from_slice(&number.to_le_bytes());
+    NodeId::new(id)
+}
+
+#[test]
+fn rounds_that_gone_peers_opened_make_room() {
+    let mut lone = Lone::proposing_in(1);
+    let (others, honest) = (lone.others(), MAX_CATCHUP_ROUNDS / 2);
+    // More than a third is in round 9, and a liar's votes open every other round that there may be.
+    for other in &others[..2] {
+        let vote = lone.vote_of(*other, PREVOTE, 9, NIL);
+        lone.send(stranger(0), Message::Vote(Arc::new(vote)));
+    }
+    for number in 1..MAX_CATCHUP_ROUNDS {
+        assert!(!lone.core.votes().is_crowded());
+        let round = i32::try_from(1_000 + number).unwrap();
+        let vote = lone.vote_of(others[0], PREVOTE, round, NIL);
+        lone.send(stranger(number), Message::Vote(Arc::new(vote)));
+    }
+    assert!(lone.core.votes().is_crowded());
+    lone.core.retain_peers(|peer| *peer == stranger(honest));
+    assert!(!lone.core.votes().is_crowded());
+    let open: Vec<i32> = lone.core.votes().rounds().map(Round::get).collect();
+    assert_eq!(open, [0, 1, 9, i32::try_from(1_000 + honest).unwrap()]);
+    // The commit that was shut out comes through now.
+    let block = lone.block(7, "a");
+    for other in others {
+        let vote = lone.vote_of(other, PRECOMMIT, 7, block.id());
+        lone.send(stranger(9_999), Message::Vote(Arc::new(vote)));
+    }
+    assert_eq!(lone.core.commit_round(), Some(Round::new(7)));
+}
+
+#[test]
+fn claims_of_gone_peers_make_room() {
+    let mut lone = Lone::proposing_in(1);
+    let (other, block) = (lone.others()[0], lone.block(0, "a"));
+    let claim = |block_id| Maj23 {
+        height: Height::new(1),
+        round: Round::ZERO,
+        vote_type: PREVOTE,
+        block_id,
+    };
+    for number in 0..MAX_MAJ23_CLAIMS {
+        assert!(!lone.core.votes().is_crowded());
+        let mut junk = block.id();
+        junk.part_set_header.total = u32::try_from(number + 2).unwrap();
+        lone.core.handle_maj23(stranger(number), &claim(junk));
+    }
+    assert!(lone.core.votes().is_crowded());
+    let equivocation = lone.vote_of(other, PREVOTE, 0, NIL);
+    send_vote(&mut lone, equivocation);
+    lone.core.retain_peers(|_| false);
+    lone.core.handle_maj23(stranger(0), &claim(block.id()));
+    let real = lone.vote_of(other, PREVOTE, 0, block.id());
+    send_vote(&mut lone, real.clone());
+    let counted = lone.core.votes().prevotes(Round::ZERO).unwrap();
+    assert_eq!(counted.bits_for(&block.id()).unwrap().count(), 1);
+    // Nothing that only a gone peer's claim let count stays.
+    lone.core.retain_peers(|_| false);
+    let counted = lone.core.votes().prevotes(Round::ZERO).unwrap();
+    assert_eq!(counted.bits_for(&block.id()), None);
+    assert_eq!(counted.bits_for(&NIL).unwrap().count(), 1);
 }
 
 #[test]

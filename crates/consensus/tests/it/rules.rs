@@ -46,6 +46,25 @@ fn line_26_prevotes_nil_for_what_does_not_follow_from_the_state() {
 }
 
 #[test]
+fn a_block_ahead_of_the_own_clock_is_still_followed() {
+    let mut lone = Lone::proposing_in(1);
+    lone.answers.verdict = BlockVerdict::Early("its time".into());
+    let block = lone.block(0, "a");
+    lone.propose(0, &block, -1);
+    assert_eq!(lone.voted(), [(PREVOTE, 0, NIL)]);
+    assert!(
+        matches!(&lone.noticed()[0], Notice::InvalidProposal { reason, .. } if reason == "its time")
+    );
+    // Others found it fit, so it is asked for again, without the clock.
+    lone.answers.verdict = BlockVerdict::Accepted;
+    lone.votes(3, PREVOTE, 0, block.id());
+    assert_eq!(lone.last_vote(), (PRECOMMIT, 0, block.id()));
+    lone.votes(3, PRECOMMIT, 0, block.id());
+    assert_eq!(lone.core.halted(), None);
+    assert_eq!(lone.decided.len(), 1);
+}
+
+#[test]
 fn line_26_prevotes_nil_for_what_the_application_rejects() {
     let mut lone = Lone::proposing_in(1);
     lone.answers.verdict = BlockVerdict::Rejected;

@@ -99,7 +99,7 @@ fn a_proposal_from_the_future_is_invalid_until_others_have_voted_for_it() {
     let block = running.make(&chain);
     let verdict = running.verdict(&block);
     assert!(
-        matches!(&verdict, BlockVerdict::Invalid(reason) if reason.contains("ahead of the clock")),
+        matches!(&verdict, BlockVerdict::Early(reason) if reason.contains("ahead of the clock")),
         "{verdict:?}"
     );
     let block = fetched(&block);
