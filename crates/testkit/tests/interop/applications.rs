@@ -171,6 +171,11 @@ fn ours_with_cometbfts_application(transport: &str) {
     let height = chain.last();
     let reached = last.wait_for("the last height", PATIENCE, |it| it.height >= height);
     assert_eq!(reached.unwrap().height, height);
+    // The last block is stored before it is executed.
+    let deadline = Instant::now() + PATIENCE;
+    while application_height(&last) < height && Instant::now() < deadline {
+        thread::sleep(LOOK);
+    }
     assert_eq!(application_height(&last), height);
     assert_equal(&last, &server, chain.initial, height);
     eprintln!(
