@@ -56,6 +56,16 @@ pub enum FileError {
         /// What to do.
         remedy: &'static str,
     },
+    /// Another signer has it.
+    #[error(
+        "another process signs with {}, perhaps one with another home or data folder: both would \
+         sign other blocks of one height; stop that one first",
+        path.display()
+    )]
+    Locked {
+        /// The file.
+        path: PathBuf,
+    },
     /// It cannot be written.
     #[error("{} cannot be written: {source}", path.display())]
     Write {

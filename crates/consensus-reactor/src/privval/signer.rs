@@ -1,6 +1,9 @@
 //! Signing with a key in a file.
 
-use std::path::{Path, PathBuf};
+use std::{
+    fs::{self, File, TryLockError},
+    path::{Path, PathBuf},
+};
 
 use bytes::Bytes;
 use perihelion_crypto::{Address, PublicKey};
@@ -62,13 +65,15 @@ pub enum SignError {
 /// The validator's signer: a key and, in a file, what it signed last.
 ///
 /// A signature leaves only when the file names it durably. The file is CometBFT's, so a validator
-/// can move between both, as long as the file moves along.
+/// can move between both, as long as the file moves along. While the signer lives nobody else can
+/// open it: the lock is a file beside it, since the file itself is replaced with each signature.
 #[derive(Debug)]
 pub struct FilePrivval {
     key: ValidatorKey,
     public_key: PublicKey,
     state: SignState,
     path: PathBuf,
+    _lock: File,
 }
 
 /// What to take over into the message.
@@ -78,13 +83,39 @@ struct Signed {
     timestamp: Option<Time>,
 }
 
+/// Locks a sign state, under whichever of its names, for the life of what is returned.
+fn lock(state: &Path) -> Result<File, FileError> {
+    let path = fs::canonicalize(state).map_err(|source| FileError::Read {
+        what: "sign state",
+        path: state.to_owned(),
+        source,
+    })?;
+    let mut name = path.clone().into_os_string();
+    name.push(".lock");
+    let failed = |source| FileError::Write {
+        path: PathBuf::from(&name),
+        source,
+    };
+    let mut options = File::options();
+    options.write(true).create(true).truncate(false);
+    let file = options.open(&name).map_err(failed)?;
+    match file.try_lock() {
+        Ok(()) => Ok(file),
+        Err(TryLockError::WouldBlock) => Err(FileError::Locked { path }),
+        Err(TryLockError::Error(source)) => Err(failed(source)),
+    }
+}
+
 impl FilePrivval {
     /// A signer with `key`, and what it signed last in the file `state`.
     ///
     /// # Errors
-    /// When the file is missing, damaged or of another key.
+    /// When the file is missing, damaged or of another key; when another signer has it.
     pub fn open(key: ValidatorKey, state: &Path) -> Result<Self, FileError> {
         let path = state.to_owned();
+        SignState::load(&path)?;
+        let lock = lock(&path)?;
+        // Again: who had the lock may have signed till then.
         let state = SignState::load(&path)?;
         let public_key = key.public_key();
         state.check_key(&path, &public_key)?;
@@ -93,6 +124,7 @@ impl FilePrivval {
             public_key,
             state,
             path,
+            _lock: lock,
         })
     }
 

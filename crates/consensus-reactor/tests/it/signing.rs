@@ -9,8 +9,9 @@ use std::{
 
 use bytes::Bytes;
 use perihelion_abci::{AppConnections, Noop};
-use perihelion_consensus_reactor::privval::{
-    FilePrivval, LeasedExecutor, SignError, SignState, SigningLease, ValidatorKey,
+use perihelion_consensus_reactor::{
+    files::FileError,
+    privval::{FilePrivval, LeasedExecutor, SignError, SignState, SigningLease, ValidatorKey},
 };
 use perihelion_crypto::PrivateKey;
 use perihelion_state::{Executor, ExecutorConfig};
@@ -140,6 +141,24 @@ fn both_kinds_of_keys_sign() {
             .verify(&proposal.sign_bytes(CHAIN), &proposal.signature)
             .unwrap();
     }
+}
+
+/// Two that sign with one state would sign twice, whatever name each knows it by.
+#[test]
+fn a_sign_state_has_one_signer() {
+    let home = Home::new(ed25519());
+    let signer = home.open();
+    let other_name = home.folder.path().join("link.json");
+    std::os::unix::fs::symlink(home.state(), &other_name).unwrap();
+    for name in [home.state(), other_name.clone()] {
+        let error = FilePrivval::open(home.key.clone(), &name).unwrap_err();
+        assert!(matches!(error, FileError::Locked { .. }), "{error}");
+        let text = error.to_string();
+        assert!(text.contains(home.state().to_str().unwrap()), "{text}");
+        assert!(text.contains("another process signs"), "{text}");
+    }
+    drop(signer);
+    FilePrivval::open(home.key.clone(), &other_name).unwrap();
 }
 
 /// The signature stands in the file before anyone has it; where it cannot, nobody gets it.
