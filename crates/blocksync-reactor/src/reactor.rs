@@ -51,9 +51,6 @@ const STATUS_INTERVAL: Duration = Duration::from_millis(100);
 const IDLE_BURST: u32 = 4096;
 const IDLE_INTERVAL: Duration = Duration::from_millis(20);
 
-/// How often at most a line tells of blocks that cannot be served: peers ask again and again.
-const TROUBLE_INTERVAL: Duration = Duration::from_secs(60);
-
 /// Lines about punished peers at once, and how often after that: ids cost nothing.
 const PUNISHMENTS: u32 = 20;
 const PUNISHMENT_INTERVAL: Duration = Duration::from_secs(10);
@@ -99,8 +96,6 @@ pub struct BlocksyncReactor {
     limits: ServeLimits,
     peers: Arc<Peers>,
     pool: mpsc::Sender<PoolInput>,
-    /// Lines about blocks that cannot be served.
-    troubles: Arc<LogLimit>,
     /// Connections so far.
     connections: AtomicU64,
 }
@@ -122,7 +117,6 @@ impl BlocksyncReactor {
             limits,
             peers: Arc::new(Peers::new()),
             pool,
-            troubles: Arc::new(LogLimit::new(1, TROUBLE_INTERVAL)),
             connections: AtomicU64::new(0),
         }
     }
@@ -189,7 +183,6 @@ impl BlocksyncReactor {
             handle.clone(),
             Arc::clone(&self.store),
             room.clone(),
-            Arc::clone(&self.troubles),
         );
         let entry = Peer {
             connection,

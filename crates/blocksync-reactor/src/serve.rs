@@ -3,14 +3,14 @@
 use std::{collections::VecDeque, ops::Range, sync::Arc, time::Duration};
 
 use bytes::Bytes;
-use perihelion_p2p::{LogLimit, PeerHandle};
+use perihelion_p2p::PeerHandle;
 use perihelion_store::{Store, StoreError};
 use perihelion_types::Height;
 use tokio::{
     sync::mpsc,
     time::{Instant, sleep_until},
 };
-use tracing::warn;
+use tracing::debug;
 
 use crate::{
     room::{PeerRoom, Place, Response, Room},
@@ -50,23 +50,13 @@ struct Reading {
 struct Server {
     store: Arc<Store>,
     room: PeerRoom,
-    troubles: Arc<LogLimit>,
 }
 
 /// Starts serving `peer` within `room`; the task ends when the sender is dropped or the peer is
-/// gone. Lines about blocks that cannot be read are held to `troubles`.
-pub(crate) fn start(
-    peer: PeerHandle,
-    store: Arc<Store>,
-    room: PeerRoom,
-    troubles: Arc<LogLimit>,
-) -> mpsc::Sender<Height> {
+/// gone.
+pub(crate) fn start(peer: PeerHandle, store: Arc<Store>, room: PeerRoom) -> mpsc::Sender<Height> {
     let (requests, receiver) = mpsc::channel(REQUESTS);
-    let server = Server {
-        store,
-        room,
-        troubles,
-    };
+    let server = Server { store, room };
     tokio::spawn(serve(peer, server, receiver));
     requests
 }
@@ -202,9 +192,8 @@ impl Server {
     /// read.
     fn load(&self, height: Height) -> Option<Bytes> {
         load(&self.store, height).unwrap_or_else(|error| {
-            if let Some(left_out) = self.troubles.pass() {
-                warn!(%height, %error, left_out, "a stored block cannot be served");
-            }
+            self.store.report_unreadable(&error);
+            debug!(%height, %error, "a stored block cannot be served");
             None
         })
     }

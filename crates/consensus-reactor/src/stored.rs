@@ -106,16 +106,19 @@ impl StoredBlocks {
 
 impl Stored for StoredBlocks {
     fn parts(&self, height: Height) -> Option<Arc<PartSet>> {
-        recall(&self.parts, height, || self.load_parts(height))
+        recall(&self.store, &self.parts, height, || self.load_parts(height))
     }
 
     fn commit(&self, height: Height) -> Option<Arc<VotesView>> {
-        recall(&self.commits, height, || self.load_commit(height))
+        recall(&self.store, &self.commits, height, || {
+            self.load_commit(height)
+        })
     }
 }
 
 /// What is kept, or else is loaded; a store that cannot be read has nothing for peers.
 fn recall<T>(
+    store: &Store,
     recent: &Mutex<Recent<T>>,
     height: Height,
     load: impl FnOnce() -> Result<Option<T>, StoreError>,
@@ -130,7 +133,8 @@ fn recall<T>(
             Some(loaded)
         }
         Err(error) => {
-            tracing::error!(height = height.get(), %error, "a stored block cannot be read for a peer");
+            store.report_unreadable(&error);
+            tracing::debug!(height = height.get(), %error, "a stored block cannot be read for a peer");
             None
         }
     }

@@ -1,5 +1,7 @@
 //! Log levels in CometBFT's syntax, and the subscriber that follows them.
 
+mod json;
+
 use std::{fmt, io};
 
 use thiserror::Error;
@@ -239,7 +241,9 @@ where
         LogFormat::Plain => registry
             .with(lines.with_ansi(colours).event_format(Lines))
             .try_init(),
-        LogFormat::Json => registry.with(lines.json().flatten_event(true)).try_init(),
+        LogFormat::Json => registry
+            .with(lines.with_ansi(false).event_format(json::JsonLines))
+            .try_init(),
     };
     // An embedding program that logs already keeps its own subscriber.
     drop(started);

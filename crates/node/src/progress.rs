@@ -14,7 +14,7 @@ use tracing_subscriber::fmt::MakeWriter;
 /// What a progress line shows.
 #[derive(Debug, Clone, PartialEq, Default)]
 pub struct ProgressLine {
-    /// What the node does, such as `block_sync`.
+    /// What the node does, as `/sync_status` names it: `block_sync`.
     pub mode: String,
     /// The last applied height.
     pub height: u64,
@@ -68,48 +68,71 @@ impl ProgressLine {
         self.mode == "consensus"
     }
 
-    /// The line: `block_sync 12345/50000 24.69% 812.4 blocks/s 16.1 MB/s ETA 46s 8 peers, limited by
-    /// network`, and behind it why nothing moves; `consensus 599, deciding 600 at round 0, propose,
-    /// 1.0 blocks/s 3 peers` where blocks are decided, `following 599, peers at 600, …` at the
-    /// chain's tip without consensus.
+    fn waits_for_peers(&self) -> bool {
+        self.mode == "wait_for_peers"
+    }
+
+    /// Whether there is a way to go.
+    fn catches_up(&self) -> bool {
+        !self.follows() && !self.is_deciding() && !self.waits_for_peers()
+    }
+
+    /// The line: `syncing blocks 12345/50000 24.69% 812.4 blocks/s 16.1 MB/s ETA 46s 8 peers, limited
+    /// by network`, and behind it why nothing moves; `waiting for peers at height 7, 0 peers` before
+    /// that, `consensus 599, deciding 600 at round 0, propose, 1.0 blocks/s 3 peers` where blocks are
+    /// decided, `following 599, block 600 waits for the commit in block 601, …` at the chain's tip
+    /// without consensus.
     #[must_use]
     pub fn format(&self) -> String {
+        let (mode, height) = (mode_words(&self.mode), self.height);
         let mut line = match (self.target, self.percent()) {
-            _ if self.is_deciding() && self.round.is_empty() => {
-                format!("{} {},", self.mode, self.height)
-            }
-            _ if self.is_deciding() => {
-                format!("{} {}, deciding {},", self.mode, self.height, self.round)
-            }
-            (Some(target), _) if self.follows() => {
-                format!("{} {}, peers at {target},", self.mode, self.height)
-            }
-            (Some(target), Some(percent)) => {
-                format!("{} {}/{target} {percent:.2}%", self.mode, self.height)
-            }
-            _ => format!("{} {}/? ", self.mode, self.height)
-                .trim_end()
-                .to_owned(),
+            _ if self.waits_for_peers() => format!("{mode} at height {height},"),
+            _ if self.is_deciding() && self.round.is_empty() => format!("{mode} {height},"),
+            _ if self.is_deciding() => format!("{mode} {height}, deciding {},", self.round),
+            (Some(target), _) if self.follows() && target > height => format!(
+                "{mode} {height}, block {target} waits for the commit in block {},",
+                target.saturating_add(1)
+            ),
+            _ if self.follows() => format!("{mode} {height},"),
+            (Some(target), Some(percent)) => format!("{mode} {height}/{target} {percent:.2}%"),
+            _ => format!("{mode} {height}/?"),
         };
-        line += &format!(" {:.1} blocks/s", self.blocks_per_second);
-        if !self.is_deciding() {
-            line += &format!(" {:.1} MB/s", self.bytes_per_second / 1e6);
-        }
-        let waits = !self.follows() && !self.is_deciding();
-        if !self.is_level() && waits {
-            // At nothing, however fast, nobody arrives.
-            let eta = self.eta.filter(|_| self.target.is_some());
-            line += &format!(" ETA {}", eta.map_or("unknown".to_owned(), format_eta));
+        if !self.waits_for_peers() {
+            line += &self.format_speed();
         }
         let plural = if self.peers == 1 { "" } else { "s" };
         line += &format!(" {} peer{plural}", self.peers);
-        if !self.limiting_stage.is_empty() && waits {
+        if !self.limiting_stage.is_empty() && self.catches_up() {
             line += &format!(", limited by {}", self.limiting_stage);
         }
         if let Some(reason) = &self.stalled {
             line += &format!(", stalled: {reason}");
         }
         line
+    }
+
+    /// Rates, and the time left where there is a way to go.
+    fn format_speed(&self) -> String {
+        let mut line = format!(" {:.1} blocks/s", self.blocks_per_second);
+        if !self.is_deciding() {
+            line += &format!(" {:.1} MB/s", self.bytes_per_second / 1e6);
+        }
+        if !self.is_level() && self.catches_up() {
+            // At nothing, however fast, nobody arrives.
+            let eta = self.eta.filter(|_| self.target.is_some());
+            line += &format!(" ETA {}", eta.map_or("unknown".to_owned(), format_eta));
+        }
+        line
+    }
+}
+
+/// A mode of `/sync_status` in words for people.
+#[must_use]
+pub fn mode_words(mode: &str) -> &str {
+    match mode {
+        "wait_for_peers" => "waiting for peers",
+        "block_sync" => "syncing blocks",
+        other => other,
     }
 }
 
@@ -239,7 +262,7 @@ mod tests {
     fn all_is_in_the_line() {
         assert_eq!(
             syncing().format(),
-            "block_sync 12345/50000 24.69% 812.4 blocks/s 16.1 MB/s ETA 46s 8 peers, limited by network"
+            "syncing blocks 12345/50000 24.69% 812.4 blocks/s 16.1 MB/s ETA 46s 8 peers, limited by network"
         );
     }
 
@@ -255,7 +278,11 @@ mod tests {
         };
         assert_eq!(
             line(599, 600).format(),
-            "following 599, peers at 600, 1.0 blocks/s 0.0 MB/s 8 peers"
+            "following 599, block 600 waits for the commit in block 601, 1.0 blocks/s 0.0 MB/s 8 peers"
+        );
+        assert_eq!(
+            line(600, 600).format(),
+            "following 600, 1.0 blocks/s 0.0 MB/s 8 peers"
         );
         assert!(line(598, 600).format().contains("ETA"), "it lags");
     }
@@ -286,7 +313,7 @@ mod tests {
         };
         assert_eq!(
             line.format(),
-            "wait_for_peers 0/? 0.0 blocks/s 0.0 MB/s ETA unknown 0 peers, stalled: no peers"
+            "waiting for peers at height 0, 0 peers, stalled: no peers"
         );
     }
 

@@ -93,9 +93,9 @@ pub enum RejectReason {
     /// The address did not answer in `dial_timeout`, or refused.
     #[error("cannot be reached: {0}")]
     Dial(io::ErrorKind),
-    /// The name could not be resolved.
+    /// The name could not be resolved; what the resolver said.
     #[error("host name cannot be resolved: {0}")]
-    Resolve(io::ErrorKind),
+    Resolve(String),
     /// The handshake took longer than `handshake_timeout`.
     #[error("handshake not done within the handshake timeout")]
     HandshakeTimeout,

@@ -12,6 +12,7 @@ use crate::{
     context::Backend,
     jsonrpc::{self, ErrorKind},
     routes::{self, CallError, Lane, Route, Work},
+    search::SearchError,
 };
 
 /// Searches that run at once. They are the costliest calls; more would slow down the sync.
@@ -131,6 +132,9 @@ impl Calls {
             Work::Commit => routes::broadcast_tx_commit(self, caller, arguments).await,
         };
         answer.map_err(|error| {
+            if let CallError::Store(error) | CallError::Search(SearchError::Store(error)) = &error {
+                self.backend.context.store.report_unreadable(error);
+            }
             tracing::debug!(route = route.name, %error, "a call failed");
             error.to_string()
         })

@@ -30,10 +30,8 @@ impl Meter {
 
     /// Counts `amount` at `now`; nothing, to let time pass.
     pub(crate) fn add(&mut self, now: Instant, amount: u64) {
-        let elapsed = now.saturating_duration_since(self.start);
-        let part = elapsed.as_secs() * PARTS + u64::from(elapsed.subsec_millis()) * PARTS / 1000;
-        let gap = part.saturating_sub(self.part).min(KEPT as u64 + 1);
-        for _ in 0..gap {
+        let part = self.part_at(now);
+        for _ in 0..self.gap(part) {
             self.buckets.push_back(0);
             if self.buckets.len() > KEPT + 1 {
                 self.buckets.pop_front();
@@ -43,6 +41,22 @@ impl Meter {
         if let Some(last) = self.buckets.back_mut() {
             *last += amount;
         }
+    }
+
+    /// The part of a second that `now` lies in, since the start.
+    fn part_at(&self, now: Instant) -> u64 {
+        let elapsed = now.saturating_duration_since(self.start);
+        elapsed.as_secs() * PARTS + u64::from(elapsed.subsec_millis()) * PARTS / 1000
+    }
+
+    /// How many parts `part` is behind the running one, as far as they matter.
+    fn gap(&self, part: u64) -> usize {
+        usize::try_from(part.saturating_sub(self.part)).map_or(KEPT + 1, |gap| gap.min(KEPT + 1))
+    }
+
+    /// Per second, over the ten whole seconds before `now`, or since the start when that is less.
+    pub(crate) fn last_ten_seconds(&self, now: Instant) -> f64 {
+        self.rate_after(self.gap(self.part_at(now)), 10 * PARTS as usize)
     }
 
     /// Per second, over the last whole second, or since the start when that is less.
@@ -58,7 +72,12 @@ impl Meter {
     /// Per second, over this many whole parts at the most; over the running one while it is the
     /// only one.
     fn rate(&self, parts: usize) -> f64 {
-        let whole = self.buckets.len() - 1;
+        self.rate_after(0, parts)
+    }
+
+    /// The same when nothing has been counted for the last `gap` parts.
+    fn rate_after(&self, gap: usize, parts: usize) -> f64 {
+        let whole = self.buckets.len() - 1 + gap;
         let parts = whole.min(parts);
         let sum: u64 = if parts == 0 {
             self.buckets.iter().sum()
@@ -112,5 +131,25 @@ mod tests {
         assert!(meter.last_minute() > 19.0);
         meter.add(start + Duration::from_secs(1000), 0);
         assert_eq!(meter.last_minute(), 0.0);
+    }
+
+    /// What comes at once is spread over the time since the start, and forgotten after ten seconds,
+    /// though nobody lets time pass.
+    #[test]
+    #[allow(clippy::disallowed_methods, reason = "an origin for made-up instants")]
+    fn a_rate_over_ten_seconds() {
+        let start = Instant::now();
+        let at = |millis| start + Duration::from_millis(millis);
+        let mut meter = Meter::new(start);
+        for _ in 0..8 {
+            meter.add(at(1), 1000);
+        }
+        assert_eq!(meter.last_ten_seconds(at(1)), 32_000.0, "in a quarter");
+        assert_eq!(meter.last_ten_seconds(at(2000)), 4000.0);
+        assert_eq!(meter.last_ten_seconds(at(10_000)), 800.0);
+        assert_eq!(meter.last_ten_seconds(at(11_000)), 0.0);
+        assert_eq!(meter.last_ten_seconds(at(99_000_000)), 0.0);
+        meter.add(at(11_000), 500);
+        assert_eq!(meter.last_ten_seconds(at(12_000)), 50.0);
     }
 }

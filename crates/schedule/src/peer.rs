@@ -5,7 +5,7 @@ use std::{
 
 use perihelion_types::{Hash, Height, HeightRange, PeerId};
 
-use crate::meter::{Mean, seconds};
+use crate::meter::{Mean, Meter, seconds};
 
 /// Heights that a peer was asked for in vain and may still answer. Beyond this many it is asked
 /// for nothing more until it answers.
@@ -92,8 +92,11 @@ pub(crate) struct Peer {
     pub(crate) tardy: f64,
     pub(crate) latency: Mean,
     pub(crate) least_latency: Option<f64>,
-    /// Bytes/s while it owes blocks.
+    /// Bytes/s while it owes blocks: for comparisons with others, and far off where blocks come in
+    /// bursts.
     pub(crate) rate: Mean,
+    /// Bytes of its blocks, for show.
+    pub(crate) meter: Meter,
     sample: Option<(Instant, u64, u64)>,
     blocks_rate: Mean,
     pub(crate) blocks: u64,
@@ -139,6 +142,7 @@ impl Peer {
             latency: Mean::default(),
             least_latency: None,
             rate: Mean::default(),
+            meter: Meter::new(now),
             sample: None,
             blocks_rate: Mean::default(),
             blocks: 0,
@@ -264,6 +268,7 @@ impl Peer {
     pub(crate) fn delivered(&mut self, now: Instant, bytes: usize) {
         self.blocks += 1;
         self.bytes += bytes as u64;
+        self.meter.add(now, bytes as u64);
         self.last_progress = now;
         self.bytes_since_progress = 0;
         if let Some((since, sum, count)) = &mut self.sample {
@@ -499,7 +504,7 @@ pub struct PeerProgress {
     pub peer: PeerId,
     /// The range that it claims; `None` before its first status.
     pub range: Option<HeightRange>,
-    /// Bytes/s while blocks were owed.
+    /// Bytes of blocks a second, over the last ten seconds, or since it joined when that is less.
     pub bytes_per_second: f64,
     /// Usual time from request to answer, queues included.
     pub latency: Duration,

@@ -8,9 +8,9 @@ use std::{
 
 /// Bytes before the first record of a blob file, of a record before its key, and after the last
 /// record.
-const FILE_HEADER: u64 = 30;
+pub(crate) const FILE_HEADER: u64 = 30;
 const RECORD_HEADER: u64 = 32;
-const FOOTER: u64 = 32;
+pub(crate) const FOOTER: u64 = 32;
 /// Files that are looked through, at most 64 MiB each. More: the error takes longer to come.
 const MAX_FILES: usize = 16;
 

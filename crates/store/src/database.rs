@@ -17,7 +17,7 @@ use rocksdb::{
 use crate::{
     StoreError, StoreOptions, Sync, blob_files,
     columns::{self, Column},
-    home,
+    home, live_files,
 };
 
 /// RocksDB with our column families.
@@ -113,6 +113,7 @@ impl Database {
         }
         let (database, columns) = columns::descriptors(&beside(path), options);
         let db = DB::open_cf_descriptors(&database, path, columns).map_err(failed)?;
+        live_files::check(&db, path)?;
         Ok(Self {
             db,
             path: path.to_owned(),

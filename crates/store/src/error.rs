@@ -73,8 +73,25 @@ pub enum StoreError {
         /// What is missing.
         name: &'static str,
     },
+    /// A file that the database is made of is not there, or not whole.
+    #[error(
+        "{}, which holds a part of {column}, {}: restore the folder from a copy, or remove it and \
+         sync again",
+        path.display(),
+        lost(*found, *expected)
+    )]
+    LostFile {
+        /// The file.
+        path: PathBuf,
+        /// The column family.
+        column: String,
+        /// The bytes that it has; `None` where it is not there.
+        found: Option<u64>,
+        /// The bytes that were written.
+        expected: u64,
+    },
     /// RocksDB refuses to open.
-    #[error("cannot open {}: {reason}: {}", path.display(), open_remedy(reason))]
+    #[error("cannot open {}: {reason}: {}", path.display(), remedy(reason))]
     Open {
         /// The database.
         path: PathBuf,
@@ -114,7 +131,7 @@ pub enum StoreError {
         reason: String,
     },
     /// A read failed.
-    #[error("cannot read {column} of {what} from {}: {reason}", path.display())]
+    #[error("cannot read {column} of {what} from {}: {reason}: {}", path.display(), remedy(reason))]
     Read {
         /// The database.
         path: PathBuf,
@@ -199,15 +216,15 @@ impl StoreError {
             Self::OlderFormat { .. }
             | Self::UnknownFormat { .. }
             | Self::MissingColumnFamily { .. }
+            | Self::LostFile { .. }
             | Self::Corrupt { .. } => true,
-            Self::Open { reason, .. } => is_damage(reason),
+            Self::Open { reason, .. } | Self::Read { reason, .. } => is_damage(reason),
             Self::Locked { .. }
             | Self::File { .. }
             | Self::NewerFormat { .. }
             | Self::DiskFull { .. }
             | Self::Write { .. }
             | Self::Stopped { .. }
-            | Self::Read { .. }
             | Self::NotContiguous { .. }
             | Self::OtherBlock { .. }
             | Self::StateAhead { .. }
@@ -225,9 +242,17 @@ fn is_damage(reason: &str) -> bool {
         .any(|refusal| reason.contains(refusal))
 }
 
-/// What helps against a database that does not open. RocksDB hands the system's error on as text
-/// alone.
-fn open_remedy(reason: &str) -> &'static str {
+/// What a file that is not there, or not whole, looks like.
+fn lost(found: Option<u64>, expected: u64) -> String {
+    match found {
+        None => "is missing".to_owned(),
+        Some(found) => format!("has {found} bytes of {expected}"),
+    }
+}
+
+/// What helps against a database that cannot be opened or read. RocksDB hands the system's error on
+/// as text alone.
+fn remedy(reason: &str) -> &'static str {
     if is_damage(reason) {
         "restore the folder from a copy, or remove it and sync again"
     } else if reason.contains("No space left") {

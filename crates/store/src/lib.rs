@@ -19,6 +19,7 @@ mod error;
 mod evidence;
 mod home;
 pub mod index;
+mod live_files;
 mod options;
 pub mod prune;
 mod state;

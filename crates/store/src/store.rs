@@ -1,6 +1,7 @@
 //! The store as a whole: opening it, the range of heights it holds, its small records.
 
 use std::{
+    collections::BTreeSet,
     fmt,
     path::Path,
     sync::{Condvar, Mutex, MutexGuard, PoisonError, RwLock},
@@ -28,9 +29,14 @@ pub struct Store {
     pub(crate) options: StoreOptions,
     range: RwLock<StoredRange>,
     progress: Progress,
+    /// What reading has failed with, as far as it was told.
+    unreadable: Mutex<BTreeSet<String>>,
     // Given up after the database has been closed.
     home: StoreHome,
 }
+
+/// Damages that are told. More lines would say the same: the store is lost.
+const MAX_TOLD: usize = 16;
 
 /// Which heights are there.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -86,6 +92,7 @@ impl Store {
             options: options.clone(),
             range: RwLock::new(range),
             progress: Progress::default(),
+            unreadable: Mutex::default(),
             home,
         };
         store.home.name_process()?;
@@ -135,6 +142,25 @@ impl Store {
     #[must_use]
     pub fn path(&self) -> &Path {
         self.db.path()
+    }
+
+    /// Logs that peers or clients asked for what cannot be read, and what helps. Each damage is told
+    /// once, sixteen at the most, since they may ask for it again and again; `true` when it was
+    /// told.
+    pub fn report_unreadable(&self, error: &StoreError) -> bool {
+        let (StoreError::Read { reason, .. } | StoreError::Corrupt { reason, .. }) = error else {
+            return false;
+        };
+        let mut told = self
+            .unreadable
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner);
+        let is_news = told.len() < MAX_TOLD && told.insert(reason.clone());
+        drop(told);
+        if is_news {
+            tracing::error!("{error}");
+        }
+        is_news
     }
 
     /// Makes every earlier write durable.

@@ -272,7 +272,7 @@ mod tests {
         }));
         assert_eq!(
             line.format(),
-            "block_sync 500/1000 50.00% 25.0 blocks/s 1.0 MB/s ETA 20s 2 peers, limited by execution, stalled: disk[2J full"
+            "syncing blocks 500/1000 50.00% 25.0 blocks/s 1.0 MB/s ETA 20s 2 peers, limited by execution, stalled: disk[2J full"
         );
     }
 
@@ -284,7 +284,7 @@ mod tests {
         let status = json!({"sync_info": {"latest_block_height": "7", "catching_up": true}});
         assert_eq!(
             from_status(&status, None).format(),
-            "block_sync 7/? 0.0 blocks/s 0.0 MB/s ETA unknown 0 peers"
+            "syncing blocks 7/? 0.0 blocks/s 0.0 MB/s ETA unknown 0 peers"
         );
     }
 

@@ -19,7 +19,7 @@ use perihelion_state::{AppColumn, ApplyError, StartError};
 use perihelion_store::Store;
 use perihelion_types::Height;
 use tokio_util::sync::CancellationToken;
-use tracing::{error, info, warn};
+use tracing::{info, warn};
 
 use crate::config::{AbciTransport, BaseConfig};
 
@@ -110,9 +110,13 @@ impl Watch {
         };
         let (lost, stopping) = (Arc::clone(&watch.lost), stop.clone());
         apps.on_lost(move |loss| {
-            // Whoever is told to stop by it ends its calls itself.
+            // Whoever is told to stop by it ends its calls itself. What is lost and what helps is the
+            // error that the process ends with.
             if !stopping.is_cancelled() {
-                error!("{loss}");
+                warn!(
+                    connection = %loss.connection,
+                    "a connection to the application is lost: stopping"
+                );
             }
             *lost.lock().unwrap_or_else(PoisonError::into_inner) = Some(loss);
             stopping.cancel();
@@ -149,11 +153,8 @@ impl Watch {
                     "start the application again, then this node"
                 };
                 anyhow::anyhow!("{text}: {remedy}")
-            } else if is_unreadable(&error) {
-                anyhow::anyhow!(
-                    "{error}: restore the home from a copy, or sync anew (`perihelion reset-state` \
-                     removes the store, and no key)"
-                )
+            } else if is_lost_store(&error) {
+                anyhow::anyhow!("{error} (`perihelion reset-state` removes it, and no key)")
             } else {
                 error
             }
@@ -169,16 +170,18 @@ const SPEAKS_OTHERWISE: [&str; 4] = [
     "is no varint",
 ];
 
-/// Whether a built-in application could not read what it keeps in the node's store.
-fn is_unreadable(error: &anyhow::Error) -> bool {
-    let found = error.downcast_ref::<StartError>();
-    matches!(
-        found,
+/// Whether the node could not start for want of what the store has lost: state and blocks, or what a
+/// built-in application keeps there.
+fn is_lost_store(error: &anyhow::Error) -> bool {
+    match error.downcast_ref() {
+        Some(StartError::Storage(error)) => error.is_lost(),
+        // What the store said is its text alone.
         Some(StartError::Application(AppError {
-            reason: AppFault::Store(_),
+            reason: AppFault::Store(error),
             ..
-        }))
-    )
+        })) => error.0.contains("restore the folder"),
+        _ => false,
+    }
 }
 
 /// Whether a call ended because its connection was closed.
@@ -273,6 +276,8 @@ impl SlowCalls {
 
 #[cfg(test)]
 mod tests {
+    use perihelion_store::StoreError;
+
     use super::*;
 
     fn finalizing(height: i64, seconds: u64) -> RunningCall {
@@ -350,10 +355,28 @@ mod tests {
         let unread = StartError::Application(AppError {
             call: CallName::Info,
             height: None,
-            reason: AppFault::Store(perihelion_abci::AppStoreError("no such file".to_owned())),
+            reason: AppFault::Store(perihelion_abci::AppStoreError(
+                "no such file: restore the folder from a copy, or remove it and sync again".to_owned(),
+            )),
         });
-        let told = watch.judge(Err(unread.into())).unwrap_err().to_string();
-        assert!(told.contains("perihelion reset-state"), "{told}");
+        let lost = StartError::Storage(StoreError::LostFile {
+            path: "/d/000007.blob".into(),
+            column: "blocks".to_owned(),
+            found: None,
+            expected: 9,
+        });
+        for error in [unread, lost] {
+            let told = watch.judge(Err(error.into())).unwrap_err().to_string();
+            assert!(told.contains("restore the folder"), "{told}");
+            assert!(told.contains("perihelion reset-state"), "{told}");
+        }
+        let full = StartError::Storage(StoreError::DiskFull {
+            path: "/d".into(),
+            height: Height::ZERO,
+            reason: "No space left on device".to_owned(),
+        });
+        let told = watch.judge(Err(full.into())).unwrap_err().to_string();
+        assert!(!told.contains("reset-state"), "{told}");
         watch.gave_up.store(true, Ordering::Release);
         watch.judge(Err(closed())).unwrap();
         watch.judge(Err(anyhow::anyhow!("disk full"))).unwrap_err();

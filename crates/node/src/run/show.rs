@@ -1,6 +1,11 @@
-//! Shows progress: a live line on a terminal, a log line each ten seconds elsewhere.
+//! Shows progress: a live line on a terminal, a log line each ten seconds elsewhere. That nothing
+//! moves is a warning where the reason is new.
 
-use std::{sync::Arc, time::Duration};
+use std::{
+    mem::{Discriminant, discriminant},
+    sync::Arc,
+    time::Duration,
+};
 
 use perihelion_consensus_reactor::peer::{View, VotesView};
 use perihelion_schedule::{Limit, Mode, Progress, StallReason, TargetSource};
@@ -10,7 +15,7 @@ use tokio::{
     time::{Instant, interval},
 };
 use tokio_util::sync::CancellationToken;
-use tracing::info;
+use tracing::{info, warn};
 
 use crate::{
     config::ProgressDisplay,
@@ -51,23 +56,60 @@ pub(super) async fn show(
     live: Option<LiveLine>,
     stop: CancellationToken,
 ) {
-    if display == ProgressDisplay::None {
+    if let Some(live) = live {
+        let warning = warn_of_stalls(shown.progress.clone(), stop.clone());
+        let showing = each(LIVE_INTERVAL, || live.show(&shown.line().1), stop);
+        tokio::join!(warning, showing);
+        live.finish();
         return;
     }
-    match live {
-        Some(live) => {
-            each(LIVE_INTERVAL, || live.show(&shown.line().1), stop).await;
-            live.finish();
+    match display {
+        ProgressDisplay::None => warn_of_stalls(shown.progress, stop).await,
+        ProgressDisplay::Auto | ProgressDisplay::Log => {
+            let say = |line: &ProgressLine, is_news| {
+                if is_news {
+                    warn!("{}", line.format());
+                } else {
+                    info!("{}", line.format());
+                }
+            };
+            log(shown, say, stop).await;
         }
-        None => log(shown, |line| info!("{}", line.format()), stop).await,
     }
 }
 
-/// Says a line each [`INTERVAL`]. At the tip of the chain, where nothing is awaited, only what is
-/// new is said, and each [`QUIET_INTERVAL`] that all is well.
-async fn log(shown: Shown, mut say: impl FnMut(&ProgressLine), stop: CancellationToken) {
+/// Warns when nothing moves, where the log has no lines that say so.
+async fn warn_of_stalls(progress: watch::Receiver<Progress>, stop: CancellationToken) {
+    let mut stalls = Stalls::default();
+    let look = move || {
+        let stalled = progress.borrow().stalled.clone();
+        if stalls.is_news(stalled.as_ref())
+            && let Some(reason) = stalled
+        {
+            warn!(%reason, "no progress");
+        }
+    };
+    each(INTERVAL, look, stop).await;
+}
+
+/// Why nothing moved when it was looked at last.
+#[derive(Default)]
+struct Stalls(Option<Discriminant<StallReason>>);
+
+impl Stalls {
+    /// Whether nothing moves for another reason than before: not if it only has gone on.
+    fn is_news(&mut self, stalled: Option<&StallReason>) -> bool {
+        let before = std::mem::replace(&mut self.0, stalled.map(discriminant));
+        self.0.is_some() && self.0 != before
+    }
+}
+
+/// Says a line each [`INTERVAL`], and whether it tells for the first time why nothing moves. At the
+/// tip of the chain, where nothing is awaited, only what is new is said, and each [`QUIET_INTERVAL`]
+/// that all is well.
+async fn log(shown: Shown, mut say: impl FnMut(&ProgressLine, bool), stop: CancellationToken) {
     let mut last: Option<Said> = None;
-    let mut height = Height::ZERO;
+    let (mut height, mut stalls) = (Height::ZERO, Stalls::default());
     let show = move || {
         let (progress, line) = shown.line();
         let now = Said {
@@ -77,9 +119,10 @@ async fn log(shown: Shown, mut say: impl FnMut(&ProgressLine), stop: Cancellatio
             moves: progress.height > height,
         };
         height = progress.height;
+        let is_news = stalls.is_news(progress.stalled.as_ref());
         let quiet = line.stalled.is_none();
         if !(quiet && last.as_ref().is_some_and(|last| now.adds_nothing_to(last))) {
-            say(&line);
+            say(&line, is_news);
             last = Some(now);
         }
     };
@@ -103,7 +146,8 @@ impl Said {
             Mode::Consensus => self.moves == last.moves,
             _ => false,
         };
-        same && self.mode == last.mode && self.at < last.at + QUIET_INTERVAL
+        // Looks come a little early or late.
+        same && self.mode == last.mode && self.at + INTERVAL / 2 < last.at + QUIET_INTERVAL
     }
 }
 
@@ -193,11 +237,17 @@ mod tests {
     /// The lines that are said while progress is as `state` tells for each ten seconds in turn, with
     /// the second at which they are.
     async fn said(states: &[Progress]) -> Vec<(u64, String)> {
+        let lines = told(states).await;
+        lines.into_iter().map(|(at, line, _)| (at, line)).collect()
+    }
+
+    /// The same, and which of them are warnings.
+    async fn told(states: &[Progress]) -> Vec<(u64, String, bool)> {
         let (sender, receiver) = watch::channel(states[0].clone());
         let (start, lines) = (Instant::now(), Arc::new(Mutex::new(Vec::new())));
         let (stop, kept) = (CancellationToken::new(), Arc::clone(&lines));
-        let say = move |line: &ProgressLine| {
-            let line = (start.elapsed().as_secs(), line.format());
+        let say = move |line: &ProgressLine, is_news| {
+            let line = (start.elapsed().as_secs(), line.format(), is_news);
             kept.lock().unwrap().push(line);
         };
         let shown = Shown {
@@ -243,6 +293,39 @@ mod tests {
         for (_, line) in lines {
             assert!(line.ends_with("stalled: no peers"), "{line}");
         }
+    }
+
+    /// A reason is told once as a warning, however its numbers go on, and again when it comes back.
+    #[tokio::test(start_paused = true)]
+    async fn a_new_reason_is_a_warning() {
+        let busy = |seconds| {
+            Some(StallReason::Application {
+                height: Height::new(8),
+                call: "FinalizeBlock".to_owned(),
+                seconds,
+            })
+        };
+        let none = || Some(StallReason::NoPeers { failure: None });
+        let stalls = [busy(12), busy(22), None, busy(5), none(), none()];
+        let states = stalls.map(|stalled| progress(Mode::BlockSync, 7, stalled));
+        let warnings: Vec<bool> = told(&states).await.into_iter().map(|line| line.2).collect();
+        assert_eq!(warnings, [true, false, false, true, true, false]);
+    }
+
+    /// The clock is no metronome: a look that comes a little early still ends a minute of silence.
+    #[test]
+    fn a_minute_of_silence_is_a_minute() {
+        let at = |time| Said {
+            at: time,
+            mode: Mode::Following,
+            height: Height::new(9),
+            moves: false,
+        };
+        let start = Instant::now();
+        let last = at(start);
+        let after = |millis| at(start + Duration::from_millis(millis)).adds_nothing_to(&last);
+        assert!(after(50_001));
+        assert!(!after(59_999));
     }
 
     #[tokio::test(start_paused = true)]

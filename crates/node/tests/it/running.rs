@@ -15,6 +15,7 @@ use std::{
 use perihelion_node::{
     config::{Config, Flag, Overrides},
     prepare,
+    signals::hangup_is_ignored,
 };
 use perihelion_store::{Store, StoreOptions};
 use rustix::process::{Pid, Signal, kill_process};
@@ -98,7 +99,10 @@ fn store_height(home: &Home) -> i64 {
 
 #[test]
 fn a_signal_stops_it_with_its_stores_closed() {
-    for signal in [Signal::INT, Signal::TERM] {
+    let signals = [Signal::INT, Signal::TERM, Signal::HUP];
+    // Under `nohup` it takes no notice of the last one.
+    let signals = &signals[..if hangup_is_ignored() { 2 } else { 3 }];
+    for &signal in signals {
         let home = Home::new();
         let mut node = Running::start(&home, &[]);
         node.says("Perihelion is running");

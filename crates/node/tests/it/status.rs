@@ -44,7 +44,7 @@ fn a_node_with_its_sync_status() {
     });
     assert_eq!(
         succeed(&["status", "--rpc", &address, "--home", "/nonexistent"]),
-        "block_sync 500/1000 50.00% 25.0 blocks/s 2.5 MB/s ETA 20s 1 peer, limited by network\n"
+        "syncing blocks 500/1000 50.00% 25.0 blocks/s 2.5 MB/s ETA 20s 1 peer, limited by network\n"
     );
 }
 

@@ -89,7 +89,7 @@ pub(super) async fn dial(
     let limit = inner.config.dial_timeout;
     let dialled = async {
         let found = tokio::net::lookup_host((address.host.as_str(), address.port)).await;
-        let found = found.map_err(|error| RejectReason::Resolve(error.kind()))?;
+        let found = found.map_err(|error| RejectReason::Resolve(resolver_text(&error)))?;
         let mut refused = std::io::ErrorKind::NotFound;
         for remote in found {
             match TcpStream::connect(remote).await {
@@ -109,6 +109,13 @@ pub(super) async fn dial(
         () = inner.stop.cancelled() => Err(RejectReason::Shutdown),
         connected = connect(inner, stream, remote, Some(address.id)) => connected,
     }
+}
+
+/// What the resolver said, without saying that it is the resolver. Its errors have no kind.
+fn resolver_text(error: &std::io::Error) -> String {
+    let text = error.to_string();
+    let bare = text.strip_prefix("failed to lookup address information: ");
+    bare.map(str::to_owned).unwrap_or(text)
 }
 
 /// Shakes hands, asks the filters, takes a place in the table and starts the connection's task.
@@ -349,5 +356,21 @@ async fn ask(
         Err(_) => Err(RejectReason::Filtered(
             "the filter did not answer".to_owned(),
         )),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_name_that_cannot_be_resolved_is_told_in_the_resolvers_words() {
+        let error = std::io::Error::other(
+            "failed to lookup address information: Name or service not known",
+        );
+        assert_eq!(
+            RejectReason::Resolve(resolver_text(&error)).to_string(),
+            "host name cannot be resolved: Name or service not known"
+        );
     }
 }

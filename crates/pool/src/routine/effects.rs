@@ -4,7 +4,7 @@ use std::{sync::Arc, time::Instant};
 
 use perihelion_schedule::{Effect, RunRequest};
 use perihelion_types::{Height, PeerId};
-use tracing::{info, warn};
+use tracing::{debug, info};
 
 use super::{Pool, PoolError};
 use crate::{Command, ConnectionId, Handover, explain, workers::Job};
@@ -100,8 +100,9 @@ impl Pool {
                 let next = self.schedule.height().next();
                 let busy = self.busy();
                 let away = || self.absence.tell();
+                // Whoever shows progress tells people.
                 if let Some(reason) = explain::reason(Some(reason), next, busy, away) {
-                    warn!(%reason, "no progress");
+                    debug!(%reason, "no progress");
                 }
             }
             Effect::Halt { reason } => {

@@ -267,3 +267,23 @@ fn the_port_is_free_and_the_store_released_when_the_server_has_ended() {
     assert_eq!(std::sync::Arc::strong_count(&node.store), 2);
     assert!(TcpStream::connect(address).is_err());
 }
+
+/// What an operator is to do stands where the damage is met.
+#[test]
+fn a_block_that_cannot_be_read_is_answered_with_the_file_and_the_remedy() {
+    let node = small_node(&RpcConfig::default());
+    node.store.flush().unwrap();
+    for entry in std::fs::read_dir(node.store.path()).unwrap() {
+        let path = entry.unwrap().path();
+        if path.extension().is_some_and(|end| end == "blob") {
+            std::fs::remove_file(path).unwrap();
+        }
+    }
+    let reply = ask(node.address(), "GET", "/block?height=2", &[], None);
+    assert_eq!(reply.status, 500);
+    let answer: Value = serde_json::from_slice(&reply.body).unwrap();
+    let data = answer["error"]["data"].as_str().unwrap();
+    for part in ["height 2", ".blob", "restore the folder from a copy"] {
+        assert!(data.contains(part), "{data}");
+    }
+}

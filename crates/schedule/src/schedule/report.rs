@@ -111,7 +111,7 @@ impl Schedule {
         Some(PeerProgress {
             peer: id,
             range: peer.range,
-            bytes_per_second: peer.rate.get().unwrap_or(0.0),
+            bytes_per_second: peer.meter.last_ten_seconds(self.now),
             latency: seconds(peer.latency.get().unwrap_or(0.0)),
             in_flight: peer.asks.len(),
             allowance: peer.allowance as usize,

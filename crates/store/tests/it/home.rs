@@ -192,6 +192,102 @@ fn a_damaged_block_is_named_with_its_height_and_file() {
     assert!(store.load_block(height(3)).unwrap().is_some());
 }
 
+/// A store whose blocks, sets and results lie in blob files and tables, more of these than RocksDB
+/// looks at when it opens.
+fn written(folder: &Path) {
+    let store = Store::open(folder, &options()).unwrap();
+    let mut chain = Growing::new(&store);
+    for at in 0..3 {
+        let tx = Bytes::from(vec![at; 700]);
+        chain.grow(&store, &[tx], &Changes::default(), b"results", Sync::No);
+        store.flush().unwrap();
+    }
+}
+
+/// The tables and blob files of the database.
+fn data_files(folder: &Path) -> Vec<PathBuf> {
+    let mut files: Vec<_> = fs::read_dir(folder.join("perihelion/db"))
+        .unwrap()
+        .map(|entry| entry.unwrap().path())
+        .filter(|path| {
+            path.extension()
+                .is_some_and(|end| end == "blob" || end == "sst")
+        })
+        .collect();
+    files.sort();
+    files
+}
+
+fn copied(from: &Path, to: &Path) {
+    fs::create_dir_all(to).unwrap();
+    for entry in fs::read_dir(from).unwrap() {
+        let path = entry.unwrap().path();
+        let target = to.join(path.file_name().unwrap());
+        if path.is_dir() {
+            copied(&path, &target);
+        } else {
+            fs::copy(&path, &target).unwrap();
+        }
+    }
+}
+
+#[test]
+fn a_file_that_is_missing_or_short_is_named_before_anything_is_read() {
+    let original = tempfile::tempdir().unwrap();
+    written(original.path());
+    let files = data_files(original.path());
+    let count = |end: &str| {
+        let named = files.iter().filter(|file| file.extension().unwrap() == end);
+        named.count()
+    };
+    assert!(count("blob") >= 3, "{files:?}");
+    assert!(count("sst") > 16, "RocksDB opens that many by itself");
+    for (number, file) in files.iter().enumerate() {
+        let folder = tempfile::tempdir().unwrap();
+        copied(original.path(), folder.path());
+        let name = file.file_name().unwrap().to_str().unwrap();
+        let path = folder.path().join("perihelion/db").join(name);
+        let whole = fs::read(&path).unwrap();
+        if number % 2 == 0 {
+            fs::remove_file(&path).unwrap();
+        } else {
+            fs::write(&path, &whole[..whole.len() - 1]).unwrap();
+        }
+        let error = Store::open(folder.path(), &options()).err();
+        let error = error.unwrap_or_else(|| panic!("opened without {name}"));
+        let text = error.to_string();
+        assert!(error.is_lost(), "{text}");
+        assert!(text.contains(name), "{text}");
+        assert!(text.contains("restore the folder from a copy"), "{text}");
+        fs::write(&path, whole).unwrap();
+        Store::open(folder.path(), &options()).unwrap();
+    }
+}
+
+/// What goes while the node runs is told by whoever reads it, with the same remedy, and once.
+#[test]
+fn a_file_that_goes_later_is_named_where_it_is_read() {
+    let folder = tempfile::tempdir().unwrap();
+    written(folder.path());
+    let store = Store::open(folder.path(), &options()).unwrap();
+    for file in data_files(folder.path()) {
+        if file.extension().unwrap() == "blob" {
+            fs::remove_file(file).unwrap();
+        }
+    }
+    let error = store.load_block(height(2)).unwrap_err();
+    let text = error.to_string();
+    assert!(error.is_lost(), "{text}");
+    for part in ["height 2", ".blob", "restore the folder from a copy"] {
+        assert!(text.contains(part), "{text}");
+    }
+    assert!(store.report_unreadable(&error));
+    let again = store.load_block(height(2)).unwrap_err();
+    assert!(!store.report_unreadable(&again));
+    let other = store.load_block(height(3)).unwrap_err();
+    assert!(store.report_unreadable(&other), "{other}: another file");
+}
+
 #[test]
 fn a_store_is_bound_to_its_genesis() {
     let folder = tempfile::tempdir().unwrap();

@@ -6,13 +6,14 @@ use std::{
     time::{Duration, Instant},
 };
 
+use perihelion_node::progress::mode_words;
 use perihelion_testkit::process::NodeProcess;
 use serde_json::Value;
 
 /// Over which time a rate is measured.
 const RATE_TIME: Duration = Duration::from_secs(10);
 
-pub(crate) const HEAD: &str = "node              mode            height  round/step        peers  blocks/s  sync                app hash";
+pub(crate) const HEAD: &str = "node              mode               height  round/step        peers  blocks/s  sync                app hash";
 
 /// What is known of a node.
 #[derive(Debug, Clone, Default)]
@@ -137,9 +138,9 @@ impl Row {
         // Writing into a String cannot fail.
         let _ = write!(
             text,
-            "{:<17} {:<14} {:>7}  {:<16} {:>6}  {:>8.2}  {:<18}  {hash}",
+            "{:<17} {:<17} {:>7}  {:<16} {:>6}  {:>8.2}  {:<18}  {hash}",
             self.name,
-            self.mode,
+            mode_words(&self.mode),
             self.height,
             self.round,
             self.peers,
@@ -150,7 +151,12 @@ impl Row {
 
     /// The same within a line.
     pub(crate) fn brief(&self) -> String {
-        let mut text = format!("{} {} {}", self.name, self.mode, self.height);
+        let mut text = format!(
+            "{} {} {}",
+            self.name,
+            mode_words(&self.mode),
+            self.height
+        );
         if self.target.is_some() {
             let _ = write!(text, " ({})", self.sync());
         }
@@ -172,7 +178,7 @@ mod tests {
             remaining: Some(Duration::from_secs(3)),
             ..Row::default()
         };
-        assert_eq!(row.brief(), "node4 block_sync 250 (25.0 % ETA 3 s)");
+        assert_eq!(row.brief(), "node4 syncing blocks 250 (25.0 % ETA 3 s)");
         let row = Row {
             target: None,
             ..row

@@ -33,8 +33,9 @@ pub(crate) fn run(
 ) -> anyhow::Result<()> {
     let validators = usize::from(options.validators);
     println!(
-        "{validators} validators and {} late nodes of chain \"localnet\" in {}",
-        options.full_nodes,
+        "{} and {} of chain \"localnet\" in {}",
+        count(validators, "validator"),
+        count(options.full_nodes.into(), "late node"),
         folder.path().display()
     );
     start(folder, &launches[..validators], nodes)?;
@@ -58,8 +59,8 @@ pub(crate) fn run(
         {
             is_late = false;
             net.screen.say(&format!(
-                "{} late nodes start while the chain is at height {top}.",
-                options.full_nodes
+                "{} while the chain is at height {top}.",
+                starting(options.full_nodes.into())
             ));
             start(folder, &launches[validators..], nodes)?;
         } else if !is_late && !has_compared && rows.iter().all(|row| row.mode == "consensus") {
@@ -135,11 +136,24 @@ impl Net<'_> {
         );
         let waits = self.options.late.saturating_sub(seconds);
         if nodes.len() < usize::from(self.options.nodes()) && waits > 0 {
-            foot += &format!("; late nodes start in {waits} s");
+            let late = starting(self.options.full_nodes.into());
+            foot += &format!("; {late} in {waits} s");
         }
         self.screen.show(&rows, &foot)?;
         Ok(rows)
     }
+}
+
+/// So many of them: `1 validator`, `4 validators`.
+fn count(number: usize, what: &str) -> String {
+    let plural = if number == 1 { "" } else { "s" };
+    format!("{number} {what}{plural}")
+}
+
+/// Who starts late: `1 late node starts`.
+fn starting(number: usize) -> String {
+    let verb = if number == 1 { "starts" } else { "start" };
+    format!("{} {verb}", count(number, "late node"))
 }
 
 /// Counts transactions in blocks.
@@ -213,5 +227,18 @@ impl Screen {
         let mut out = std::io::stdout().lock();
         out.write_all(text.as_bytes())?;
         Ok(out.flush()?)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn one_node_is_no_nodes() {
+        assert_eq!(count(4, "validator"), "4 validators");
+        assert_eq!(count(1, "validator"), "1 validator");
+        assert_eq!(starting(1), "1 late node starts");
+        assert_eq!(starting(2), "2 late nodes start");
     }
 }
