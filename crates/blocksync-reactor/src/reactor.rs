@@ -179,11 +179,7 @@ impl BlocksyncReactor {
         let connection = ConnectionId(self.connections.fetch_add(1, Ordering::Relaxed));
         self.send_status(&handle);
         let room = PeerRoom::new(self.limits.clone());
-        let requests = serve::start(
-            handle.clone(),
-            Arc::clone(&self.store),
-            room.clone(),
-        );
+        let requests = serve::start(handle.clone(), Arc::clone(&self.store), room.clone());
         let entry = Peer {
             connection,
             asks: ask::start(handle.clone()),

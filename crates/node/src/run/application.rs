@@ -35,7 +35,7 @@ const SLOW_CALL: Duration = Duration::from_secs(10);
 
 /// How long a node that is told to stop waits for a call. Shorter: a large block that was nearly
 /// executed is executed anew. Longer: whoever stops the node takes it for stuck.
-const STOP_PATIENCE: Duration = Duration::from_secs(10);
+pub(super) const STOP_PATIENCE: Duration = Duration::from_secs(10);
 
 /// Connects the application of `base.proxy_app`: a built-in one, or one in another process, which
 /// is tried until it is there. `None` when stopped meanwhile.
@@ -356,7 +356,8 @@ mod tests {
             call: CallName::Info,
             height: None,
             reason: AppFault::Store(perihelion_abci::AppStoreError(
-                "no such file: restore the folder from a copy, or remove it and sync again".to_owned(),
+                "no such file: restore the folder from a copy, or remove it and sync again"
+                    .to_owned(),
             )),
         });
         let lost = StartError::Storage(StoreError::LostFile {

@@ -8,11 +8,14 @@ use perihelion_pool::PoolExit;
 use perihelion_rpc::RpcServer;
 use perihelion_state::Executor;
 use perihelion_store::StoreError;
-use tokio::task::JoinHandle;
+use tokio::{
+    task::{JoinError, JoinHandle},
+    time::{Instant, timeout_at},
+};
 use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
 
-use super::STOP_TIMEOUT;
+use super::{STOP_TIMEOUT, application::STOP_PATIENCE};
 
 /// Tells the parts to end.
 #[derive(Clone, Default)]
@@ -55,18 +58,22 @@ impl Parts {
             ended = &mut self.evidence => error = reason(ended, "pool of evidence"),
         }
         self.stops.consensus.cancel();
-        let modes = match modes {
-            Some(ended) => ended,
-            None => (&mut self.modes).await,
+        // Connections to an application are closed after its patience; what then still runs is a
+        // built-in one that hangs.
+        let deadline = Instant::now() + STOP_PATIENCE + STOP_TIMEOUT;
+        let modes = ended_by(deadline, modes, &mut self.modes).await;
+        self.stops.rest.cancel();
+        let pool = ended_by(deadline, pool, &mut self.pool).await;
+        self.end_others().await;
+        let (Some(modes), Some(pool)) = (modes, pool) else {
+            warn!(
+                "stopped without waiting for the application, which does not finish its call: what \
+                 it is at is done again at the next start"
+            );
+            return error.map_or(Ok(()), Err);
         };
         let modes = modes.context("switching between blocksync and consensus panicked")?;
-        self.stops.rest.cancel();
-        let pool = match pool {
-            Some(ended) => ended,
-            None => (&mut self.pool).await,
-        };
         let pool = pool.context("the pool panicked")?;
-        self.end_others().await;
 
         let error = error.or(pool.error.map(Into::into));
         let (executor, failed) = match modes {
@@ -95,6 +102,18 @@ impl Parts {
         {
             warn!("connections did not close in time");
         }
+    }
+}
+
+/// How a task ended, if it has ended before or does so by `deadline`.
+async fn ended_by<T>(
+    deadline: Instant,
+    ended: Option<Result<T, JoinError>>,
+    task: &mut JoinHandle<T>,
+) -> Option<Result<T, JoinError>> {
+    match ended {
+        Some(ended) => Some(ended),
+        None => timeout_at(deadline, task).await.ok(),
     }
 }
 
@@ -131,5 +150,24 @@ async fn finish(executor: Option<Executor>, error: Option<anyhow::Error>) -> any
             Ok(())
         }
         (None, Ok(None)) => anyhow::bail!("the executor's thread panicked"),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A task that waits for an application that hangs does not keep the node from stopping.
+    #[tokio::test(start_paused = true)]
+    async fn a_task_that_does_not_end_is_left() {
+        let deadline = Instant::now() + STOP_PATIENCE;
+        let mut hangs = tokio::spawn(std::future::pending::<u8>());
+        assert!(ended_by(deadline, None, &mut hangs).await.is_none());
+        assert_eq!(Instant::now(), deadline);
+        let mut ends = tokio::spawn(async { 7 });
+        let ended = ended_by(deadline + STOP_PATIENCE, None, &mut ends).await;
+        assert_eq!(ended.unwrap().unwrap(), 7);
+        let ended = ended_by(deadline, Some(Ok(8)), &mut hangs).await;
+        assert_eq!(ended.unwrap().unwrap(), 8);
     }
 }

@@ -151,12 +151,7 @@ impl Row {
 
     /// The same within a line.
     pub(crate) fn brief(&self) -> String {
-        let mut text = format!(
-            "{} {} {}",
-            self.name,
-            mode_words(&self.mode),
-            self.height
-        );
+        let mut text = format!("{} {} {}", self.name, mode_words(&self.mode), self.height);
         if self.target.is_some() {
             let _ = write!(text, " ({})", self.sync());
         }
