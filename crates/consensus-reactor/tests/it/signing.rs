@@ -198,8 +198,9 @@ fn the_file_is_its_owners_and_replaced_whole() {
         signer.sign_vote(&lease, CHAIN, &mut vote).unwrap();
         let mode = fs::metadata(home.state()).unwrap().permissions().mode();
         assert_eq!(mode & 0o777, 0o600);
-        assert_eq!(fs::read_dir(home.folder.path()).unwrap().count(), 1);
-        assert_eq!(home.open().state(), signer.state());
+        // It and its lock.
+        assert_eq!(fs::read_dir(home.folder.path()).unwrap().count(), 2);
+        assert_eq!(SignState::load(&home.state()).unwrap(), *signer.state());
     }
 }
 
@@ -405,6 +406,7 @@ proptest! {
             prop_assert!(now >= last);
             last = now;
             if request.restart {
+                drop(signer);
                 signer = home.open();
             }
         }

@@ -49,6 +49,8 @@ pub(super) fn pool_config(
     let persistent = switch::persistent_peers(&prepared.config)?
         .into_iter()
         .map(|address| address.id)
+        // Nobody dials itself, whatever the list of all nodes of a network says.
+        .filter(|id| *id != network.id())
         .collect();
     Ok(PoolConfig {
         verify: match sync.verify {
