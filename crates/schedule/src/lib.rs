@@ -8,6 +8,7 @@
 //! once applied. It remembers who sent which copy, so that the day it is final the blame is exact:
 //! those whose copy was another one lied, nobody else did.
 
+mod abreast;
 mod anchors;
 mod config;
 mod effect;

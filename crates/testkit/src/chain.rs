@@ -4,7 +4,7 @@
 //! [`Chain::grow`] makes the blocks. Nothing is executed: application hash and results hash are
 //! what the shape says.
 
-use std::{collections::HashMap, sync::Arc};
+use std::{collections::HashMap, sync::Arc, time::Duration};
 
 use bytes::Bytes;
 use perihelion_crypto::PrivateKey;
@@ -52,6 +52,8 @@ pub struct Shape {
     /// A height whose block carries a last commit that no validator set signed like this: the
     /// proposer bent its round, which the header does not cover.
     pub bent_at: Option<i64>,
+    /// Between the times of two blocks.
+    pub spacing: Duration,
     /// Told apart from other chains of the same shape by their transactions.
     pub tag: String,
 }
@@ -70,6 +72,7 @@ impl Shape {
             app_hash: Arc::new(|_| Bytes::from_static(b"application")),
             extensions_from: None,
             bent_at: None,
+            spacing: Duration::from_secs(1),
             tag: "main".to_owned(),
         }
     }
@@ -176,6 +179,18 @@ impl Chain {
         self.blocks.get(index)
     }
 
+    /// The time of the block at `height`, made or not.
+    ///
+    /// # Panics
+    /// When it is beyond all times.
+    #[must_use]
+    pub fn time(&self, height: i64) -> Time {
+        let spacing = i64::try_from(self.shape.spacing.as_nanos()).expect("less than 292 years");
+        let since = height.checked_mul(spacing);
+        let time = since.and_then(|since| Time::new(1_700_000_000, 0).checked_add_nanos(since));
+        time.expect("a time of this century")
+    }
+
     /// The id of the block at `height`; nil below the first.
     #[must_use]
     pub fn id(&self, height: i64) -> BlockId {
@@ -275,7 +290,7 @@ impl Chain {
             version: Version { block: 11, app: 1 },
             chain_id: self.shape.chain_id.clone(),
             height: Height::new(height),
-            time: Time::new(1_700_000_000 + height, 0),
+            time: self.time(height),
             last_block_id: self.id(height - 1),
             last_commit_hash: last_commit.hash(),
             data_hash: data.hash(),
@@ -381,10 +396,10 @@ impl Chain {
         CommitSig {
             block_id_flag,
             validator_address: Bytes::copy_from_slice(address.as_bytes()),
-            timestamp: Time::new(
-                1_700_000_000 + height,
-                1 + i32::try_from(person).unwrap_or(0),
-            ),
+            timestamp: self
+                .time(height)
+                .checked_add_nanos(1 + i64::from(person))
+                .expect("a time of this century"),
             signature: Bytes::new(),
         }
     }

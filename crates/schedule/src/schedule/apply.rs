@@ -41,6 +41,7 @@ impl Schedule {
         if let Some(held) = slot.held {
             self.held_bytes -= held.bytes;
             self.applied = (height, held.block.block_id());
+            self.abreast.applied(now, held.block.block().header.time);
             if let Some(sender) = self.peers.get_mut(&held.from) {
                 sender.redeem();
             }

@@ -4,6 +4,10 @@
 //! for it, and its claim stands until it says NoBlock, misses its deadline, or delivers what is no
 //! block of the chain.
 //!
+//! Where blocks are made while peers answer, there is always a claim that stands: an honest one of the
+//! next block, or that of a liar who delivers each block once it is made. It is the wall clock then that
+//! shows that not more than a few can be left ([`Abreast`](crate::abreast::Abreast)).
+//!
 //! On a chain that makes blocks faster than peers answer, the last claim is never refuted before the
 //! next one is made. A node that only follows (there is no vote at stake) counts as caught up there
 //! once it keeps up: what peers claim rises, and is here within a second.
@@ -60,6 +64,7 @@ impl Schedule {
         }
         self.timers.stop(Timer::CaughtUp);
         self.note_near(now);
+        self.abreast.note(now);
         if !self.has_executor {
             return;
         }
@@ -195,11 +200,14 @@ impl Schedule {
         }
     }
 
-    /// A peer could serve the next height, and no claim of more is open.
+    /// A peer could serve the next height, and no claim of more is open, or none can be true.
     fn all_claims_refuted(&mut self, now: Instant, total: i64) -> bool {
         let alone = i128::from(self.own_power) * 3 > i128::from(total) * 2;
         if !alone && self.near_since.is_none() {
             return false;
+        }
+        if self.is_abreast(now) {
+            return true;
         }
         let since = self.applied_at;
         // Where there was nobody before, the first to come are not late.
@@ -219,6 +227,18 @@ impl Schedule {
             waits |= self.status_is_stale(now, id, since);
         }
         !waits
+    }
+
+    /// Whether the last applied block has been new for so long that a claim of more than a few others
+    /// is false.
+    fn is_abreast(&mut self, now: Instant) -> bool {
+        let Some(at) = self.abreast.certain_at(self.config.peer_deadline) else {
+            return false;
+        };
+        if now < at {
+            self.timers.set_earlier(Timer::CaughtUp, at);
+        }
+        now >= at
     }
 
     /// Whether somebody claims more than we have and may still deliver it. Once there are peers whose

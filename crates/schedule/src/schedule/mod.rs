@@ -22,7 +22,7 @@ use std::{
     time::Instant,
 };
 
-use perihelion_types::{BlockId, FetchedBlock, Height, HeightRange, PeerId, ValidatorSet};
+use perihelion_types::{BlockId, FetchedBlock, Height, HeightRange, PeerId, Time, ValidatorSet};
 
 pub use apply::Applied;
 use caught_up::Pace;
@@ -32,6 +32,7 @@ pub use switch::Decided;
 
 use crate::{
     BodyFault, Config, Effect, Fault, Mode, ModeReason, Reception, RunId, StallReason,
+    abreast::Abreast,
     anchors::Anchors,
     meter::{Mean, Meter},
     peer::Peer,
@@ -120,6 +121,8 @@ pub struct Schedule {
     strangers_since: Option<Instant>,
     /// Since when there has been a peer that could serve the next height.
     near_since: Option<Instant>,
+    /// How what is applied stands to the wall clock.
+    abreast: Abreast,
     own_power: i64,
     last_commit_verified: bool,
     started: Instant,
@@ -178,6 +181,7 @@ impl Schedule {
             persistent: start.persistent,
             strangers_since: None,
             near_since: None,
+            abreast: Abreast::default(),
             own_power: start.own_power,
             last_commit_verified: start.last_commit_verified,
             started: now,
@@ -196,6 +200,14 @@ impl Schedule {
             .set(Timer::Stall, now + schedule.config.stall_after);
         schedule.check_caught_up(now);
         schedule
+    }
+
+    /// The wall clock shows `wall`. To be told before other inputs, and a few times a second: it may be
+    /// set, and it goes on while the machine is suspended. Without it the node may wait for a claim that
+    /// is never kept for as long as blocks are made.
+    pub fn handle_clock(&mut self, now: Instant, wall: Time) {
+        self.tick(now);
+        self.abreast.tell(self.now, wall);
     }
 
     /// A peer connected: it is asked for its status.

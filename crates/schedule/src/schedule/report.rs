@@ -34,6 +34,12 @@ impl Schedule {
         self.applied.0
     }
 
+    /// What the node is at.
+    #[must_use]
+    pub fn mode(&self) -> Mode {
+        self.mode
+    }
+
     /// The id of the last applied block; nil before the first.
     #[must_use]
     pub fn applied_id(&self) -> perihelion_types::BlockId {

@@ -105,6 +105,7 @@ impl Schedule {
     fn leave_consensus(&mut self, why: ModeReason) {
         self.set_mode(Mode::BlockSync, why);
         self.near_since = None;
+        self.abreast.forget();
         self.forget_patience();
         self.timers.stop(Timer::Lookout);
         let peers: Vec<_> = self.peers.keys().copied().collect();
@@ -139,11 +140,13 @@ impl Schedule {
         }
     }
 
-    /// Lets go of what the window holds above its size: claims that were not kept, mostly.
+    /// Lets go of what the window holds above its size or above what is linked: claims that were not
+    /// kept, and what is being made, which comes by consensus. Fetched as well, it would soon show that
+    /// consensus is behind.
     fn close_window(&mut self) {
         let most = self.window_blocks();
         self.unlink(self.first().plus(most as i64));
-        while self.slots.len() > most {
+        while self.end() > self.linked_to.next() {
             let height = self.end().prev();
             if let Some(slot) = self.slots.pop_back() {
                 self.let_go(height, slot);

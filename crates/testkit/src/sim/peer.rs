@@ -64,6 +64,9 @@ pub enum Kind {
     OtherValidators,
     /// Claims a thousand blocks too many, one more with each status, and never sends those.
     Creeping,
+    /// Serves the chain, claims a thousand blocks too many, and answers a request for a block that does
+    /// not exist as soon as it does.
+    FrontRunner,
     /// Sends a conflicting block that two thirds of the validators signed: the chain is broken.
     Equivocation,
 }
@@ -225,6 +228,7 @@ pub(super) fn answer(kind: Kind, chain: &Chain, fork: &Chain, height: i64, tip: 
         | Kind::NinthForger
         | Kind::OtherValidators
         | Kind::Creeping
+        | Kind::FrontRunner
         | Kind::Fading => honest(),
     }
 }

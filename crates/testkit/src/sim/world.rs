@@ -9,7 +9,7 @@ use perihelion_schedule::{
     Applied, BodyFault, Config, Effect, Fault, Mode, ModeReason, RunId, Schedule, StallReason,
     Start, Verdict,
 };
-use perihelion_types::{FetchedBlock, Height, HeightRange, PeerId};
+use perihelion_types::{FetchedBlock, Height, HeightRange, PeerId, Time};
 
 use super::{
     Consensus, Switch,
@@ -45,6 +45,8 @@ pub struct Setup {
     pub consensus: Option<Consensus>,
     /// The chain's height at the start, and the time from one block to the next.
     pub growth: Option<(i64, Duration)>,
+    /// What our wall clock shows at the start.
+    pub wall: Time,
     /// Our own share of the voting power.
     pub own_power: i64,
     /// A height whose application fails with another app hash.
@@ -73,6 +75,8 @@ impl Setup {
             last_commit_verified: true,
             consensus: None,
             growth: None,
+            // The chain has been standing for an hour.
+            wall: chain.time(chain.height() + 3_600),
             own_power: 0,
             wrong_app_at: None,
             other_genesis: false,
@@ -330,6 +334,7 @@ impl World {
             self.outcome.log[self.outcome.log.len().saturating_sub(50)..].join("\n")
         );
         self.now = self.now.max(next);
+        self.schedule.handle_clock(self.now, self.wall());
         if event.is_some_and(|at| at <= self.now) {
             if let Some(Reverse((_, _, key))) = self.heap.pop()
                 && let Some(event) = self.events.remove(&key)
@@ -374,6 +379,22 @@ impl World {
                 end.min(from + i64::try_from(grown).unwrap_or(i64::MAX / 2))
             }
         }
+    }
+
+    /// What our wall clock shows.
+    fn wall(&self) -> Time {
+        let elapsed = i64::try_from((self.now - self.origin).as_nanos());
+        let wall = elapsed
+            .ok()
+            .and_then(|it| self.setup.wall.checked_add_nanos(it));
+        wall.expect("a simulation is short")
+    }
+
+    /// When the block of a height will be made.
+    fn made_at(&self, height: i64) -> Option<Instant> {
+        let (from, every) = self.setup.growth?;
+        let blocks = u32::try_from(height - from).ok()?;
+        (height <= self.setup.chain.height()).then(|| self.origin + every * blocks)
     }
 
     fn live(&self, index: usize, connection: u64) -> bool {
@@ -492,7 +513,7 @@ impl World {
         let top = (tip - node.spec.lag).max(0);
         let base = node.spec.base.max(initial).min(top.max(1));
         let (base, height) = match node.spec.kind {
-            Kind::Inflated => (base, top + 1000),
+            Kind::Inflated | Kind::FrontRunner => (base, top + 1000),
             Kind::Creeping => (base, top + 1000 + node.statuses),
             Kind::OtherValidators => (initial, initial + 4),
             Kind::MaxHeight | Kind::MaxHeightSilent => (1, i64::MAX),
@@ -514,7 +535,14 @@ impl World {
 
     /// A peer has the request: its answer leaves when what it sent before has left.
     fn serve(&mut self, index: usize, height: i64) {
-        let tip = self.tip() - self.nodes[index].spec.lag;
+        let spec = &self.nodes[index].spec;
+        let tip = self.tip() - spec.lag;
+        if spec.kind == Kind::FrontRunner && height > tip {
+            if let Some(at) = self.made_at(height + spec.lag) {
+                self.at(at, Event::Asked(index, height));
+            }
+            return;
+        }
         let node = &mut self.nodes[index];
         if !node.connected {
             return;

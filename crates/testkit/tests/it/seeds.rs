@@ -179,6 +179,58 @@ fn a_thousand_random_networks_fourth_quarter() {
     run_share(3);
 }
 
+/// A chain that goes on, and a fork of it.
+static GROWING: LazyLock<(Arc<Chain>, Arc<Chain>)> = LazyLock::new(|| {
+    let chain = Chain::new(Shape::simple(4), 500);
+    let fork = stale_fork(&chain, 170);
+    (Arc::new(chain), Arc::new(fork))
+});
+
+/// Rule: on a chain that goes on, consensus is entered in the end, whoever claims and sends what beside
+/// one honest peer; and never more than a few blocks below the chain's end.
+#[test]
+fn random_networks_on_a_chain_that_goes_on() {
+    let (chain, fork) = &*GROWING;
+    for seed in 0..100 {
+        let mut random = Random::new(seed);
+        let mut peers: Vec<PeerSpec> = (0..random.below(8))
+            .map(|_| {
+                let mut peer = any_peer(&mut random, chain);
+                if random.one_in(3) {
+                    peer.kind = Kind::FrontRunner;
+                }
+                peer
+            })
+            .collect();
+        let mut honest = PeerSpec::new(Kind::Honest)
+            .latency_ms(1 + random.below(300))
+            .bandwidth(20_000 << random.below(8))
+            .joins_ms(random.below(2) * random.below(8_000));
+        honest.persistent = true;
+        peers.push(honest);
+        let mut setup = Setup::new(chain, peers);
+        setup.fork = Arc::clone(fork);
+        setup.growth = Some((160, Duration::from_secs(1)));
+        let skew = i64::try_from(random.below(3_000)).unwrap() - 1_500;
+        setup.config.follow = false;
+        setup.wall = chain.time(161).checked_add_nanos(skew * 1_000_000).unwrap();
+        setup.config.dial_deadline = Duration::from_secs(15);
+        let kinds = setup.peers.clone();
+        let outcome = World::new(setup).run(3 * MINUTE);
+        let log = || outcome.log[outcome.log.len().saturating_sub(150)..].join("\n");
+        assert_eq!(outcome.halted, None, "seed {seed}");
+        let Some((at, height)) = outcome.caught_up else {
+            panic!("seed {seed}, peers {kinds:#?}\n{}", log());
+        };
+        let made = 160 + i64::try_from(at.as_secs()).unwrap();
+        assert!(
+            height + 12 >= made,
+            "seed {seed}: {height} of {made}\n{}",
+            log()
+        );
+    }
+}
+
 #[test]
 fn the_same_seed_gives_the_same_log() {
     for seed in 0..20 {

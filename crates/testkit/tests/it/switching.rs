@@ -33,12 +33,27 @@ fn configured(mut peers: Vec<PeerSpec>) -> Vec<PeerSpec> {
     peers
 }
 
-/// A chain that makes a block every `every_ms`, from block `from` on.
+/// A chain that makes a block every `every_ms`, from block `from` on, and tells the time.
 fn growing(mut setup: Setup, from: i64, every_ms: u64) -> Setup {
-    let blocks = 2_000;
-    setup.chain = Arc::new(Chain::new(Shape::simple(4), blocks));
-    setup.growth = Some((from, Duration::from_millis(every_ms)));
+    let every = Duration::from_millis(every_ms);
+    let mut shape = Shape::simple(4);
+    shape.spacing = every;
+    setup.chain = Arc::new(Chain::new(shape, 2_000));
+    setup.growth = Some((from, every));
+    // A block's time is that of the votes below it.
+    setup.wall = setup.chain.time(from + 1);
     setup
+}
+
+/// How many blocks were missing when consensus was entered.
+fn missing(net: &Setup, outcome: &Outcome) -> i64 {
+    let (from, every) = net.growth.expect("it grows");
+    let (at, height) = outcome
+        .caught_up
+        .unwrap_or_else(|| panic!("{}", tail(outcome)));
+    let made = from + i64::try_from(at.as_nanos() / every.as_nanos()).unwrap();
+    // The last one is final by the next.
+    made - 1 - height
 }
 
 fn switches(outcome: &Outcome) -> Vec<Switch> {
@@ -84,6 +99,96 @@ fn who_is_slow_to_tell_its_status_does_not_keep_the_node_in_blocksync() {
         let outcome = World::new(growing(network(configured(all)), 100, 1_000)).run(MINUTE);
         let (at, _) = outcome.caught_up.expect("caught up");
         assert!(at < 25 * SECOND, "{kind:?}: {at:?}");
+    }
+}
+
+/// Rule: who delivers each block as soon as it is made, and claims more than is ever made, keeps nobody
+/// in blocksync: by the wall clock not more than a few blocks can be left. Consensus stays then.
+#[test]
+fn who_delivers_each_new_block_and_claims_more_does_not_keep_the_node_in_blocksync() {
+    for (every, within, most) in [(50, 30, 60), (1_000, 35, 4), (5_000, 90, 2)] {
+        for liars in [1, 3] {
+            let mut all = peers(Kind::Honest, 3);
+            all.extend(vec![PeerSpec::new(Kind::FrontRunner).latency_ms(1); liars]);
+            let net = growing(network(configured(all)), 100, every);
+            let outcome = World::new(net.clone()).run_for(90 * SECOND);
+            let what = format!("every {every} ms, {liars} liars");
+            let missing = missing(&net, &outcome);
+            let (at, _) = outcome.caught_up.unwrap();
+            assert!(at < within * SECOND, "{what}: {at:?}");
+            assert!(missing <= most, "{what}: {missing} missing");
+            let told = switches(&outcome);
+            assert_eq!(count(&outcome, ENTERED), 1, "{what}: {told:?}");
+            assert_eq!(count(&outcome, BEHIND), 0, "{what}: {told:?}");
+            assert_eq!(outcome.punished, [], "{what}");
+        }
+    }
+}
+
+/// Rule: whoever has left consensus looks at the clock anew: it does not go to and fro in a moment.
+#[test]
+fn consensus_that_was_left_is_entered_by_the_clock_after_a_while() {
+    let mut all = peers(Kind::Honest, 3);
+    all.push(PeerSpec::new(Kind::FrontRunner).latency_ms(1));
+    let mut net = growing(network(configured(all)), 100, 1_000);
+    net.consensus.as_mut().unwrap().hangs = Some((Duration::ZERO, 60 * MINUTE));
+    let outcome = World::new(net).run_for(3 * MINUTE);
+    assert!(count(&outcome, ENTERED) > 2, "{:?}", switches(&outcome));
+    let mut back = Duration::ZERO;
+    for &(at, switch) in &outcome.switches {
+        match switch {
+            Switch::Back(_) => back = at,
+            Switch::Entered(_) => assert!(at >= back + 20 * SECOND, "{back:?}, {at:?}"),
+            Switch::Pinned(_) | Switch::Behind(_) => {}
+        }
+    }
+}
+
+/// Rule: nor do honest peers far away, whose next block is there before each of them has answered.
+#[test]
+fn a_chain_that_is_quicker_than_its_peers_answers_is_entered() {
+    for (every, latency) in [(50, 50), (50, 150), (200, 300), (1_000, 700)] {
+        for count_of in [1, 4] {
+            let all = vec![PeerSpec::new(Kind::Honest).latency_ms(latency); count_of];
+            let mut net = growing(network(configured(all)), 100, every);
+            net.consensus.as_mut().unwrap().takes = Duration::from_millis(every / 2);
+            let outcome = World::new(net.clone()).run_for(90 * SECOND);
+            let what = format!("every {every} ms, {count_of} peers {latency} ms away");
+            let missing = missing(&net, &outcome);
+            let (at, _) = outcome.caught_up.unwrap();
+            assert!(at < 35 * SECOND, "{what}: {at:?}");
+            let allowed = 3 + 3_000 / i64::try_from(every).unwrap();
+            assert!(missing <= allowed, "{what}: {missing} missing");
+            let told = switches(&outcome);
+            assert_eq!(count(&outcome, ENTERED), 1, "{what}: {told:?}");
+            assert_eq!(count(&outcome, BEHIND), 0, "{what}: {told:?}");
+        }
+    }
+}
+
+/// Rule: a wall clock that is wrong makes no old block new, whoever claims what: a node that catches up
+/// comes past the blocks that look new, however slowly.
+#[test]
+fn a_wrong_clock_does_not_end_the_sync_too_early() {
+    for ahead in [-3_600, -200, -100, -20, 20, 3_600] {
+        for (liars, rate) in [(0, 2), (0, 200), (2, 2), (2, 200)] {
+            let mut net = growing(network(Vec::new()), 300, 1_000);
+            let block = net.chain.block(200).unwrap().raw().len() as u64;
+            let honest = PeerSpec::new(Kind::Honest).bandwidth(block * rate);
+            let liar = PeerSpec::new(Kind::FrontRunner).bandwidth(block * rate);
+            net.peers = vec![honest];
+            net.peers.extend(vec![liar; liars]);
+            net.peers = configured(net.peers);
+            net.consensus = None;
+            net.wall = net.chain.time(301 + ahead);
+            let outcome = World::new(net.clone()).run(8 * MINUTE);
+            let what = format!("{ahead} s ahead, {liars} liars, {rate} blocks/s");
+            match outcome.caught_up {
+                Some(_) => assert!(missing(&net, &outcome) <= 2, "{what}: {outcome:?}"),
+                // It waits for the liar, for want of a clock.
+                None => assert!(liars > 0 && outcome.height > 350, "{what}: {outcome:?}"),
+            }
+        }
     }
 }
 
@@ -195,6 +300,24 @@ fn a_wiped_validator_with_up_to_two_thirds_does_not_start_at_an_old_height() {
     }
 }
 
+/// Nor one that was wiped in a moment: the last blocks of the chain, which stands without it, are but a
+/// second old when it starts. They are no reason to begin below them.
+#[test]
+fn a_wiped_validator_that_starts_at_once_does_not_take_the_last_blocks_for_new_ones() {
+    let shape = Shape::simple(2).with_validators(|_| vec![(0, 20), (1, 10)]);
+    let chain = Arc::new(Chain::new(shape, 60));
+    let block = chain.block(40).unwrap().raw().len() as u64;
+    for tenths in [5, 10, 20, 100, 1_000] {
+        let slow = PeerSpec::new(Kind::Honest).bandwidth(block * tenths / 10);
+        let mut wiped = network(configured(vec![slow]));
+        wiped.chain = Arc::clone(&chain);
+        wiped.wall = chain.time(61);
+        wiped.own_power = 20;
+        wiped.consensus = None;
+        assert_synced(&World::new(wiped).run(5 * MINUTE));
+    }
+}
+
 /// A slow peer that is the only one ahead is waited for.
 #[test]
 fn a_wiped_validator_waits_for_its_only_slow_peer() {
@@ -210,15 +333,16 @@ fn a_wiped_validator_waits_for_its_only_slow_peer() {
 }
 
 /// Rule: a node in consensus that was cut off falls behind by final blocks, catches up by blocksync,
-/// and enters consensus again, every time.
+/// and enters consensus again, every time; whether its peers are configured or not.
 #[test]
 fn a_healed_partition_leads_back_by_blocksync() {
-    for tells_after in [0, 700] {
+    for (configures, tells_after) in [(true, 0), (true, 700), (false, 0)] {
         let mut all = peers(Kind::Honest, 3);
         for peer in &mut all {
             *peer = peer.clone().leaves_ms(20_000, Some(200_000));
         }
-        let mut net = growing(network(configured(all)), 100, 1_000);
+        let all = if configures { configured(all) } else { all };
+        let mut net = growing(network(all), 100, 1_000);
         let consensus = net.consensus.as_mut().unwrap();
         // Two hundred blocks behind, it would take a minute by consensus.
         consensus.takes = Duration::from_millis(300);
@@ -406,10 +530,9 @@ fn a_crash_in_the_middle_of_a_switch() {
         assert!(before.switches.iter().any(|&(_, it)| it == switch));
         let mut again = net.clone();
         again.applied = before.height;
-        again.growth = Some((
-            100 + i64::try_from(at.as_millis() / 500).unwrap(),
-            SECOND / 2,
-        ));
+        let from = 100 + i64::try_from(at.as_millis() / 500).unwrap();
+        again.growth = Some((from, SECOND / 2));
+        again.wall = again.chain.time(from + 1);
         again.consensus.as_mut().unwrap().hangs = None;
         let outcome = World::new(again).run_for(10 * SECOND);
         assert_eq!(outcome.mode, Mode::Consensus, "after {switch:?} at {at:?}");
