@@ -15,7 +15,10 @@ use perihelion_crypto::Address;
 use perihelion_pool::{Handover, PoolInput};
 use perihelion_state::Executor;
 use perihelion_types::State;
-use tokio::sync::{mpsc, watch};
+use tokio::sync::{
+    mpsc::{self, error::SendError},
+    watch,
+};
 use tokio_util::sync::CancellationToken;
 use tracing::info;
 
@@ -48,7 +51,9 @@ impl Modes {
                 biased;
                 () = stop.cancelled() => break,
                 handover = self.handover.recv() => match handover {
-                    Some(handover) => self.take(handover).await?,
+                    Some(handover) => if let Some(executor) = self.take(handover).await? {
+                        return Ok(Some(executor));
+                    },
                     // The pool has ended; the node ends with it.
                     None => break,
                 },
@@ -58,12 +63,16 @@ impl Modes {
         self.end().await
     }
 
-    async fn take(&mut self, handover: Handover) -> Result<(), ConsensusError> {
+    /// The executor stays here where it is to go to a pool that is gone: the node ends.
+    async fn take(&mut self, handover: Handover) -> Result<Option<Executor>, ConsensusError> {
         match handover {
-            Handover::CaughtUp(executor) => self.enter(*executor).await,
+            Handover::CaughtUp(executor) => {
+                self.enter(*executor).await?;
+                Ok(None)
+            }
             Handover::Pinned(height) => {
                 self.consensus.pinned(height);
-                Ok(())
+                Ok(None)
             }
             Handover::FallenBehind { pinned } => {
                 let executor = self.leave().await?;
@@ -72,10 +81,11 @@ impl Modes {
                     %pinned,
                     "consensus is behind the chain: back to blocksync"
                 );
-                // Where the pool is gone the node ends, and the executor with it.
                 let input = PoolInput::Executor(Box::new(executor));
-                drop(self.inputs.send(input).await);
-                Ok(())
+                Ok(match self.inputs.send(input).await {
+                    Err(SendError(PoolInput::Executor(executor))) => Some(*executor),
+                    _ => None,
+                })
             }
         }
     }

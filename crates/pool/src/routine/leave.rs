@@ -4,11 +4,11 @@ use std::{future::pending, time::Duration};
 
 use perihelion_state::Executor;
 use perihelion_types::Height;
-use tokio::task::JoinHandle;
+use tokio::{sync::mpsc, task::JoinHandle};
 
 use super::{Pool, PoolError, PoolExit};
 use crate::{
-    Handover,
+    Handover, PoolInput,
     applier::{Applier, Report},
 };
 
@@ -32,6 +32,21 @@ pub(super) async fn left(
         Some(task) => task.await.unwrap_or(Err(PoolError::ThreadEnded("apply"))),
         None => pending().await,
     }
+}
+
+/// The executor, where it is among the inputs that were not taken.
+pub(super) fn queued_executor(
+    taken: Vec<PoolInput>,
+    inputs: &mut mpsc::Receiver<PoolInput>,
+) -> Option<Executor> {
+    let queued = std::iter::from_fn(|| inputs.try_recv().ok());
+    taken
+        .into_iter()
+        .chain(queued)
+        .find_map(|input| match input {
+            PoolInput::Executor(executor) => Some(*executor),
+            _ => None,
+        })
 }
 
 impl Pool {
@@ -86,8 +101,8 @@ impl Pool {
         self.applier.as_ref().and_then(Applier::busy)
     }
 
-    /// Ends the pool. The executor is wherever it has got to.
-    pub(super) async fn stop(mut self) -> PoolExit {
+    /// Ends the pool. The executor is wherever it has got to, if it was not given back at last.
+    pub(super) async fn stop(mut self, given_back: Option<Executor>) -> PoolExit {
         if let Some(applier) = self.applier.take() {
             let stopped = tokio::task::spawn_blocking(move || applier.stop()).await;
             return PoolExit {
@@ -105,7 +120,8 @@ impl Pool {
             .find_map(|waiting| match waiting {
                 Handover::CaughtUp(executor) => Some(*executor),
                 Handover::Pinned(_) | Handover::FallenBehind { .. } => None,
-            });
+            })
+            .or(given_back);
         PoolExit {
             executor,
             error: self.failed,

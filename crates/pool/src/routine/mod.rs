@@ -13,9 +13,9 @@ use std::{
 };
 
 use perihelion_certify::CertifiedBlock;
-use perihelion_schedule::{Applied, Decided, Progress, RunId, Schedule, StallReason, Start};
+use perihelion_schedule::{Applied, Decided, Mode, Progress, RunId, Schedule, StallReason, Start};
 use perihelion_state::{ApplyError, Executor};
-use perihelion_types::{Address, Height, PeerId, State, ValidatorSet};
+use perihelion_types::{Address, Height, PeerId, State, Time, ValidatorSet};
 use thiserror::Error;
 use tokio::{
     sync::{mpsc, watch},
@@ -47,7 +47,8 @@ const HANDOVERS: usize = 16;
 /// Inputs of one kind that are handled before the next kind gets its turn.
 const BATCH: usize = 256;
 
-/// How often progress is published at the most: a status is read a few times a second.
+/// How often progress is published, but for a change of the mode, which is told at once: a status is read
+/// a few times a second.
 const PROGRESS_INTERVAL: Duration = Duration::from_millis(200);
 
 /// Why the pool stopped for good. Nobody is to blame but this node, its application or its disk.
@@ -144,6 +145,7 @@ pub fn start(
         command_sender,
         progress: progress_sender,
         published: Instant::now(),
+        published_mode: Mode::WaitForPeers,
         times: ApplyTimes::default(),
         absence: config.absence.clone(),
         failed: None,
@@ -217,6 +219,7 @@ pub(crate) struct Pool {
     command_sender: mpsc::Sender<Command>,
     progress: watch::Sender<Progress>,
     published: Instant,
+    published_mode: Mode,
     /// Where the time of applying goes.
     times: ApplyTimes,
     absence: Absence,
@@ -237,6 +240,7 @@ pub(crate) async fn pool_routine(
 ) -> PoolExit {
     let (mut report_batch, mut done_batch, mut input_batch) = (Vec::new(), Vec::new(), Vec::new());
     loop {
+        pool.schedule.handle_clock(Instant::now(), wall_clock());
         pool.carry_out_effects();
         pool.publish_progress();
         if pool.failed.is_some() {
@@ -288,7 +292,10 @@ pub(crate) async fn pool_routine(
             }
         }
     }
-    pool.stop().await
+    // Consensus may have given it back a moment ago.
+    inputs.close();
+    let given_back = leave::queued_executor(input_batch, &mut inputs);
+    pool.stop(given_back).await
 }
 
 impl Pool {
@@ -303,8 +310,10 @@ impl Pool {
 
     fn publish_progress(&mut self) {
         let now = Instant::now();
-        if now >= self.published + PROGRESS_INTERVAL || self.failed.is_some() {
-            self.published = now;
+        let mode = self.schedule.mode();
+        let is_due = now >= self.published + PROGRESS_INTERVAL;
+        if is_due || mode != self.published_mode || self.failed.is_some() {
+            (self.published, self.published_mode) = (now, mode);
             let progress = self.schedule.progress();
             let (next, busy) = (self.schedule.height().next(), self.busy());
             let away = || self.absence.tell();
@@ -312,6 +321,17 @@ impl Pool {
             self.progress.send_replace(progress);
         }
     }
+}
+
+/// What the wall clock shows.
+fn wall_clock() -> Time {
+    let since = std::time::SystemTime::now()
+        .duration_since(std::time::UNIX_EPOCH)
+        .unwrap_or_default();
+    Time::new(
+        i64::try_from(since.as_secs()).unwrap_or(i64::MAX),
+        i32::try_from(since.subsec_nanos()).unwrap_or(0),
+    )
 }
 
 /// What the schedule needs to know of the state after a block.

@@ -166,6 +166,42 @@ async fn a_crash_in_the_middle_of_the_switch_loses_nothing() {
     drop(pool);
 }
 
+/// Rule: whoever gets the executor, or is to give it back, finds the mode told already.
+#[tokio::test]
+async fn the_mode_is_told_before_the_executor_goes() {
+    let chain = chain();
+    let home = tempfile::tempdir().unwrap();
+    let mut pool = Pool::start_with_consensus(home.path(), LastCommitKnown::Verified);
+    pool.add(peer(1), FIRST, 5);
+    for top in [12, 19, 26] {
+        let executor = entered(&mut pool, &chain, top - 7).await;
+        let told = pool.handle.progress.borrow().clone();
+        assert_eq!((told.mode, told.is_catching_up()), (Mode::Consensus, false));
+        pool.claim(peer(1), top);
+        fell_behind(&mut pool, &chain, top, &mut Vec::new()).await;
+        let told = pool.handle.progress.borrow().clone();
+        assert_eq!((told.mode, told.is_catching_up()), (Mode::BlockSync, true));
+        pool.tell(PoolInput::Executor(executor));
+        // More than this peer has shown until now is asked for by and by.
+    }
+    assert!(pool.stop().await.error.is_none());
+}
+
+/// An executor that consensus gave back a moment before the pool stops is not lost either.
+#[tokio::test]
+async fn an_executor_on_its_way_back_is_not_lost() {
+    let chain = chain();
+    let home = tempfile::tempdir().unwrap();
+    let mut pool = Pool::start_with_consensus(home.path(), LastCommitKnown::Verified);
+    pool.add(peer(1), FIRST, 5);
+    let executor = entered(&mut pool, &chain, 5).await;
+    pool.tell(PoolInput::Executor(executor));
+    let exit = pool.stop().await;
+    assert!(exit.error.is_none());
+    let executor = exit.executor.expect("it was given back");
+    assert_eq!(executor.state().last_block_height, Height::new(4));
+}
+
 /// An executor that nobody has taken yet is given back when the pool stops, or waits to be taken.
 #[tokio::test]
 async fn an_executor_on_its_way_is_not_lost() {
