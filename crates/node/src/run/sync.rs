@@ -17,10 +17,14 @@ pub(super) fn last_commit(store: &Store, state: &State) -> anyhow::Result<LastCo
     if height == Height::ZERO {
         return Ok(LastCommitKnown::Verified);
     }
-    if state.consensus_params.vote_extensions_enabled(height)
-        && store.load_extended_commit(height)?.is_none()
-    {
-        return Ok(LastCommitKnown::Missing);
+    if state.consensus_params.vote_extensions_enabled(height) {
+        // Consensus begins with it, and it is there where no plain one is: in the middle of a run.
+        let extended = store.load_extended_commit(height)?;
+        return Ok(known(extended.is_some_and(|extended| {
+            let (set, id) = (&state.last_validators, state.last_block_id);
+            perihelion_certify::verify_extended_commit(&state.chain_id, set, id, height, &extended)
+                .is_ok()
+        })));
     }
     let verified = store.load_seen_commit(height)?.is_some_and(|commit| {
         perihelion_certify::verify_commit(
@@ -32,11 +36,15 @@ pub(super) fn last_commit(store: &Store, state: &State) -> anyhow::Result<LastCo
         )
         .is_ok()
     });
-    Ok(if verified {
+    Ok(known(verified))
+}
+
+fn known(verified: bool) -> LastCommitKnown {
+    if verified {
         LastCommitKnown::Verified
     } else {
         LastCommitKnown::Missing
-    })
+    }
 }
 
 /// The pool's configuration out of the home's.
