@@ -10,7 +10,7 @@ use crate::{Fault, Maj23, Verify};
 pub const CATCHUP_ROUNDS_PER_PEER: usize = 2;
 
 /// How many rounds all peers together may open. Those that have gone count until there is no room
-/// left ([`HeightVoteSet::retain_peers`]). Fewer could let liars, validators among them, shut out
+/// left (`Consensus::retain_peers`). Fewer could let liars, validators among them, shut out
 /// the commit; more only costs memory.
 pub const MAX_CATCHUP_ROUNDS: usize = 256;
 
