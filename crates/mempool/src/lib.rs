@@ -9,8 +9,10 @@
 //! [`MempoolKind::Nop`] nothing is kept: the application finds its own.
 
 mod cache;
+mod commit;
 mod config;
 mod error;
+mod gate;
 mod gossip;
 mod list;
 mod mempool;
@@ -18,9 +20,10 @@ mod reactor;
 mod stats;
 pub mod wire;
 
+pub use commit::{MempoolLock, Updated};
 pub use config::{MempoolConfig, MempoolKind, TxLimits};
 pub use error::{CheckTxError, Excess};
 pub use gossip::PeerHeights;
-pub use mempool::{Checked, Fate, Mempool, MempoolLock, TxKey, Updated};
+pub use mempool::{Checked, Fate, Mempool, TxKey};
 pub use reactor::{MempoolReactor, channels};
 pub use stats::StatsSnapshot;

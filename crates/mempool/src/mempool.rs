@@ -1,10 +1,6 @@
 //! The mempool as its users have it.
 
-use std::{
-    collections::VecDeque,
-    sync::{Mutex, MutexGuard, PoisonError},
-    time::Instant,
-};
+use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use bytes::Bytes;
 use perihelion_abci::{
@@ -15,8 +11,9 @@ use perihelion_types::{Height, PeerId, tx};
 use tokio::sync::watch;
 
 use crate::{
-    CheckTxError, Excess, MempoolConfig, MempoolKind, StatsSnapshot, TxLimits,
+    CheckTxError, Excess, MempoolConfig, MempoolKind, MempoolLock, StatsSnapshot, TxLimits,
     cache::Cache,
+    gate::Gate,
     list::{List, Next},
     stats::{Stats, count},
 };
@@ -25,11 +22,7 @@ use crate::{
 pub type TxKey = [u8; 32];
 
 /// Code of a transaction that the application finds good.
-const OK: u32 = 0;
-
-/// Transactions that are checked again at a time: an application in another process works while
-/// requests and answers are on their way.
-const RECHECKS_UNDER_WAY: usize = 128;
+pub(crate) const OK: u32 = 0;
 
 /// Transactions that wait for a block. Shared as `Arc<Mempool>`.
 ///
@@ -39,31 +32,33 @@ const RECHECKS_UNDER_WAY: usize = 128;
 ///
 /// Never more than the configured transactions and bytes are kept.
 pub struct Mempool {
-    config: MempoolConfig,
-    app: MempoolConnection,
-    /// Held while the application is asked, so that transactions enter in the order in which they
-    /// were checked, and none is checked while a block is committed.
+    pub(crate) config: MempoolConfig,
+    pub(crate) app: MempoolConnection,
+    /// One check at a time, so that transactions enter in the order in which they were checked, and
+    /// none while a block is committed.
+    gate: Gate,
     checking: Mutex<Checking>,
-    pool: Mutex<Pool>,
+    pub(crate) pool: Mutex<Pool>,
     added: watch::Sender<u64>,
     available: watch::Sender<u64>,
     pub(crate) stats: Stats,
 }
 
-struct Checking {
-    limits: TxLimits,
+/// Held by whoever asks the application.
+pub(crate) struct Checking {
+    pub(crate) limits: TxLimits,
     /// The last block.
-    height: Height,
+    pub(crate) height: Height,
     /// Why the application is not asked any more.
     failed: Option<AppError>,
 }
 
 #[derive(Default)]
-struct Pool {
-    list: List,
-    cache: Cache,
+pub(crate) struct Pool {
+    pub(crate) list: List,
+    pub(crate) cache: Cache,
     /// Whether it was told since the last block that there are transactions.
-    notified: bool,
+    pub(crate) notified: bool,
 }
 
 /// What became of a transaction that was checked.
@@ -86,19 +81,6 @@ pub struct Checked {
     pub fate: Fate,
 }
 
-/// What a block changed.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub struct Updated {
-    /// Transactions of the block that had waited here.
-    pub removed: usize,
-    /// Transactions that were checked again.
-    pub rechecked: usize,
-    /// Those of them that are not valid any more.
-    pub evicted: usize,
-    /// Transactions that were not checked again for want of time.
-    pub unchecked: usize,
-}
-
 impl Mempool {
     /// An empty mempool behind the block of `height`.
     #[must_use]
@@ -115,6 +97,7 @@ impl Mempool {
         Self {
             config,
             app,
+            gate: Gate::new(1),
             checking: Mutex::new(Checking {
                 limits,
                 height,
@@ -142,6 +125,7 @@ impl Mempool {
         if self.config.kind == MempoolKind::Nop {
             return Err(CheckTxError::NotAllowed);
         }
+        let _pass = self.gate.enter();
         let mut checking = lock(&self.checking);
         if let Some(error) = &checking.failed {
             return Err(error.clone().into());
@@ -272,20 +256,19 @@ impl Mempool {
         self.available.subscribe()
     }
 
-    fn notify_available(&self, pool: &mut Pool) {
+    pub(crate) fn notify_available(&self, pool: &mut Pool) {
         if !std::mem::replace(&mut pool.notified, true) {
             self.available.send_modify(|count| *count += 1);
         }
     }
 
     /// Waits until the application is asked nothing, and keeps it so: for the time in which it
-    /// commits a block, up to [`MempoolLock::update`].
+    /// commits a block, up to [`MempoolLock::update`]. It waits for the checks under way alone,
+    /// however many callers have one more.
     #[must_use]
     pub fn lock(&self) -> MempoolLock<'_> {
-        MempoolLock {
-            mempool: self,
-            checking: lock(&self.checking),
-        }
+        let closed = self.gate.close();
+        MempoolLock::new(self, lock(&self.checking), closed)
     }
 
     /// The first transactions, in order, as far as together they take at most `max_bytes` of a
@@ -366,7 +349,7 @@ impl Checking {
     }
 
     /// Begins to ask about one that waits.
-    fn begin_recheck(
+    pub(crate) fn begin_recheck(
         &mut self,
         app: &MempoolConnection,
         tx: &Bytes,
@@ -375,7 +358,7 @@ impl Checking {
     }
 
     /// Notes an application that failed.
-    fn heed<T>(&mut self, outcome: Result<T, AppError>) -> Result<T, AppError> {
+    pub(crate) fn heed<T>(&mut self, outcome: Result<T, AppError>) -> Result<T, AppError> {
         outcome.inspect_err(|error| self.failed = Some(error.clone()))
     }
 }
@@ -387,150 +370,8 @@ fn check(tx: &Bytes, kind: CheckTxType) -> RequestCheckTx {
     }
 }
 
-/// A mempool while a block is committed: nothing is checked.
-pub struct MempoolLock<'a> {
-    mempool: &'a Mempool,
-    checking: MutexGuard<'a, Checking>,
-}
-
-impl MempoolLock<'_> {
-    /// Takes the transactions of a block, of which the application gave each a code, out; from now
-    /// on `limits` hold. What is left is checked again, in order.
-    ///
-    /// # Errors
-    /// When the application fails; the node is to stop.
-    pub fn update(
-        &mut self,
-        height: Height,
-        txs: &[Bytes],
-        codes: &[u32],
-        limits: TxLimits,
-    ) -> Result<Updated, AppError> {
-        let removed = self.settle(height, txs, codes, limits);
-        let rest = self.recheck_left()?;
-        Ok(Updated { removed, ..rest })
-    }
-
-    /// The first half of [`Self::update`], which does not wait for the application: how many were
-    /// taken out. What is left is checked again by [`Self::recheck_left`], after this block or,
-    /// where many follow one another quickly, after the last one.
-    pub fn settle(
-        &mut self,
-        height: Height,
-        txs: &[Bytes],
-        codes: &[u32],
-        limits: TxLimits,
-    ) -> usize {
-        if self.mempool.config.kind == MempoolKind::Nop {
-            return 0;
-        }
-        self.checking.height = height;
-        self.checking.limits = limits;
-        self.remove(txs, codes)
-    }
-
-    /// The second half of [`Self::update`]: what waits is checked again, and told to be available.
-    ///
-    /// # Errors
-    /// When the application fails; the node is to stop.
-    pub fn recheck_left(&mut self) -> Result<Updated, AppError> {
-        let mempool = self.mempool;
-        let mut updated = Updated::default();
-        if mempool.config.kind == MempoolKind::Nop {
-            return Ok(updated);
-        }
-        if mempool.config.recheck {
-            self.recheck(&mut updated)?;
-        }
-        let mut pool = lock(&mempool.pool);
-        pool.notified = false;
-        if pool.list.len() > 0 {
-            mempool.notify_available(&mut pool);
-        }
-        Ok(updated)
-    }
-
-    fn remove(&self, txs: &[Bytes], codes: &[u32]) -> usize {
-        let config = &self.mempool.config;
-        let keys: Vec<TxKey> = txs.iter().map(|tx| tx::hash(tx)).collect();
-        let mut pool = lock(&self.mempool.pool);
-        let mut removed = 0;
-        for (index, key) in keys.iter().enumerate() {
-            if codes.get(index) == Some(&OK) {
-                pool.cache.push(*key);
-            } else if !config.keep_invalid_txs_in_cache {
-                pool.cache.remove(key);
-            }
-            removed += usize::from(pool.list.remove(key));
-        }
-        removed
-    }
-
-    fn recheck(&mut self, updated: &mut Updated) -> Result<(), AppError> {
-        let mempool = self.mempool;
-        let left: Vec<(TxKey, Bytes)> = lock(&mempool.pool)
-            .list
-            .iter()
-            .map(|entry| (entry.key, entry.tx.clone()))
-            .collect();
-        let deadline = Instant::now() + mempool.config.recheck_timeout;
-        let mut under_way = VecDeque::with_capacity(RECHECKS_UNDER_WAY);
-        for (index, (key, tx)) in left.iter().enumerate() {
-            // At least one, so that a short time does not mean never.
-            if index > 0 && Instant::now() >= deadline {
-                updated.unchecked = left.len() - index;
-                tracing::warn!(
-                    unchecked = updated.unchecked,
-                    "no time to check all transactions again"
-                );
-                break;
-            }
-            if under_way.len() >= RECHECKS_UNDER_WAY
-                && let Some((key, pending)) = under_way.pop_front()
-            {
-                self.take_recheck(key, pending, updated)?;
-            }
-            let pending = self.checking.begin_recheck(&mempool.app, tx)?;
-            under_way.push_back((key, pending));
-        }
-        for (key, pending) in under_way {
-            self.take_recheck(key, pending, updated)?;
-        }
-        Ok(())
-    }
-
-    /// Waits for what the application says of a transaction that is checked again.
-    fn take_recheck(
-        &mut self,
-        key: &TxKey,
-        pending: PendingCheckTx,
-        updated: &mut Updated,
-    ) -> Result<(), AppError> {
-        let mempool = self.mempool;
-        let response = self.checking.heed(pending.wait())?;
-        updated.rechecked += 1;
-        count(&mempool.stats.rechecked);
-        if !is_good(&response, self.checking.limits) {
-            let mut pool = lock(&mempool.pool);
-            pool.list.remove(key);
-            if !mempool.config.keep_invalid_txs_in_cache {
-                pool.cache.remove(key);
-            }
-            updated.evicted += 1;
-            count(&mempool.stats.evicted);
-        }
-        Ok(())
-    }
-}
-
-impl std::fmt::Debug for MempoolLock<'_> {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.write_str("MempoolLock")
-    }
-}
-
 /// Whether a checked transaction may wait for a block.
-fn is_good(response: &ResponseCheckTx, limits: TxLimits) -> bool {
+pub(crate) fn is_good(response: &ResponseCheckTx, limits: TxLimits) -> bool {
     let gas = response.gas_wanted;
     response.code == OK && (limits.max_gas < 0 || (0..=limits.max_gas).contains(&gas))
 }
@@ -541,6 +382,9 @@ fn data_bytes(tx: &[u8]) -> u64 {
 }
 
 /// The content of a mutex whose holders never leave it half changed.
-fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+pub(crate) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
+
+#[cfg(test)]
+mod tests;
