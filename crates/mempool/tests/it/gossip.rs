@@ -224,16 +224,20 @@ async fn what_cometbft_disconnects_for_disconnects() {
     node.stop().await;
 }
 
+/// Room for all that a test sends.
+fn roomy() -> MempoolConfig {
+    MempoolConfig {
+        size: 20_000,
+        cache_size: 20_000,
+        ..MempoolConfig::default()
+    }
+}
+
 /// A peer never sends again what was dropped, so it waits while the application is slow, and others
 /// are read meanwhile.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_burst_waits_for_the_application_and_nothing_of_it_is_dropped() {
-    let node = Node::start(MempoolConfig {
-        size: 20_000,
-        cache_size: 20_000,
-        ..MempoolConfig::default()
-    })
-    .await;
+    let node = Node::start(roomy()).await;
     let peer = Peer::connect(&node).await;
     let liar = Peer::connect(&node).await;
     let id = peer.id();
@@ -266,12 +270,7 @@ async fn a_burst_waits_for_the_application_and_nothing_of_it_is_dropped() {
 /// No version sends such a message, but any may.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn all_transactions_of_a_message_are_taken_whatever_their_number() {
-    let node = Node::start(MempoolConfig {
-        size: 20_000,
-        cache_size: 20_000,
-        ..MempoolConfig::default()
-    })
-    .await;
+    let node = Node::start(roomy()).await;
     let peer = Peer::connect(&node).await;
     let txs = some(9_000);
     // Fields of two messages one behind the other are one message with all of them.

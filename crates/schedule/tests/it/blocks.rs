@@ -1,11 +1,15 @@
 //! Blocks that are consistent and signed by nobody: the schedule verifies nothing itself.
 
-use std::sync::{Arc, LazyLock};
+use std::{
+    collections::BTreeSet,
+    sync::{Arc, LazyLock},
+};
 
 use bytes::Bytes;
+use perihelion_schedule::Start;
 use perihelion_types::{
     Block, BlockId, BlockIdFlag, Commit, CommitSig, Data, FetchedBlock, Hash, Header, Height,
-    PublicKey, Round, Time, Validator, ValidatorSet, Version,
+    PeerId, PublicKey, Round, Time, Validator, ValidatorSet, Version,
 };
 
 /// Blocks 1 to 40 of the chain, and of two forks of it from 10 and 20 on.
@@ -72,4 +76,24 @@ fn make(tag: &str, height: i64, below: BlockId) -> Arc<FetchedBlock> {
         last_commit: Some(commit),
     };
     Arc::new(FetchedBlock::decode(block.encode(), None).unwrap())
+}
+
+pub(crate) fn peer(number: u8) -> PeerId {
+    PeerId::new([number; 20])
+}
+
+/// A schedule's start before the first block of the [`CHAINS`].
+pub(crate) fn start() -> Start {
+    Start {
+        initial_height: Height::new(1),
+        height: Height::ZERO,
+        block_id: BlockId::NIL,
+        validators: Arc::clone(&SET),
+        next_validators: Arc::clone(&SET),
+        last_validators: None,
+        last_commit_verified: true,
+        extensions_from: None,
+        persistent: BTreeSet::new(),
+        own_power: 0,
+    }
 }

@@ -6,17 +6,13 @@ use std::{
     time::{Duration, Instant},
 };
 
-use perihelion_schedule::{Applied, CommitFault, Config, Effect, Schedule, Start, Verdict};
-use perihelion_types::{BlockId, Height, HeightRange, PeerId};
+use perihelion_schedule::{Applied, CommitFault, Config, Effect, Schedule, Verdict};
+use perihelion_types::{Height, HeightRange};
 
-use crate::blocks::{CHAINS, SET};
+use crate::blocks::{CHAINS, SET, peer, start};
 
 /// Peers are numbers.
 pub(crate) type Number = u8;
-
-pub(crate) fn peer(number: Number) -> PeerId {
-    PeerId::new([number; 20])
-}
 
 pub(crate) struct Driver {
     pub(crate) schedule: Schedule,
@@ -37,20 +33,8 @@ impl Driver {
     #[allow(clippy::disallowed_methods, reason = "an origin for made-up instants")]
     pub(crate) fn new(config: Config) -> Self {
         let now = Instant::now();
-        let start = Start {
-            initial_height: Height::new(1),
-            height: Height::ZERO,
-            block_id: BlockId::NIL,
-            validators: Arc::clone(&SET),
-            next_validators: Arc::clone(&SET),
-            last_validators: None,
-            last_commit_verified: true,
-            extensions_from: None,
-            persistent: BTreeSet::new(),
-            own_power: 0,
-        };
         Self {
-            schedule: Schedule::new(config, start, now),
+            schedule: Schedule::new(config, start(), now),
             now,
             requests: Vec::new(),
             open: Vec::new(),

@@ -1,39 +1,23 @@
 //! Blocks that take long to arrive because they are large.
 
 use std::{
-    collections::{BTreeMap, BTreeSet},
+    collections::BTreeMap,
     sync::Arc,
     time::{Duration, Instant},
 };
 
-use perihelion_schedule::{Config, Effect, Schedule, Start};
-use perihelion_types::{BlockId, Height, HeightRange, PeerId};
+use perihelion_schedule::{Config, Effect, Schedule};
+use perihelion_types::{Height, HeightRange, PeerId};
 
-use crate::blocks::{CHAINS, SET};
+use crate::blocks::{CHAINS, peer, start};
 
 const STEP: Duration = Duration::from_millis(100);
-
-fn peer(n: u8) -> PeerId {
-    PeerId::new([n; 20])
-}
 
 /// A schedule with `peers` peers that have blocks 1 to 40, and a moment.
 #[allow(clippy::disallowed_methods, reason = "an origin for made-up instants")]
 fn schedule(config: Config, peers: u8) -> (Schedule, Instant) {
     let now = Instant::now();
-    let start = Start {
-        initial_height: Height::new(1),
-        height: Height::ZERO,
-        block_id: BlockId::NIL,
-        validators: Arc::clone(&SET),
-        next_validators: Arc::clone(&SET),
-        last_validators: None,
-        last_commit_verified: true,
-        extensions_from: None,
-        persistent: BTreeSet::new(),
-        own_power: 0,
-    };
-    let mut schedule = Schedule::new(config, start, now);
+    let mut schedule = Schedule::new(config, start(), now);
     for n in 0..peers {
         let range = HeightRange::new(Height::new(1), Height::new(40)).unwrap();
         schedule.handle_peer_added(now, peer(n));

@@ -11,7 +11,7 @@ use perihelion_schedule::{
 use perihelion_types::{BlockId, Height, HeightRange, PeerId};
 use proptest::prelude::*;
 
-use crate::blocks::{CHAINS, LENGTH, SET};
+use crate::blocks::{CHAINS, LENGTH, SET, peer, start};
 
 /// An input, with numbers that are reduced to what is possible when it comes.
 #[derive(Debug, Clone)]
@@ -88,25 +88,13 @@ struct Owner {
     pinned: i64,
 }
 
-fn peer(n: u8) -> PeerId {
-    PeerId::new([n; 20])
-}
-
 impl Owner {
     #[allow(clippy::disallowed_methods, reason = "an origin for made-up instants")]
     fn new(config: Config) -> Self {
         let now = Instant::now();
         let start = Start {
-            initial_height: Height::new(1),
-            height: Height::ZERO,
-            block_id: BlockId::NIL,
-            validators: Arc::clone(&SET),
-            next_validators: Arc::clone(&SET),
-            last_validators: None,
-            last_commit_verified: true,
-            extensions_from: None,
             persistent: BTreeSet::from([peer(0)]),
-            own_power: 0,
+            ..start()
         };
         Self {
             allowance: config.peer_allowance,
