@@ -10,7 +10,7 @@ use anyhow::{Context as _, ensure};
 use clap::Parser;
 use perihelion_testkit::measure::{Contender, describe};
 
-use crate::measure::{Figures, Setting, Stage, Timeouts};
+use crate::measure::{Figures, Setting, Variant};
 
 /// Networks of four validators on loopback: their pace, what they commit, and what it costs them.
 #[derive(Debug, Parser)]
@@ -40,6 +40,9 @@ struct Options {
     /// The index of transactions: null or kv.
     #[arg(long, default_value = "kv", value_parser = ["null", "kv"])]
     index: String,
+    /// Transactions that wait at a node, in the networks whose mempools are larger than the default.
+    #[arg(long, default_value_t = 50_000)]
+    mempool_size: u32,
     /// Where the networks live, each removed at its end.
     #[arg(long, default_value = "target/bench-consensus")]
     dir: PathBuf,
@@ -67,26 +70,19 @@ fn main() -> anyhow::Result<()> {
         tx_bytes: options.tx_bytes,
         connections: options.connections.max(1),
     };
-    let stages = [
-        Stage::Idle,
-        Stage::Paced(options.rate),
-        Stage::AsManyAsTaken,
-    ];
-    for timeouts in [Timeouts::Default, Timeouts::NoCommit] {
+    let large = Variant::Mempool(options.mempool_size);
+    for variant in [Variant::Default, Variant::NoCommit, large] {
+        let stages = variant.stages(options.rate);
         let mut measured: Vec<(usize, Vec<Figures>)> = Vec::new();
         for run in 0..options.runs {
             // In turn, so that whatever else the machine does hits all alike; each begins once.
             for place in 0..contenders.len() {
                 let index = (run + place) % contenders.len();
                 let contender = &contenders[index];
-                let figures =
-                    measure::network(&options.dir, contender, timeouts, &stages, &setting)
-                        .with_context(|| format!("{timeouts}, run {run}, {}", contender.name))?;
+                let figures = measure::network(&options.dir, contender, variant, &stages, &setting)
+                    .with_context(|| format!("{variant}, run {run}, {}", contender.name))?;
                 for (stage, figures) in stages.iter().zip(&figures) {
-                    eprintln!(
-                        "{}",
-                        report::line(timeouts, *stage, run, contender, figures)
-                    );
+                    eprintln!("{}", report::line(variant, *stage, run, contender, figures));
                 }
                 measured.push((index, figures));
             }
@@ -96,10 +92,7 @@ fn main() -> anyhow::Result<()> {
                 .iter()
                 .map(|(contender, figures)| (*contender, figures[place]))
                 .collect();
-            print!(
-                "{}",
-                report::table(timeouts, *stage, &contenders, &of_stage)
-            );
+            print!("{}", report::table(variant, *stage, &contenders, &of_stage));
         }
     }
     Ok(())

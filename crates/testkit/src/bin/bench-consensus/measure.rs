@@ -12,6 +12,7 @@ use perihelion_testkit::{
     load::{Load, LoadCounts, LoadPlan},
     measure::{Contender, MachineLoad},
     network::NetworkShape,
+    process::Launch,
 };
 
 /// Validators of a network.
@@ -23,13 +24,16 @@ const WARM_UP: i64 = 5;
 /// How long a load runs before it is measured: mempools fill.
 const RAMP: Duration = Duration::from_secs(3);
 
-/// How long a network waits.
+/// What is set otherwise than by `init`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Timeouts {
-    /// As `init` writes them.
+pub(crate) enum Variant {
+    /// Nothing.
     Default,
     /// `timeout_commit = 0`.
     NoCommit,
+    /// `mempool.size` and a cache of twice as many: the default of 5,000 is what fills each block
+    /// where a block waits for `timeout_commit`, however fast the nodes are.
+    Mempool(u32),
 }
 
 /// What a network is given to do.
@@ -43,12 +47,35 @@ pub(crate) enum Stage {
     AsManyAsTaken,
 }
 
-impl fmt::Display for Timeouts {
+impl Variant {
+    /// What its networks are given to do: no more than what differs from [`Self::Default`].
+    pub(crate) fn stages(self, rate: f64) -> Vec<Stage> {
+        match self {
+            Self::Default | Self::NoCommit => {
+                vec![Stage::Idle, Stage::Paced(rate), Stage::AsManyAsTaken]
+            }
+            Self::Mempool(_) => vec![Stage::AsManyAsTaken],
+        }
+    }
+
+    fn apply(self, launch: Launch) -> Launch {
+        match self {
+            Self::Default => launch,
+            Self::NoCommit => launch.set("consensus.timeout_commit", "0s"),
+            Self::Mempool(size) => launch
+                .set("mempool.size", i64::from(size))
+                .set("mempool.cache_size", 2 * i64::from(size)),
+        }
+    }
+}
+
+impl fmt::Display for Variant {
     fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
-        out.write_str(match self {
-            Self::Default => "default timeouts",
-            Self::NoCommit => "timeout_commit = 0",
-        })
+        match self {
+            Self::Default => out.write_str("default timeouts"),
+            Self::NoCommit => out.write_str("timeout_commit = 0"),
+            Self::Mempool(size) => write!(out, "default timeouts, mempool of {size}"),
+        }
     }
 }
 
@@ -135,7 +162,7 @@ impl Sample {
 pub(crate) fn network(
     folder: &Path,
     contender: &Contender,
-    timeouts: Timeouts,
+    variant: Variant,
     stages: &[Stage],
     setting: &Setting,
 ) -> anyhow::Result<Vec<Figures>> {
@@ -147,15 +174,12 @@ pub(crate) fn network(
     let mut launches = shape.make(&folder, &contender.program)?;
     for launch in &mut launches {
         launch.run_by(&contender.program)?;
-        let mut set = launch
+        let set = launch
             .clone()
             .set("proxy_app", "kvstore")
             .set("tx_index.indexer", setting.index.as_str())
             .set("log_level", "error");
-        if timeouts == Timeouts::NoCommit {
-            set = set.set("consensus.timeout_commit", "0s");
-        }
-        *launch = set;
+        *launch = variant.apply(set);
     }
     let mut cluster = Cluster::new(launches, PATIENCE);
     cluster.start(0..VALIDATORS)?;

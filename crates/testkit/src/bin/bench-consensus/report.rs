@@ -2,7 +2,7 @@
 
 use perihelion_testkit::measure::{Contender, align, median, sorted};
 
-use crate::measure::{Figures, Stage, Timeouts};
+use crate::measure::{Figures, Stage, Variant};
 
 /// A figure of a table.
 struct Row {
@@ -16,7 +16,7 @@ struct Row {
 const MIB: f64 = (1 << 20) as f64;
 
 /// What a table has of a stage.
-fn rows(timeouts: Timeouts, stage: Stage) -> Vec<Row> {
+fn rows(variant: Variant, stage: Stage) -> Vec<Row> {
     let row = |title, digits, is_gain, figure| Row {
         title,
         digits,
@@ -33,17 +33,17 @@ fn rows(timeouts: Timeouts, stage: Stage) -> Vec<Row> {
         it.cpu_per_blocks
     }));
     // Where a node decides at its own pace, what it takes in a second tells the pace.
-    match (stage, timeouts) {
+    match (stage, variant) {
         (Stage::AsManyAsTaken, _) => rows.push(row(
             "CPU of a node, s per 1,000 transactions",
             3,
             false,
             |it| it.cpu_per_txs,
         )),
-        (_, Timeouts::Default) => rows.push(row("CPU of a node, % of a core", 2, false, |it| {
+        (_, Variant::Default) => rows.push(row("CPU of a node, % of a core", 2, false, |it| {
             it.cpu_share * 100.0
         })),
-        (_, Timeouts::NoCommit) => {}
+        (_, Variant::NoCommit | Variant::Mempool(_)) => {}
     }
     rows.push(row("most memory of a node so far, MiB", 0, false, |it| {
         it.peak_rss_bytes as f64 / MIB
@@ -53,14 +53,14 @@ fn rows(timeouts: Timeouts, stage: Stage) -> Vec<Row> {
 
 /// One stage of one run.
 pub(crate) fn line(
-    timeouts: Timeouts,
+    variant: Variant,
     stage: Stage,
     run: usize,
     contender: &Contender,
     figures: &Figures,
 ) -> String {
     format!(
-        "{timeouts}, {stage}, run {}  {:<18} {:>6.0} blocks, {:>7.1} ms each, {:>6.0} transactions/s ({} not taken), CPU {:>6.2} s/1000 blocks, {:.1} MiB; others used {:.1} cores, the host took {:.1}",
+        "{variant}, {stage}, run {}  {:<18} {:>6.0} blocks, {:>7.1} ms each, {:>6.0} transactions/s ({} not taken), CPU {:>6.2} s/1000 blocks, {:.1} MiB; others used {:.1} cores, the host took {:.1}",
         run + 1,
         contender.name,
         figures.blocks,
@@ -77,17 +77,17 @@ pub(crate) fn line(
 /// Medians of all runs, and how the first contender's relate to those of the others: above 1 is
 /// better in each row.
 pub(crate) fn table(
-    timeouts: Timeouts,
+    variant: Variant,
     stage: Stage,
     contenders: &[Contender],
     measured: &[(usize, Figures)],
 ) -> String {
-    let mut head = vec![format!("{timeouts}; {stage}")];
+    let mut head = vec![format!("{variant}; {stage}")];
     head.extend(contenders.iter().map(|contender| contender.name.clone()));
     let others = contenders.iter().skip(1);
     head.extend(others.map(|other| format!("better than {}", other.name)));
     let mut table = vec![head];
-    for row in rows(timeouts, stage) {
+    for row in rows(variant, stage) {
         let medians: Vec<f64> = (0..contenders.len())
             .map(|contender| {
                 let of = measured.iter().filter(|(index, _)| *index == contender);
@@ -149,7 +149,7 @@ mod tests {
             (0, figures(400.0, 0.5)),
         ];
         let table = table(
-            Timeouts::Default,
+            Variant::Default,
             Stage::AsManyAsTaken,
             &contenders,
             &measured,
@@ -160,7 +160,7 @@ mod tests {
         };
         assert_eq!(row("transactions/s"), ["times", "4.00", "100", "400"]);
         assert_eq!(row("block interval"), ["times", "4.00", "2000.0", "500.0"]);
-        let idle = super::table(Timeouts::Default, Stage::Idle, &contenders, &measured);
+        let idle = super::table(Variant::Default, Stage::Idle, &contenders, &measured);
         assert!(!idle.contains("transactions"), "{idle}");
     }
 }
