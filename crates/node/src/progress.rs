@@ -36,6 +36,8 @@ pub struct ProgressLine {
     pub stalled: Option<String>,
     /// In consensus, where its round is: `1235 at round 0, prevote`; else empty.
     pub round: String,
+    /// Why this node's validator signs nothing; `None` while it does, or is none.
+    pub silent: Option<String>,
 }
 
 impl ProgressLine {
@@ -78,8 +80,8 @@ impl ProgressLine {
     }
 
     /// The line: `syncing blocks 12345/50000 24.69% 812.4 blocks/s 16.1 MB/s ETA 46s 8 peers, limited
-    /// by network`, and behind it why nothing moves; `waiting for peers at height 7, 0 peers` before
-    /// that, `consensus 599, deciding 600 at round 0, propose, 1.0 blocks/s 3 peers` where blocks are
+    /// by network`, and behind it why nothing moves, and why this validator signs nothing; `waiting
+    /// for peers at height 7, 0 peers` before that, `consensus 599, deciding 600 at round 0, propose, 1.0 blocks/s 3 peers` where blocks are
     /// decided, `following 599, block 600 waits for the commit in block 601, …` at the chain's tip
     /// without consensus.
     #[must_use]
@@ -107,6 +109,9 @@ impl ProgressLine {
         }
         if let Some(reason) = &self.stalled {
             line += &format!(", stalled: {reason}");
+        }
+        if let Some(reason) = &self.silent {
+            line += &format!(", the validator stays silent: {reason}");
         }
         line
     }
@@ -302,6 +307,12 @@ mod tests {
         );
         line.round.clear();
         assert_eq!(line.format(), "consensus 599, 1.0 blocks/s 8 peers");
+        line.stalled = Some("prevotes of 2 of 4 validators".into());
+        line.silent = Some("not signed".into());
+        assert_eq!(
+            line.format(),
+            "consensus 599, 1.0 blocks/s 8 peers, stalled: prevotes of 2 of 4 validators, the validator stays silent: not signed"
+        );
     }
 
     #[test]

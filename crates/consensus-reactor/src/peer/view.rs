@@ -8,7 +8,7 @@ use perihelion_types::{
     part_set::PART_SIZE,
 };
 
-use crate::wire::NewValidBlock;
+use crate::{standing::Stay, wire::NewValidBlock};
 
 /// Blocks that are decided and stored, for peers that lag. An implementation keeps the last few
 /// answers: each is asked for once for every part or vote that is sent.
@@ -238,6 +238,7 @@ pub struct View {
     rounds: BTreeMap<Round, RoundVotes>,
     commit_round: Option<Round>,
     last_commit: Option<Arc<VotesView>>,
+    stay: Stay,
 }
 
 impl View {
@@ -277,7 +278,21 @@ impl View {
             last_commit: core
                 .last_commit()
                 .map(|set| VotesView::again(last_commit, set)),
+            stay: Stay::default(),
         }
+    }
+
+    /// The same with what is known of the stay in consensus.
+    #[must_use]
+    pub fn with_stay(mut self, stay: Stay) -> Self {
+        self.stay = stay;
+        self
+    }
+
+    /// What is known of the stay in consensus.
+    #[must_use]
+    pub fn stay(&self) -> &Stay {
+        &self.stay
     }
 
     /// What `NewRoundStep` tells a peer that was just added.

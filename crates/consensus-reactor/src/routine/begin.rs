@@ -80,6 +80,8 @@ impl Session {
             changed: true,
             asked: None,
             began: state.last_block_height,
+            deciding: None,
+            silence: None,
             node,
         };
         session.replay()?;
@@ -238,7 +240,8 @@ fn open_wal(node: &Node, state: &State) -> Result<Wal, ConsensusError> {
             tracing::info!(
                 height = last.get(),
                 log = log.map(perihelion_types::Height::get),
-                "blocks up to this height did not come by consensus; their end is marked in its log"
+                "the consensus log ends below the last applied block, as after blocksync or a torn end; \
+                 the block's end is marked"
             );
             wal.end_height(now().time, last)?;
             Ok(wal)

@@ -7,11 +7,11 @@ use std::{
 
 use bytes::Bytes;
 use perihelion_consensus::{
-    Answer, Ask, Consensus, Effect, Notice, RequestId, SignRequest, WalMessage,
+    Answer, Ask, Consensus, Effect, Notice, RequestId, SignRequest, Step, WalMessage,
 };
 use perihelion_p2p::LogLimit;
 use perihelion_state::Executor;
-use perihelion_types::{Height, Vote};
+use perihelion_types::{Height, Round, Vote};
 use tokio::sync::{mpsc, watch};
 
 use super::{
@@ -27,6 +27,7 @@ use crate::{
     peer::{View, VotesView, answer_maj23},
     privval::{FilePrivval, SigningLease},
     shared::{Claim, FromPeer, Shared},
+    standing::{STANDS_AFTER, Stay},
     wal::Wal,
 };
 
@@ -59,6 +60,10 @@ pub(super) struct Session {
     pub(super) asked: Option<Asked>,
     /// The last block applied before.
     pub(super) began: Height,
+    /// The height that is being decided, and since when.
+    pub(super) deciding: Option<(Height, Instant)>,
+    /// Why nothing is signed.
+    pub(super) silence: Option<Arc<str>>,
 }
 
 /// A question to the application that is open.
@@ -327,12 +332,39 @@ impl Session {
                 .sign_proposal(&self.lease, &self.chain_id, &mut proposal)
                 .map(|()| Answer::SignedProposal(proposal)),
         };
-        signed.unwrap_or_else(|error| {
-            if let Some(left_out) = NOTICES.pass() {
-                tracing::error!(%error, left_out, "the validator stays silent");
+        match signed {
+            Ok(answer) => {
+                self.silence = None;
+                answer
             }
-            Answer::NotSigned
-        })
+            Err(error) => {
+                if let Some(left_out) = NOTICES.pass() {
+                    tracing::error!(%error, left_out, "the validator stays silent");
+                }
+                self.silence = Some(error.to_string().into());
+                Answer::NotSigned
+            }
+        }
+    }
+
+    /// What is known of the stay, the beginning of the height included.
+    fn stay(&mut self) -> Stay {
+        let (height, round) = (self.core.height(), self.core.round());
+        let is_due = round > Round::ZERO || self.core.step() > Step::NewRound;
+        self.deciding = match self.deciding {
+            _ if !is_due => None,
+            Some(since) if since.0 == height => Some(since),
+            _ => Some((height, Instant::now())),
+        };
+        let config = &self.node.config;
+        let (first, privval) = (Round::ZERO, self.privval.as_ref());
+        let round = config.propose(first) + config.prevote(first) + config.precommit(first);
+        Stay {
+            own_address: privval.map(FilePrivval::address),
+            since: self.deciding.map(|(_, since)| since),
+            patience: STANDS_AFTER.max(round * 2),
+            silence: self.silence.clone().filter(|_| self.is_validator()),
+        }
     }
 
     /// Shows the peers' tasks where the state machine is.
@@ -340,9 +372,10 @@ impl Session {
         if !std::mem::take(&mut self.changed) {
             return;
         }
+        let stay = self.stay();
         let shared = &self.node.shared;
         let view = View::of(&self.core, shared.stored.base(), self.view.as_deref());
-        let view = Arc::new(view);
+        let view = Arc::new(view.with_stay(stay));
         self.view = Some(Arc::clone(&view));
         shared.view.send_replace(Some(view));
     }

@@ -19,6 +19,7 @@ mod risk;
 mod running;
 mod signing;
 mod signing_vectors;
+mod standing;
 mod strangers;
 mod wal_crashes;
 mod wal_files;

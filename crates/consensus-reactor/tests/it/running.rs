@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use perihelion_consensus::{Step, WalMessage};
-use perihelion_consensus_reactor::{ConsensusError, View};
+use perihelion_consensus_reactor::{ConsensusError, Standing, View, privval::SignState};
 use perihelion_events::{EventData, Query, RoundEvent};
 use perihelion_types::{Height, Round, SignedMsgType};
 
@@ -92,7 +92,18 @@ fn halves_that_cannot_decide_alone_go_on_when_one_more_joins_them() {
                 let prevotes = view.prevotes(Round::ZERO);
                 prevotes.is_some_and(|votes| votes.bits().count() == 2)
             };
-            node.see("two prevotes", both).await;
+            let view = node.see("two prevotes", both).await;
+            // Why nothing goes on is told once that has taken long.
+            let stay = view.stay();
+            assert_eq!(stay.silence, None);
+            let since = stay.since.unwrap();
+            assert_eq!(Standing::of(&view, since), None);
+            let told = Standing::of(&view, since + stay.patience)
+                .unwrap()
+                .to_string();
+            let parts = "prevotes of 2 of 4 validators (50 % of the power";
+            assert!(told.contains(parts), "{told}");
+            assert!(!told.contains("this node"), "{told}");
         }
         let third = Node::begin(third).await;
         third.connect(&nodes[1]).await;
@@ -101,6 +112,36 @@ fn halves_that_cannot_decide_alone_go_on_when_one_more_joins_them() {
         for home in close_all(nodes).await {
             home.assert_signed_once();
         }
+    });
+}
+
+#[test]
+fn a_validator_that_may_not_sign_yet_says_so_until_it_may() {
+    threads().block_on(async {
+        let mut homes = Home::all(&genesis(&[10; 4]));
+        let silent = homes.pop().unwrap();
+        let signed = SignState {
+            height: 2,
+            round: 100,
+            step: 3,
+            ..SignState::default()
+        };
+        signed.save(&silent.sign_state()).unwrap();
+        let silent = Node::begin(silent).await;
+        let is_silent = |view: &View| view.stay().silence.is_some();
+        let view = silent.see("why it is silent", is_silent).await;
+        let silence = view.stay().silence.clone().unwrap();
+        let last = "before height 2 round 100 precommit, which was signed already";
+        assert!(silence.contains(last), "{silence}");
+
+        let mut nodes = mesh(homes).await;
+        for node in &nodes {
+            silent.connect(node).await;
+        }
+        silent.see("that it signs", |view| !is_silent(view)).await;
+        nodes.push(silent);
+        assert_same_chain(&nodes, 3).await;
+        close_all(nodes).await;
     });
 }
 

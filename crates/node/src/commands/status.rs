@@ -20,6 +20,8 @@ use crate::{
 const TIMEOUT: Duration = Duration::from_secs(5);
 /// Bytes of an answer at most: a status is far below, and a wrong server must not fill memory.
 const MAX_ANSWER_BYTES: u64 = 4 << 20;
+/// Characters of a text in it that are shown at most.
+const MAX_TEXT_CHARS: usize = 600;
 /// Pause between two looks with `--watch`.
 const PAUSE: Duration = Duration::from_secs(1);
 
@@ -207,8 +209,13 @@ fn number(value: &Value, name: &str) -> f64 {
 fn text(value: &Value, name: &str) -> Option<String> {
     let text = value.get(name)?.as_str()?;
     // What a server sends must not steer the terminal.
-    let clean = text.chars().filter(|c| !c.is_control()).take(200).collect();
-    Some(clean)
+    let visible = text.chars().filter(|c| !c.is_control());
+    Some(visible.take(MAX_TEXT_CHARS).collect())
+}
+
+/// A reason, which is empty or absent where there is none.
+fn reason(value: &Value, name: &str) -> Option<String> {
+    text(value, name).filter(|reason| !reason.is_empty())
 }
 
 fn from_sync_status(answer: &Value) -> ProgressLine {
@@ -225,7 +232,8 @@ fn from_sync_status(answer: &Value) -> ProgressLine {
             .and_then(Value::as_array)
             .map_or(0, Vec::len),
         limiting_stage: text(answer, "limiting_stage").unwrap_or_default(),
-        stalled: text(answer, "stalled_reason").filter(|reason| !reason.is_empty()),
+        stalled: reason(answer, "stalled_reason"),
+        silent: reason(answer, "silent_reason"),
         round: String::new(),
     }
 }
@@ -269,10 +277,11 @@ mod tests {
             "target_height": "1000", "blocks_per_second": 25.0, "bytes_per_second": 1e6,
             "remaining_time": "20000000000", "peers": [{}, {}],
             "limiting_stage": "execution", "stalled_reason": "disk\u{1b}[2J full",
+            "silent_reason": "not signed",
         }));
         assert_eq!(
             line.format(),
-            "syncing blocks 500/1000 50.00% 25.0 blocks/s 1.0 MB/s ETA 20s 2 peers, limited by execution, stalled: disk[2J full"
+            "syncing blocks 500/1000 50.00% 25.0 blocks/s 1.0 MB/s ETA 20s 2 peers, limited by execution, stalled: disk[2J full, the validator stays silent: not signed"
         );
     }
 

@@ -7,12 +7,15 @@ use std::{
     time::Duration,
 };
 
-use perihelion_consensus_reactor::peer::{View, VotesView};
+use perihelion_consensus_reactor::{
+    Standing,
+    peer::{View, VotesView},
+};
 use perihelion_schedule::{Limit, Mode, Progress, StallReason, TargetSource};
 use perihelion_types::{Height, Round};
 use tokio::{
     sync::watch,
-    time::{Instant, interval},
+    time::{Instant, MissedTickBehavior, interval},
 };
 use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
@@ -38,14 +41,38 @@ pub(super) struct Shown {
     pub(super) view: watch::Receiver<Option<Arc<View>>>,
 }
 
+/// What there is to show at one moment.
+struct Look {
+    mode: Mode,
+    height: Height,
+    line: ProgressLine,
+    stall: Option<Stall>,
+}
+
 impl Shown {
-    fn line(&self) -> (Progress, ProgressLine) {
+    fn look(&self) -> Look {
         let progress = self.progress.borrow().clone();
         let mut line = line(&progress);
+        let mut stall = progress
+            .stalled
+            .as_ref()
+            .map(|reason| Stall::Sync(discriminant(reason)));
         if let Some(view) = &*self.view.borrow() {
             line.round = round(view);
+            line.silent = view.stay().silence.as_deref().map(str::to_owned);
+            if stall.is_none()
+                && let Some(standing) = Standing::of(view, std::time::Instant::now())
+            {
+                line.stalled = Some(standing.to_string());
+                stall = Some(Stall::Consensus(standing.height));
+            }
         }
-        (progress, line)
+        Look {
+            mode: progress.mode,
+            height: progress.height,
+            line,
+            stall,
+        }
     }
 }
 
@@ -57,14 +84,14 @@ pub(super) async fn show(
     stop: CancellationToken,
 ) {
     if let Some(live) = live {
-        let warning = warn_of_stalls(shown.progress.clone(), stop.clone());
-        let showing = each(LIVE_INTERVAL, || live.show(&shown.line().1), stop);
+        let warning = warn_of_stalls(&shown, stop.clone());
+        let showing = each(LIVE_INTERVAL, || live.show(&shown.look().line), stop);
         tokio::join!(warning, showing);
         live.finish();
         return;
     }
     match display {
-        ProgressDisplay::None => warn_of_stalls(shown.progress, stop).await,
+        ProgressDisplay::None => warn_of_stalls(&shown, stop).await,
         ProgressDisplay::Auto | ProgressDisplay::Log => {
             let say = |line: &ProgressLine, is_news| {
                 if is_news {
@@ -79,12 +106,12 @@ pub(super) async fn show(
 }
 
 /// Warns when nothing moves, where the log has no lines that say so.
-async fn warn_of_stalls(progress: watch::Receiver<Progress>, stop: CancellationToken) {
+async fn warn_of_stalls(shown: &Shown, stop: CancellationToken) {
     let mut stalls = Stalls::default();
     let look = move || {
-        let stalled = progress.borrow().stalled.clone();
-        if stalls.is_news(stalled.as_ref())
-            && let Some(reason) = stalled
+        let Look { line, stall, .. } = shown.look();
+        if stalls.is_news(stall)
+            && let Some(reason) = line.stalled
         {
             warn!(%reason, "no progress");
         }
@@ -92,37 +119,47 @@ async fn warn_of_stalls(progress: watch::Receiver<Progress>, stop: CancellationT
     each(INTERVAL, look, stop).await;
 }
 
+/// Why nothing moves, but for figures that go on.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Stall {
+    /// Blocks are not fetched, verified or applied.
+    Sync(Discriminant<StallReason>),
+    /// Consensus does not decide this height.
+    Consensus(Height),
+}
+
 /// Why nothing moved when it was looked at last.
 #[derive(Default)]
-struct Stalls(Option<Discriminant<StallReason>>);
+struct Stalls(Option<Stall>);
 
 impl Stalls {
     /// Whether nothing moves for another reason than before: not if it only has gone on.
-    fn is_news(&mut self, stalled: Option<&StallReason>) -> bool {
-        let before = std::mem::replace(&mut self.0, stalled.map(discriminant));
+    fn is_news(&mut self, stall: Option<Stall>) -> bool {
+        let before = std::mem::replace(&mut self.0, stall);
         self.0.is_some() && self.0 != before
     }
 }
 
 /// Says a line each [`INTERVAL`], and whether it tells for the first time why nothing moves. At the
 /// tip of the chain, where nothing is awaited, only what is new is said, and each [`QUIET_INTERVAL`]
-/// that all is well.
+/// how it is.
 async fn log(shown: Shown, mut say: impl FnMut(&ProgressLine, bool), stop: CancellationToken) {
     let mut last: Option<Said> = None;
     let (mut height, mut stalls) = (Height::ZERO, Stalls::default());
     let show = move || {
-        let (progress, line) = shown.line();
+        let look = shown.look();
         let now = Said {
             at: Instant::now(),
-            mode: progress.mode,
-            height: progress.height,
-            moves: progress.height > height,
+            mode: look.mode,
+            height: look.height,
+            moves: look.height > height,
         };
-        height = progress.height;
-        let is_news = stalls.is_news(progress.stalled.as_ref());
-        let quiet = line.stalled.is_none();
-        if !(quiet && last.as_ref().is_some_and(|last| now.adds_nothing_to(last))) {
-            say(&line, is_news);
+        height = look.height;
+        let is_news = stalls.is_news(look.stall);
+        let repeats = matches!(look.stall, Some(Stall::Sync(_)));
+        let is_said = last.as_ref().is_some_and(|last| now.adds_nothing_to(last));
+        if is_news || repeats || !is_said {
+            say(&look.line, is_news);
             last = Some(now);
         }
     };
@@ -154,6 +191,8 @@ impl Said {
 /// Calls `show` each `pause`.
 async fn each(pause: Duration, mut show: impl FnMut(), stop: CancellationToken) {
     let mut ticks = interval(pause);
+    // After the machine slept, one look is enough.
+    ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
     ticks.tick().await;
     loop {
         tokio::select! {
@@ -194,7 +233,7 @@ fn line(progress: &Progress) -> ProgressLine {
         peers: progress.peers.len(),
         limiting_stage: limit_name(progress.limit).to_owned(),
         stalled: progress.stalled.as_ref().map(StallReason::to_string),
-        round: String::new(),
+        ..ProgressLine::default()
     }
 }
 
@@ -223,7 +262,13 @@ fn limit_name(limit: Limit) -> &'static str {
 mod tests {
     use std::sync::{Arc, Mutex};
 
+    use perihelion_consensus::{Consensus, ConsensusConfig, LastCommit, Now, Start, Step};
+    use perihelion_consensus_reactor::{STANDS_AFTER, Stay};
+    use perihelion_crypto::PrivateKey;
+    use perihelion_types::{GenesisValidator, Rules, State};
+
     use super::*;
+    use crate::files::new_genesis;
 
     fn progress(mode: Mode, height: i64, stalled: Option<StallReason>) -> Progress {
         Progress {
@@ -243,6 +288,11 @@ mod tests {
 
     /// The same, and which of them are warnings.
     async fn told(states: &[Progress]) -> Vec<(u64, String, bool)> {
+        told_beside(None, states).await
+    }
+
+    /// The same in consensus, as `view` shows it.
+    async fn told_beside(view: Option<View>, states: &[Progress]) -> Vec<(u64, String, bool)> {
         let (sender, receiver) = watch::channel(states[0].clone());
         let (start, lines) = (Instant::now(), Arc::new(Mutex::new(Vec::new())));
         let (stop, kept) = (CancellationToken::new(), Arc::clone(&lines));
@@ -252,7 +302,7 @@ mod tests {
         };
         let shown = Shown {
             progress: receiver,
-            view: watch::channel(None).1,
+            view: watch::channel(view.map(Arc::new)).1,
         };
         let task = tokio::spawn(log(shown, say, stop.clone()));
         // Time stands still but for sleepers, of whom the first to wake comes first.
@@ -265,6 +315,44 @@ mod tests {
         task.await.unwrap();
         let lines = lines.lock().unwrap();
         lines.clone()
+    }
+
+    /// Consensus of one validator that has proposed nothing for an hour.
+    fn standing() -> View {
+        let instant = std::time::Instant::now();
+        let pub_key = PrivateKey::ed25519_from_secret(b"validator").public_key();
+        let validator = GenesisValidator {
+            address: pub_key.address(),
+            pub_key,
+            power: 10,
+            name: String::new(),
+        };
+        let genesis = new_genesis("chain".to_owned(), Height::new(1), vec![validator]);
+        let start = Start {
+            state: Arc::new(State::from_genesis(&genesis, "0").unwrap()),
+            rules: Rules::V038,
+            own_key: None,
+            last_commit: LastCommit::None,
+            last_header_app_hash: None,
+        };
+        let now = Now {
+            instant,
+            time: genesis.genesis_time,
+        };
+        let mut core = Consensus::new(now, ConsensusConfig::default(), start).unwrap();
+        core.start(now);
+        while core.poll_effect().is_some() {}
+        core.handle_deadline(Now {
+            instant: instant + Duration::from_secs(1),
+            ..now
+        });
+        assert_eq!(core.step(), Step::Propose);
+        View::of(&core, Height::ZERO, None).with_stay(Stay {
+            since: instant.checked_sub(Duration::from_secs(3_600)),
+            patience: STANDS_AFTER,
+            silence: Some("not signed: for this test".into()),
+            own_address: None,
+        })
     }
 
     fn seconds(lines: &[(u64, String)]) -> Vec<u64> {
@@ -310,6 +398,26 @@ mod tests {
         let states = stalls.map(|stalled| progress(Mode::BlockSync, 7, stalled));
         let warnings: Vec<bool> = told(&states).await.into_iter().map(|line| line.2).collect();
         assert_eq!(warnings, [true, false, false, true, true, false]);
+    }
+
+    /// Why consensus does not go on is a warning once, and then told once a minute.
+    #[tokio::test(start_paused = true)]
+    async fn consensus_that_stands_still_says_why() {
+        let states = vec![progress(Mode::Consensus, 0, None); 15];
+        let lines = told_beside(Some(standing()), &states).await;
+        let at: Vec<_> = lines
+            .iter()
+            .map(|(at, _, is_news)| (*at, *is_news))
+            .collect();
+        assert_eq!(at, [(10, true), (70, false), (130, false)]);
+        for (_, line, _) in lines {
+            for part in [
+                "stalled: height 1 round 0 waits (3600 s): no proposal of ",
+                ", the validator stays silent: not signed: for this test",
+            ] {
+                assert!(line.contains(part), "no {part:?} in {line}");
+            }
+        }
     }
 
     /// The clock is no metronome: a look that comes a little early still ends a minute of silence.

@@ -1,8 +1,9 @@
 //! How far the node is.
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use bytes::Bytes;
+use perihelion_consensus_reactor::Standing;
 use perihelion_schedule::{Limit, Mode, PeerProgress, Progress, TargetSource};
 use perihelion_store::BlockMeta;
 use perihelion_types::{
@@ -216,6 +217,8 @@ struct SyncStatus<'a> {
     window: Window,
     limiting_stage: &'static str,
     stalled_reason: Option<String>,
+    /// Why this node's validator signs nothing.
+    silent_reason: Option<String>,
     signatures_verified: Text<u64>,
     signatures_total: Text<u64>,
     longest_run: Text<usize>,
@@ -257,6 +260,10 @@ pub(super) fn sync_status(backend: &Backend, _: &Arguments) -> Answer {
     let context = &backend.context;
     let progress = context.progress.borrow().clone();
     let window = &progress.window;
+    let view = context.consensus.view();
+    let stalled = progress.stalled.as_ref().map(ToString::to_string);
+    let standing = || Some(Standing::of(view.as_deref()?, Instant::now())?.to_string());
+    let silence = view.as_ref().and_then(|view| view.stay().silence.clone());
     let known = progress.target_source != TargetSource::Unknown;
     write(&SyncStatus {
         software: &context.software,
@@ -287,7 +294,8 @@ pub(super) fn sync_status(backend: &Backend, _: &Arguments) -> Answer {
             expected_bytes: Text(window.expected_bytes),
         },
         limiting_stage: limit_name(progress.limit),
-        stalled_reason: progress.stalled.as_ref().map(ToString::to_string),
+        stalled_reason: stalled.or_else(standing),
+        silent_reason: silence.as_deref().map(str::to_owned),
         signatures_verified: Text(progress.signatures_verified),
         signatures_total: Text(progress.signatures_total),
         longest_run: Text(progress.longest_run),
