@@ -20,8 +20,8 @@ pub enum ConsensusError {
         "the consensus log {} has the end of height {log}, and the last applied block is {last}: \
          the data is older than the log. What this validator signed up to height {log} may stand \
          in it. Restore the newest data; or wait until the chain is above the height in \
-         priv_validator_state.json, move the folder of the log away, keep \
-         priv_validator_state.json, and start again",
+         priv_validator_state.json, keep that file, move the folder of the log away, and start \
+         again",
         path.display()
     )]
     WalAhead {

@@ -8,8 +8,9 @@ use std::{
 };
 
 use perihelion_abci::AppAddress;
+use perihelion_consensus_reactor::wal::{self, WalError};
 use perihelion_crypto::PrivateKey;
-use perihelion_store::{StoreError, check_store};
+use perihelion_store::{StoreError, check_store, lock_store};
 use perihelion_types::{Genesis, Hash};
 use rustix::fs::Access;
 use thiserror::Error;
@@ -92,6 +93,9 @@ pub enum PrepareError {
         /// The home.
         home: PathBuf,
     },
+    /// The consensus log is damaged.
+    #[error(transparent)]
+    Log(#[from] WalError),
     /// A CometBFT node runs on this home, or that cannot be told.
     #[error(transparent)]
     CometBft(#[from] CometBftError),
@@ -255,6 +259,10 @@ pub(crate) fn findings(config: &Config) -> Vec<PrepareError> {
             Ok(()) | Err(StoreError::Locked { .. }) => {}
             Err(error) => found.push(PrepareError::store(error, config)),
         }
+    }
+    // While a node runs there it writes to the log.
+    if let Ok(_lock) = lock_store(&config.data_dir()) {
+        found.extend(wal::check(&config.wal_file()).err().map(Into::into));
     }
     if let Some(files) = config.rpc_server().tls {
         found.extend(perihelion_rpc::check_tls(&files).err().map(Into::into));

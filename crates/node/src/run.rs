@@ -33,7 +33,7 @@ use perihelion_p2p::{ByteBudget, SwitchHandle};
 use perihelion_rpc::RpcServer;
 use perihelion_state::Executor;
 use perihelion_store::{IndexKind, Indexer, Store};
-use perihelion_types::{Height, RulesByHeight};
+use perihelion_types::{Address, RulesByHeight, State, ValidatorSet};
 use tokio::{sync::watch, task::JoinHandle};
 use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
@@ -72,6 +72,7 @@ pub fn run(prepared: Prepared, live: Option<LiveLine>) -> anyhow::Result<()> {
 async fn run_until_stopped(mut prepared: Prepared, live: Option<LiveLine>) -> anyhow::Result<()> {
     let stop = CancellationToken::new();
     signals::watch(stop.clone()).context("cannot wait for signals")?;
+    consensus::check_log(&prepared)?;
     if !begin::wait_for_genesis(&prepared, &stop).await {
         return Ok(());
     }
@@ -193,7 +194,7 @@ async fn run_parts(
         progress: pool.progress.clone(),
     };
     let rpc = rpc::serve(basis, served, &stops.rest)?;
-    announce(prepared, &switch, rpc.as_ref(), state.last_block_height);
+    announce(prepared, &switch, rpc.as_ref(), &state, own_address);
     let metrics = serve_metrics(
         basis,
         Sources {
@@ -251,10 +252,16 @@ async fn serve_metrics(
     Ok(Some(server.task))
 }
 
-fn announce(prepared: &Prepared, switch: &SwitchHandle, rpc: Option<&RpcServer>, height: Height) {
+fn announce(
+    prepared: &Prepared,
+    switch: &SwitchHandle,
+    rpc: Option<&RpcServer>,
+    state: &State,
+    own_address: Option<Address>,
+) {
     info!(
         chain_id = prepared.genesis.chain_id,
-        %height,
+        height = %state.last_block_height,
         node_id = %switch.id(),
         listen = switch.listen_address().map(tracing::field::display),
         rpc = rpc.map(|server| tracing::field::display(server.address())),
@@ -263,7 +270,7 @@ fn announce(prepared: &Prepared, switch: &SwitchHandle, rpc: Option<&RpcServer>,
         "Perihelion is running"
     );
     let p2p = &prepared.config.p2p;
-    if p2p.persistent_peers.is_empty() {
+    if p2p.persistent_peers.is_empty() && !decides_alone(&state.validators, own_address) {
         let without = if p2p.seeds.is_empty() {
             "no persistent_peers are configured"
         } else {
@@ -271,4 +278,13 @@ fn announce(prepared: &Prepared, switch: &SwitchHandle, rpc: Option<&RpcServer>,
         };
         warn!("{without}: only peers that dial this node can be synced from");
     }
+}
+
+/// Whether the validator of this address needs nobody else: it has more than 2/3 of the power.
+fn decides_alone(validators: &ValidatorSet, address: Option<Address>) -> bool {
+    let own = address.and_then(|address| validators.by_address(&address));
+    own.is_some_and(|(_, member)| {
+        let power = i128::from(member.voting_power);
+        power * 3 > i128::from(validators.total_voting_power()) * 2
+    })
 }

@@ -20,7 +20,9 @@ const STATE: FileKind = FileKind {
               has now: then it signs above that height only",
     damaged: "it prevents double signing, for which a validator loses a part of its stake and on most \
               chains is barred for good: restore the newest copy, and never one that is older than \
-              the last signature",
+              the last signature. Without one, write {\"height\": \"H\", \"round\": 0, \"step\": 3} \
+              into it, H being the height that the chain has now: then it signs above that height \
+              only",
 };
 
 /// What a message is in its round, in the order of signing.

@@ -146,7 +146,9 @@ impl Routine {
         match &reason {
             ConsensusError::Stopped => tracing::debug!("consensus stops"),
             error => {
-                tracing::error!(%error, "consensus has failed");
+                // Whoever asks why it has ended tells of it in full.
+                tracing::error!("consensus has failed: the node stops");
+                tracing::debug!(%error, "consensus has failed");
                 // The node need not wait for what the application is at.
                 self.node.shared.end(error.clone());
             }

@@ -23,8 +23,8 @@ pub enum WalError {
     #[error(
         "the consensus log {} is damaged at offset {offset}: {fault}. What this validator signed at \
          its last height may stand behind it, so nothing is cut off. Restore the file from a copy of \
-         now; or wait until the chain is above the height in priv_validator_state.json, move the \
-         folder of the log away, keep priv_validator_state.json, and start again",
+         now; or wait until the chain is above the height in priv_validator_state.json, keep that \
+         file, move the folder of the log away, and start again",
         path.display()
     )]
     Damaged {
@@ -38,8 +38,8 @@ pub enum WalError {
     /// A file of the group is not there.
     #[error(
         "the consensus log lacks {}, between files that are there: restore it from a copy of now; or \
-         wait until the chain is above the height in priv_validator_state.json, move the folder of \
-         the log away, keep priv_validator_state.json, and start again",
+         wait until the chain is above the height in priv_validator_state.json, keep that file, move \
+         the folder of the log away, and start again",
         path.display()
     )]
     MissingFile {
@@ -62,4 +62,13 @@ pub enum WalError {
         /// What the failed one said.
         reason: String,
     },
+}
+
+impl WalError {
+    /// Whether what was durable is damaged or gone: then it can be done without once the chain is
+    /// above the height that was signed last.
+    #[must_use]
+    pub fn is_damage(&self) -> bool {
+        matches!(self, Self::Damaged { .. } | Self::MissingFile { .. })
+    }
 }

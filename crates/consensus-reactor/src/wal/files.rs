@@ -84,10 +84,15 @@ impl SystemFiles {
     /// When it cannot be made.
     pub fn open(folder: &Path) -> io::Result<Self> {
         crate::files::create_folder_io(folder)?;
-        Ok(Self {
+        Ok(Self::existing(folder))
+    }
+
+    /// A folder that is there.
+    pub(super) fn existing(folder: &Path) -> Self {
+        Self {
             folder: folder.to_owned(),
             open: None,
-        })
+        }
     }
 
     fn file(&mut self, name: &str) -> io::Result<&mut File> {

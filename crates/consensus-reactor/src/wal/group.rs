@@ -20,6 +20,15 @@ pub(super) struct Group {
 impl Group {
     /// Reads which files are there, and makes the head when there is none.
     pub(super) fn open(files: Box<dyn LogFiles>, head: &str) -> Result<Self, WalError> {
+        let (mut group, has_head) = Self::list(files, head)?;
+        if !has_head {
+            group.make_head()?;
+        }
+        Ok(group)
+    }
+
+    /// Reads which files are there, and whether one of them is the head.
+    pub(super) fn list(files: Box<dyn LogFiles>, head: &str) -> Result<(Self, bool), WalError> {
         let mut group = Self {
             files,
             head: head.to_owned(),
@@ -43,10 +52,7 @@ impl Group {
         if let Some((last, _)) = group.older.last_key_value() {
             group.head_index = last.saturating_add(1);
         }
-        if !has_head {
-            group.make_head()?;
-        }
-        Ok(group)
+        Ok((group, has_head))
     }
 
     /// The index in the name of an older file: at least three digits.

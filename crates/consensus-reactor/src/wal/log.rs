@@ -17,7 +17,7 @@ use super::{
     message::to_proto,
     reader::{FileReader, Next},
     record,
-    recovery::{last_end_height, recover},
+    recovery::{self, last_end_height, recover},
 };
 
 /// How long a record that need not be synced at once may wait to be: CometBFT's interval. Longer: a
@@ -76,20 +76,8 @@ impl Wal {
         options: WalOptions,
         now: Time,
     ) -> Result<(Self, Option<TornTail>), WalError> {
-        let folder = match head.parent() {
-            Some(folder) if !folder.as_os_str().is_empty() => folder,
-            _ => Path::new("."),
-        };
-        let refused = |source| WalError::File {
-            path: head.to_owned(),
-            verb: "opened",
-            source,
-            remedy: "",
-        };
-        let name = head
-            .file_name()
-            .and_then(|name| name.to_str())
-            .ok_or_else(|| refused(io::ErrorKind::InvalidFilename.into()))?;
+        let (folder, name) = split(head)?;
+        let refused = |source| refused(head, source);
         let files = SystemFiles::open(folder).map_err(refused)?;
         Self::open_in(Box::new(files), name, options, now)
     }
@@ -107,10 +95,14 @@ impl Wal {
         let mut group = Group::open(files, head)?;
         let torn = recover(&mut group)?;
         if let Some(torn) = &torn {
+            let what = match torn.offset {
+                0 => "no record of the consensus log's head can be read; all of it was put aside",
+                _ => "the consensus log had a torn end, as after a crash; it was cut off",
+            };
             tracing::warn!(
                 file = %torn.path.display(), offset = torn.offset, bytes = torn.bytes,
                 kept = %torn.kept.display(), fault = %torn.fault,
-                "the consensus log had a torn end, as after a crash; it was cut off"
+                "{what}"
             );
         }
         let keep_from = last_end_height(&group)?;
@@ -332,6 +324,46 @@ impl Wal {
             self.failed = Some(error.to_string());
         }
         done
+    }
+}
+
+/// Whether the log whose head is the file `head` can be opened and replayed, as far as the end of the
+/// last height that it marks; one that is not there can be made. Changes nothing, and reads what
+/// [`Wal::open`] reads: the head (10 MiB, unless one message is larger), and where no height ends
+/// there the older files back to one in which a height ends.
+///
+/// # Errors
+/// When a file cannot be read, or what was durable is damaged or gone ([`WalError::is_damage`]).
+pub fn check(head: &Path) -> Result<(), WalError> {
+    let (folder, name) = split(head)?;
+    if !folder
+        .try_exists()
+        .map_err(|source| refused(head, source))?
+    {
+        return Ok(());
+    }
+    let files = SystemFiles::existing(folder);
+    let (group, has_head) = Group::list(Box::new(files), name)?;
+    recovery::check(&group, has_head)
+}
+
+/// The folder and the name of a head.
+fn split(head: &Path) -> Result<(&Path, &str), WalError> {
+    let folder = match head.parent() {
+        Some(folder) if !folder.as_os_str().is_empty() => folder,
+        _ => Path::new("."),
+    };
+    let name = head.file_name().and_then(|name| name.to_str());
+    let name = name.ok_or_else(|| refused(head, io::ErrorKind::InvalidFilename.into()))?;
+    Ok((folder, name))
+}
+
+fn refused(head: &Path, source: io::Error) -> WalError {
+    WalError::File {
+        path: head.to_owned(),
+        verb: "opened",
+        source,
+        remedy: "",
     }
 }
 

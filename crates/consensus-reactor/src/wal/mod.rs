@@ -14,7 +14,7 @@ mod record;
 mod recovery;
 
 pub use error::WalError;
-pub use log::{SYNC_INTERVAL, Wal, WalOptions};
+pub use log::{SYNC_INTERVAL, Wal, WalOptions, check};
 pub use message::{from_proto, to_proto};
 pub use reader::{WalEntry, WalReader};
 pub use record::{

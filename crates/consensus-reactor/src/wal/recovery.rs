@@ -75,6 +75,45 @@ pub(super) fn recover(group: &mut Group) -> Result<Option<TornTail>, WalError> {
     }))
 }
 
+/// Reads the files back to the last end of a height: see [`super::check`].
+pub(super) fn check(group: &Group, has_head: bool) -> Result<(), WalError> {
+    for index in group.newest_first() {
+        let is_head = index == group.head_index;
+        if is_head && !has_head {
+            continue;
+        }
+        let name = group.name(index);
+        let mut reader = FileReader::open(group, &name)?;
+        let mut ends_height = false;
+        loop {
+            let next = reader.next();
+            match next.map_err(|source| group.file_fault(&name, "read", source))? {
+                Next::Record(record) => {
+                    ends_height |= record.msg.as_ref().and_then(record::end_height).is_some();
+                }
+                Next::End => break,
+                // Of the older files every byte was synced before the next one was begun.
+                Next::Fault(_)
+                    if is_head && !was_durable(&read_from(group, &name, reader.offset)?) =>
+                {
+                    break;
+                }
+                Next::Fault(fault) => {
+                    return Err(WalError::Damaged {
+                        path: group.path(&name),
+                        offset: reader.offset,
+                        fault,
+                    });
+                }
+            }
+        }
+        if ends_height {
+            return group.from(index).map(drop);
+        }
+    }
+    Ok(())
+}
+
 fn read_from(group: &Group, name: &str, offset: u64) -> Result<Vec<u8>, WalError> {
     let mut bytes = Vec::new();
     group

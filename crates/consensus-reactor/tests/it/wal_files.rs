@@ -3,7 +3,7 @@
 use std::{fs, os::unix::fs::PermissionsExt as _};
 
 use perihelion_consensus_reactor::wal::{
-    MAX_DATA_BYTES, RecordFault, SYNC_INTERVAL, Wal, WalError, WalOptions,
+    MAX_DATA_BYTES, RecordFault, SYNC_INTERVAL, Wal, WalError, WalOptions, check,
 };
 use perihelion_proto::tendermint::consensus::wal_message::Sum;
 use perihelion_types::Height;
@@ -63,6 +63,80 @@ fn a_torn_end_is_cut_on_a_real_disk() {
     assert_eq!(fs::read(&head).unwrap(), whole);
     wal.append(NOW, vote("", 3, 0)).unwrap();
     assert_eq!(behind(&mut wal, 2).unwrap().unwrap(), [vote("", 3, 0)]);
+}
+
+/// The files of a folder.
+fn content(folder: &std::path::Path) -> Vec<(std::ffi::OsString, Vec<u8>)> {
+    let entries = fs::read_dir(folder).unwrap().map(Result::unwrap);
+    let mut files: Vec<_> = entries
+        .map(|entry| (entry.file_name(), fs::read(entry.path()).unwrap()))
+        .collect();
+    files.sort();
+    files
+}
+
+#[test]
+fn a_check_finds_damage_and_changes_nothing() {
+    let home = tempfile::tempdir().unwrap();
+    let head = home.path().join("cs.wal/wal");
+    check(&head).unwrap();
+    assert!(!head.parent().unwrap().exists());
+    let (mut wal, _) = Wal::open(&head, small(2_000, 0), NOW).unwrap();
+    write(&mut wal, 20);
+    drop(wal);
+    // The head has several records.
+    let (mut wal, _) = Wal::open(&head, WalOptions::default(), NOW).unwrap();
+    write(&mut wal, 1);
+    drop(wal);
+    let checked = || {
+        let before = content(head.parent().unwrap());
+        let result = check(&head);
+        assert!(content(head.parent().unwrap()) == before);
+        result
+    };
+    checked().unwrap();
+    let (older, whole) = (head.with_file_name("wal.001"), fs::read(&head).unwrap());
+    // Torn, as after a crash.
+    fs::write(&head, [&whole[..], b"torn"].concat()).unwrap();
+    checked().unwrap();
+    let mut damaged = whole.clone();
+    damaged[20] ^= 1;
+    fs::write(&head, damaged).unwrap();
+    let error = checked().unwrap_err();
+    assert!(error.is_damage());
+    assert!(
+        matches!(&error, WalError::Damaged { path, offset: 0, .. } if *path == head),
+        "{error}"
+    );
+    // Behind the last end of a height nothing is read.
+    fs::write(&head, &whole).unwrap();
+    let there = fs::read(&older).unwrap();
+    fs::write(&older, &there[1..]).unwrap();
+    checked().unwrap();
+    // Without a height that ends in newer files, all of them count.
+    let newer: Vec<_> = content(head.parent().unwrap())
+        .into_iter()
+        .filter(|(name, _)| *name > *"wal.001")
+        .collect();
+    for (name, _) in &newer {
+        fs::write(head.with_file_name(name), b"").unwrap();
+    }
+    fs::write(&head, b"").unwrap();
+    let error = checked().unwrap_err();
+    assert!(
+        matches!(&error, WalError::Damaged { path, .. } if *path == older),
+        "{error}"
+    );
+    fs::write(&older, there).unwrap();
+    checked().unwrap();
+    fs::remove_file(head.with_file_name("wal.002")).unwrap();
+    assert!(newer.len() > 1, "{newer:?}");
+    let error = checked().unwrap_err();
+    assert!(matches!(error, WalError::MissingFile { .. }), "{error}");
+    // A head that is not there is made.
+    fs::remove_file(&head).unwrap();
+    fs::write(head.with_file_name("wal.002"), b"").unwrap();
+    checked().unwrap();
 }
 
 #[test]

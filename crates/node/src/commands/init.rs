@@ -1,6 +1,5 @@
 //! `init`: the files of a new home.
 
-use anyhow::Context as _;
 use perihelion_types::{GenesisValidator, Height};
 
 use super::Context;
@@ -85,12 +84,16 @@ fn make_validator(config: &Config) -> anyhow::Result<ValidatorKey> {
     let state_file = config.priv_validator_state_file();
     let (key, message) = if key_file.exists() {
         let key = ValidatorKey::load(&key_file)?;
-        SignState::load(&state_file).with_context(|| {
-            format!(
-                "{} is there without its state; if it never signed, `perihelion unsafe-reset-priv-validator` makes one",
-                key_file.display()
-            )
-        })?;
+        anyhow::ensure!(
+            SignState::exists(&state_file)?,
+            "{} is there without its state {}. For a key that never signed, \
+             `perihelion unsafe-reset-priv-validator` makes one. For one that has, restore the newest \
+             copy, or write {{\"height\": \"H\", \"round\": 0, \"step\": 3}} into it, H being the height \
+             that the chain has now: then it signs above that height only",
+            key_file.display(),
+            state_file.display()
+        );
+        SignState::load(&state_file)?;
         (key, "Found private validator")
     } else {
         if SignState::exists(&state_file)? {

@@ -6,6 +6,7 @@ use anyhow::Context as _;
 use perihelion_consensus_reactor::{
     ConsensusHandle, ConsensusSetup, PoolFollower,
     privval::{FilePrivval, check_sign_state},
+    wal,
 };
 use perihelion_evidence::EvidencePool;
 use perihelion_mempool::{Mempool, MempoolConfig, MempoolKind, TxLimits};
@@ -15,9 +16,10 @@ use perihelion_types::{RulesByHeight, State};
 use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 
-use super::Basis;
+use super::{Basis, begin};
 use crate::{
     config::{Config, ConsensusConfig, MempoolType},
+    home::DATABASE,
     prepare::Prepared,
 };
 
@@ -93,6 +95,35 @@ pub(super) fn check_signer(prepared: &Prepared, store: &Store) -> anyhow::Result
     Ok(check_sign_state(state, &file, address, store)?)
 }
 
+/// Fails when the consensus log is damaged where it was durable: before anything runs, since consensus
+/// would find it only when it is entered.
+pub(super) fn check_log(prepared: &Prepared) -> anyhow::Result<()> {
+    let config = &prepared.config;
+    let Err(error) = wal::check(&config.wal_file()) else {
+        return Ok(());
+    };
+    let signed = prepared.sign_state.as_ref().map(|state| state.height);
+    let Some(signed) = signed.filter(|_| error.is_damage()) else {
+        return Err(error.into());
+    };
+    let is_there = config.data_dir().join(DATABASE).exists();
+    let height = if is_there {
+        begin::open_store(prepared)?.height().get()
+    } else {
+        0
+    };
+    anyhow::bail!("{error}. {}", way_out(signed, height))
+}
+
+/// Whether the chain is above what was signed, as far as its store at `height` tells.
+fn way_out(signed: i64, height: i64) -> String {
+    if height > signed || signed == 0 {
+        format!("It is above already: {signed} was signed last, and block {height} is in the store")
+    } else {
+        format!("Height {signed} was signed last, and the store ends at block {height}")
+    }
+}
+
 /// Starts consensus, which votes once it is entered.
 pub(super) fn start(
     basis: &Basis<'_>,
@@ -140,5 +171,23 @@ fn core_config(config: &ConsensusConfig) -> perihelion_consensus::ConsensusConfi
         skip_timeout_commit: config.skip_timeout_commit,
         create_empty_blocks: config.create_empty_blocks,
         create_empty_blocks_interval: config.create_empty_blocks_interval,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::way_out;
+
+    #[test]
+    fn whether_the_log_can_be_done_without_already_is_told() {
+        assert_eq!(
+            way_out(27, 31),
+            "It is above already: 27 was signed last, and block 31 is in the store"
+        );
+        for height in [26, 27] {
+            let end = format!("signed last, and the store ends at block {height}");
+            assert!(way_out(27, height).ends_with(&end));
+        }
+        assert!(way_out(0, 0).starts_with("It is above already"));
     }
 }

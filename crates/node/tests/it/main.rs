@@ -2,7 +2,9 @@
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 mod applications;
+mod bad_config;
 mod bad_input;
+mod bad_store;
 mod beside_cometbft;
 mod binary;
 mod changed_bytes;
