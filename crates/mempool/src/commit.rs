@@ -1,16 +1,18 @@
 //! The mempool while a block is committed, and what is left behind it.
 
-use std::{collections::VecDeque, sync::MutexGuard, time::Instant};
+use std::{
+    collections::{HashSet, VecDeque},
+    time::Instant,
+};
 
 use bytes::Bytes;
-use perihelion_abci::{AppError, PendingCheckTx};
+use perihelion_abci::{AppError, PendingCheckTx, types::CheckTxType};
 use perihelion_types::{Height, tx};
 
 use crate::{
-    Mempool, MempoolKind, TxKey, TxLimits,
+    CheckTxError, MempoolKind, TxKey, TxLimits,
     gate::Closed,
-    mempool::{Checking, OK, is_good, lock},
-    stats::count,
+    pool::{OK, Shared},
 };
 
 /// Transactions that are checked again at a time: an application in another process works while
@@ -32,22 +34,15 @@ pub struct Updated {
 
 /// A mempool while a block is committed: nothing is checked.
 pub struct MempoolLock<'a> {
-    mempool: &'a Mempool,
-    checking: MutexGuard<'a, Checking>,
-    /// Opens the gate, after the others are dropped.
+    shared: &'a Shared,
     _closed: Closed,
 }
 
 impl<'a> MempoolLock<'a> {
-    pub(crate) fn new(
-        mempool: &'a Mempool,
-        checking: MutexGuard<'a, Checking>,
-        closed: Closed,
-    ) -> Self {
+    pub(crate) fn new(shared: &'a Shared) -> Self {
         Self {
-            mempool,
-            checking,
-            _closed: closed,
+            shared,
+            _closed: shared.gate.close(),
         }
     }
 
@@ -78,11 +73,13 @@ impl<'a> MempoolLock<'a> {
         codes: &[u32],
         limits: TxLimits,
     ) -> usize {
-        if self.mempool.config.kind == MempoolKind::Nop {
+        if self.shared.config.kind == MempoolKind::Nop {
             return 0;
         }
-        self.checking.height = height;
-        self.checking.limits = limits;
+        let mut chain = self.shared.chain();
+        chain.height = height;
+        chain.limits = limits;
+        drop(chain);
         self.remove(txs, codes)
     }
 
@@ -91,46 +88,56 @@ impl<'a> MempoolLock<'a> {
     /// # Errors
     /// When the application fails; the node is to stop.
     pub fn recheck_left(&mut self) -> Result<Updated, AppError> {
-        let mempool = self.mempool;
+        let shared = self.shared;
         let mut updated = Updated::default();
-        if mempool.config.kind == MempoolKind::Nop {
+        if shared.config.kind == MempoolKind::Nop {
             return Ok(updated);
         }
-        if mempool.config.recheck {
+        if shared.config.recheck {
             self.recheck(&mut updated)?;
         }
-        let mut pool = lock(&mempool.pool);
+        let mut pool = shared.pool();
         pool.notified = false;
         if pool.list.len() > 0 {
-            mempool.notify_available(&mut pool);
+            shared.notify_available(&mut pool);
         }
         Ok(updated)
     }
 
     fn remove(&self, txs: &[Bytes], codes: &[u32]) -> usize {
-        let config = &self.mempool.config;
+        let config = &self.shared.config;
         let keys: Vec<TxKey> = txs.iter().map(|tx| tx::hash(tx)).collect();
-        let mut pool = lock(&self.mempool.pool);
+        let mut executed = HashSet::new();
+        let mut pool = self.shared.pool();
         let mut removed = 0;
         for (index, key) in keys.iter().enumerate() {
             if codes.get(index) == Some(&OK) {
                 pool.cache.push(*key);
+                executed.insert(*key);
             } else if !config.keep_invalid_txs_in_cache {
                 pool.cache.remove(key);
             }
             removed += usize::from(pool.list.remove(key));
         }
+        // The application would take them for new ones.
+        let late = pool.withdraw(|order| executed.contains(&order.key));
+        drop(pool);
+        for order in late {
+            (order.answered)(Err(CheckTxError::InCache));
+        }
         removed
     }
 
     fn recheck(&mut self, updated: &mut Updated) -> Result<(), AppError> {
-        let mempool = self.mempool;
-        let left: Vec<(TxKey, Bytes)> = lock(&mempool.pool)
+        let shared = self.shared;
+        let pool = shared.pool();
+        let left: Vec<(TxKey, Bytes)> = pool
             .list
             .iter()
             .map(|entry| (entry.key, entry.tx.clone()))
             .collect();
-        let deadline = Instant::now() + mempool.config.recheck_timeout;
+        drop(pool);
+        let deadline = Instant::now() + shared.config.recheck_timeout;
         let mut under_way = VecDeque::with_capacity(RECHECKS_UNDER_WAY);
         for (index, (key, tx)) in left.iter().enumerate() {
             // At least one, so that a short time does not mean never.
@@ -147,7 +154,7 @@ impl<'a> MempoolLock<'a> {
             {
                 self.take_recheck(key, pending, updated)?;
             }
-            let pending = self.checking.begin_recheck(&mempool.app, tx)?;
+            let pending = shared.begin(tx, CheckTxType::Recheck)?;
             under_way.push_back((key, pending));
         }
         for (key, pending) in under_way {
@@ -163,19 +170,9 @@ impl<'a> MempoolLock<'a> {
         pending: PendingCheckTx,
         updated: &mut Updated,
     ) -> Result<(), AppError> {
-        let mempool = self.mempool;
-        let response = self.checking.heed(pending.wait())?;
+        let response = self.shared.heed(pending.wait())?;
         updated.rechecked += 1;
-        count(&mempool.stats.rechecked);
-        if !is_good(&response, self.checking.limits) {
-            let mut pool = lock(&mempool.pool);
-            pool.list.remove(key);
-            if !mempool.config.keep_invalid_txs_in_cache {
-                pool.cache.remove(key);
-            }
-            updated.evicted += 1;
-            count(&mempool.stats.evicted);
-        }
+        updated.evicted += usize::from(!self.shared.take_again(key, &response));
         Ok(())
     }
 }

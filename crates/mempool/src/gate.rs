@@ -1,30 +1,41 @@
 //! Who may have the application asked about transactions, and when.
 
-use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::{
+    sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError},
+    time::{Duration, Instant},
+};
+
+/// How long a commit is to wait for the checks under way, of an application that takes its time for
+/// each. Longer: this validator votes late. Shorter: fewer checks are under way at a time, so that
+/// an application behind a long way idles.
+const DRAIN: Duration = Duration::from_millis(50);
 
 /// Lets a number of checks be under way at a time, and none while a block is committed. A commit
-/// comes first: once one waits, no further check begins, so it waits for those under way alone.
+/// comes first: once one waits, no further check begins, so it waits for those under way alone. These
+/// are fewer the longer they take, such that they are over in about [`DRAIN`].
 ///
 /// CometBFT's `updateMtx`, a lock of Go that prefers writers, has the same effect.
 pub(crate) struct Gate(Arc<Inner>);
 
 struct Inner {
-    /// Checks under way at most. More: a commit waits longer. Fewer: an application in another
-    /// process idles while requests and answers travel.
     most: usize,
     state: Mutex<State>,
     changed: Condvar,
 }
 
-#[derive(Default)]
 struct State {
     under_way: usize,
+    /// As many may be at present.
+    window: usize,
     commits_waiting: usize,
     committing: bool,
 }
 
 /// One check; it is over when this is dropped, on whatever thread.
-pub(crate) struct Pass(Arc<Inner>);
+pub(crate) struct Pass {
+    inner: Arc<Inner>,
+    since: Instant,
+}
 
 /// A commit; it is over when this is dropped.
 pub(crate) struct Closed(Arc<Inner>);
@@ -32,21 +43,35 @@ pub(crate) struct Closed(Arc<Inner>);
 impl Gate {
     /// Lets at most `most` checks, one at least, be under way.
     pub(crate) fn new(most: usize) -> Self {
+        let most = most.max(1);
         Self(Arc::new(Inner {
-            most: most.max(1),
-            state: Mutex::default(),
+            most,
+            state: Mutex::new(State {
+                under_way: 0,
+                window: most,
+                commits_waiting: 0,
+                committing: false,
+            }),
             changed: Condvar::new(),
         }))
+    }
+
+    /// Checks under way at most, when they take no time.
+    pub(crate) fn most(&self) -> usize {
+        self.0.most
     }
 
     /// Waits until another check may begin.
     pub(crate) fn enter(&self) -> Pass {
         let inner = &self.0;
         let mut state = inner.wait_while(inner.state(), |state| {
-            state.committing || state.commits_waiting > 0 || state.under_way >= inner.most
+            state.committing || state.commits_waiting > 0 || state.under_way >= state.window
         });
         state.under_way += 1;
-        Pass(Arc::clone(inner))
+        Pass {
+            inner: Arc::clone(inner),
+            since: Instant::now(),
+        }
     }
 
     /// Waits until the checks under way, and the commits before this one, are over.
@@ -58,6 +83,11 @@ impl Gate {
         state.commits_waiting -= 1;
         state.committing = true;
         Closed(Arc::clone(inner))
+    }
+
+    /// Whether no check is under way.
+    pub(crate) fn is_idle(&self) -> bool {
+        self.0.state().under_way == 0
     }
 
     /// Commits that wait.
@@ -91,13 +121,28 @@ impl Inner {
 
 impl Drop for Pass {
     fn drop(&mut self) {
-        self.0.change(|state| state.under_way -= 1);
+        let took = self.since.elapsed();
+        let most = self.inner.most;
+        self.inner.change(|state| {
+            state.under_way -= 1;
+            state.window = adapted(state.window, took, most);
+        });
     }
 }
 
 impl Drop for Closed {
     fn drop(&mut self) {
         self.0.change(|state| state.committing = false);
+    }
+}
+
+/// How many checks may be under way after one that took so long: half as many where it was too
+/// long, else one more.
+fn adapted(window: usize, took: Duration, most: usize) -> usize {
+    if took > DRAIN {
+        (window / 2).max(1)
+    } else {
+        (window + 1).min(most)
     }
 }
 
@@ -149,6 +194,21 @@ mod tests {
                 assert_eq!(told.recv(), Ok("check"));
             }
         });
+    }
+
+    #[test]
+    fn fewer_are_under_way_where_they_take_long() {
+        let long = DRAIN + Duration::from_millis(1);
+        let windows = |window, took| {
+            std::iter::successors(Some(window), move |&window| {
+                Some(adapted(window, took, 128))
+            })
+        };
+        let shrinking: Vec<usize> = windows(128, long).take(9).collect();
+        assert_eq!(shrinking, [128, 64, 32, 16, 8, 4, 2, 1, 1]);
+        let growing: Vec<usize> = windows(1, DRAIN).take(130).collect();
+        assert_eq!(growing[..3], [1, 2, 3]);
+        assert_eq!(growing[127..], [128, 128, 128]);
     }
 
     #[test]

@@ -9,17 +9,21 @@
 //! [`MempoolKind::Nop`] nothing is kept: the application finds its own.
 
 mod cache;
+mod checks;
 mod commit;
 mod config;
 mod error;
 mod gate;
 mod gossip;
+mod incoming;
 mod list;
 mod mempool;
+mod pool;
 mod reactor;
 mod stats;
 pub mod wire;
 
+pub use checks::PendingCheck;
 pub use commit::{MempoolLock, Updated};
 pub use config::{MempoolConfig, MempoolKind, TxLimits};
 pub use error::{CheckTxError, Excess};

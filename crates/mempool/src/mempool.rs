@@ -1,64 +1,39 @@
 //! The mempool as its users have it.
 
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::{
+    sync::Arc,
+    thread::{self, JoinHandle},
+};
 
 use bytes::Bytes;
 use perihelion_abci::{
-    AppError, MempoolConnection, PendingCheckTx,
-    types::{CheckTxType, RequestCheckTx, ResponseCheckTx},
+    AppError, MempoolConnection,
+    types::{CheckTxType, ResponseCheckTx},
 };
 use perihelion_types::{Height, PeerId, tx};
 use tokio::sync::watch;
 
 use crate::{
-    CheckTxError, Excess, MempoolConfig, MempoolKind, MempoolLock, StatsSnapshot, TxLimits,
-    cache::Cache,
-    gate::Gate,
-    list::{List, Next},
+    CheckTxError, MempoolConfig, MempoolKind, MempoolLock, PendingCheck, StatsSnapshot, TxLimits,
+    checks::{self, Order},
+    list::Next,
+    pool::{Shared, data_bytes, request},
     stats::{Stats, count},
 };
 
 /// A transaction's hash: SHA-256 of its bytes.
 pub type TxKey = [u8; 32];
 
-/// Code of a transaction that the application finds good.
-pub(crate) const OK: u32 = 0;
-
 /// Transactions that wait for a block. Shared as `Arc<Mempool>`.
 ///
-/// [`Self::check_tx`] and the lock of [`Self::lock`] wait for the application, one after the other:
-/// from an asynchronous task they are called on a thread where that is allowed. All else returns at
-/// once.
+/// [`Self::check_tx`] and the lock of [`Self::lock`] wait for the application: from an asynchronous
+/// task they are called on a thread where that is allowed. All else returns at once.
 ///
-/// Never more than the configured transactions and bytes are kept.
+/// Never more than the configured transactions and bytes are kept, those that are being checked
+/// included. The application is asked in the order in which they came, about many at a time.
 pub struct Mempool {
-    pub(crate) config: MempoolConfig,
-    pub(crate) app: MempoolConnection,
-    /// One check at a time, so that transactions enter in the order in which they were checked, and
-    /// none while a block is committed.
-    gate: Gate,
-    checking: Mutex<Checking>,
-    pub(crate) pool: Mutex<Pool>,
-    added: watch::Sender<u64>,
-    available: watch::Sender<u64>,
-    pub(crate) stats: Stats,
-}
-
-/// Held by whoever asks the application.
-pub(crate) struct Checking {
-    pub(crate) limits: TxLimits,
-    /// The last block.
-    pub(crate) height: Height,
-    /// Why the application is not asked any more.
-    failed: Option<AppError>,
-}
-
-#[derive(Default)]
-pub(crate) struct Pool {
-    pub(crate) list: List,
-    pub(crate) cache: Cache,
-    /// Whether it was told since the last block that there are transactions.
-    pub(crate) notified: bool,
+    shared: Arc<Shared>,
+    threads: Vec<JoinHandle<()>>,
 }
 
 /// What became of a transaction that was checked.
@@ -90,51 +65,79 @@ impl Mempool {
         height: Height,
         limits: TxLimits,
     ) -> Self {
-        let pool = Pool {
-            cache: Cache::new(config.cache_size),
-            ..Pool::default()
-        };
-        Self {
-            config,
-            app,
-            gate: Gate::new(1),
-            checking: Mutex::new(Checking {
-                limits,
-                height,
-                failed: None,
-            }),
-            pool: Mutex::new(pool),
-            added: watch::Sender::new(0),
-            available: watch::Sender::new(0),
-            stats: Stats::default(),
-        }
+        let shared = Arc::new(Shared::new(config, app, height, limits));
+        let threads = checks::start(&shared);
+        Self { shared, threads }
     }
 
     /// The configuration.
     #[must_use]
     pub fn config(&self) -> &MempoolConfig {
-        &self.config
+        &self.shared.config
     }
 
     /// Has the application check a transaction, which waits for a block from then on if it is good.
-    /// `sender` is the peer that sent it, which is not sent it back.
+    /// `sender` is the peer that sent it, which is not sent it back. Waits for the answer.
     ///
     /// # Errors
     /// When it is not asked (too large, seen lately, no room), or fails: then the node is to stop.
     pub fn check_tx(&self, tx: &Bytes, sender: Option<PeerId>) -> Result<Checked, CheckTxError> {
-        if self.config.kind == MempoolKind::Nop {
+        self.begin_check_tx(tx, sender)?.wait()
+    }
+
+    /// As [`Self::check_tx`], but the answer is waited for by [`PendingCheck::wait`], so that one
+    /// caller can have many on their way.
+    ///
+    /// # Errors
+    /// When the application will not be asked.
+    pub fn begin_check_tx(
+        &self,
+        tx: &Bytes,
+        sender: Option<PeerId>,
+    ) -> Result<PendingCheck, CheckTxError> {
+        let (answered, pending) = PendingCheck::new();
+        self.check_tx_then(tx, sender, answered)?;
+        Ok(pending)
+    }
+
+    /// Counts a transaction for which there was no room.
+    pub(crate) fn note(&self, error: &CheckTxError) {
+        if matches!(error, CheckTxError::Full(_)) {
+            count(&self.shared.stats.no_room);
+        }
+    }
+
+    /// As [`Self::check_tx`], but `answered` is told what became of it, which must not wait for
+    /// anything. Never, when the mempool is dropped before.
+    ///
+    /// # Errors
+    /// When the application will not be asked; nothing is told then.
+    pub fn check_tx_then(
+        &self,
+        tx: &Bytes,
+        sender: Option<PeerId>,
+        answered: impl FnOnce(Result<Checked, CheckTxError>) + Send + 'static,
+    ) -> Result<(), CheckTxError> {
+        let begun = self.try_check_tx(tx, sender, answered);
+        begun.inspect_err(|error| self.note(error))
+    }
+
+    /// As [`Self::check_tx_then`], for who tries again where there is no room.
+    pub(crate) fn try_check_tx(
+        &self,
+        tx: &Bytes,
+        sender: Option<PeerId>,
+        answered: impl FnOnce(Result<Checked, CheckTxError>) + Send + 'static,
+    ) -> Result<(), CheckTxError> {
+        if self.shared.config.kind == MempoolKind::Nop {
             return Err(CheckTxError::NotAllowed);
         }
-        let _pass = self.gate.enter();
-        let mut checking = lock(&self.checking);
-        if let Some(error) = &checking.failed {
-            return Err(error.clone().into());
-        }
-        let key = tx::hash(tx);
-        self.admit(tx, key, sender, checking.limits)?;
-        let response = checking.ask(&self.app, tx)?;
-        let fate = self.take(tx, key, sender, &checking, &response);
-        Ok(Checked { response, fate })
+        self.shared.admit(Order {
+            tx: tx.clone(),
+            key: tx::hash(tx),
+            sender,
+            answered: Box::new(answered),
+        })
     }
 
     /// Asks the application about a transaction that is to wait for no block.
@@ -142,90 +145,13 @@ impl Mempool {
     /// # Errors
     /// When the application fails.
     pub fn ask_application(&self, tx: &Bytes) -> Result<ResponseCheckTx, AppError> {
-        self.app.check_tx(&check(tx, CheckTxType::New))
-    }
-
-    /// Whether the application may be asked about a transaction, which counts as seen then.
-    fn admit(
-        &self,
-        tx: &Bytes,
-        key: TxKey,
-        sender: Option<PeerId>,
-        limits: TxLimits,
-    ) -> Result<(), CheckTxError> {
-        let mut pool = lock(&self.pool);
-        if let Err(excess) = self.check_room(&pool.list, tx.len()) {
-            count(&self.stats.no_room);
-            return Err(excess.into());
-        }
-        let max = self.config.max_tx_bytes;
-        if tx.len() > max {
-            let size = tx.len();
-            return Err(CheckTxError::TooLarge { size, max });
-        }
-        let (size, max) = (data_bytes(tx), limits.max_data_bytes);
-        if i64::try_from(size).is_ok_and(|size| size > max) {
-            return Err(CheckTxError::PreCheck { size, max });
-        }
-        if pool.cache.push(key) {
-            return Ok(());
-        }
-        if let Some(sender) = sender {
-            pool.list.add_sender(&key, sender);
-        }
-        Err(CheckTxError::InCache)
-    }
-
-    /// Takes in a transaction that was checked, or not.
-    fn take(
-        &self,
-        tx: &Bytes,
-        key: TxKey,
-        sender: Option<PeerId>,
-        checking: &Checking,
-        response: &ResponseCheckTx,
-    ) -> Fate {
-        let mut pool = lock(&self.pool);
-        if !is_good(response, checking.limits) {
-            if !self.config.keep_invalid_txs_in_cache {
-                pool.cache.remove(&key);
-            }
-            count(&self.stats.refused);
-            return Fate::Refused;
-        }
-        if pool.list.has(&key) {
-            if let Some(sender) = sender {
-                pool.list.add_sender(&key, sender);
-            }
-            return Fate::Known;
-        }
-        // There still is room: nothing was added while the application was asked.
-        let gas_wanted = response.gas_wanted;
-        pool.list.push(key, tx, checking.height, gas_wanted, sender);
-        count(&self.stats.added);
-        self.notify_available(&mut pool);
-        drop(pool);
-        self.added.send_modify(|count| *count += 1);
-        Fate::Added
-    }
-
-    fn check_room(&self, list: &List, bytes: usize) -> Result<(), Excess> {
-        let after = list.bytes().saturating_add(bytes as u64);
-        if list.len() < self.config.size && after <= self.config.max_txs_bytes {
-            return Ok(());
-        }
-        Err(Excess {
-            txs: list.len(),
-            max_txs: self.config.size,
-            bytes: list.bytes(),
-            max_bytes: self.config.max_txs_bytes,
-        })
+        self.shared.app.check_tx(&request(tx, CheckTxType::New))
     }
 
     /// Whether a transaction was seen lately; if it waits, `sender` counts as one of its senders.
     pub(crate) fn is_seen(&self, tx: &[u8], sender: PeerId) -> bool {
         let key = tx::hash(tx);
-        let mut pool = lock(&self.pool);
+        let mut pool = self.shared.pool();
         let seen = pool.cache.has(&key);
         if seen {
             pool.cache.push(key);
@@ -236,30 +162,24 @@ impl Mempool {
 
     /// Forgets a peer as a sender.
     pub(crate) fn forget_sender(&self, sender: &PeerId) {
-        lock(&self.pool).list.remove_sender(sender);
+        self.shared.pool().list.remove_sender(sender);
     }
 
     /// The first transaction behind a place, for a peer.
     pub(crate) fn next_for(&self, peer: &PeerId, place: u64) -> Option<Next> {
-        lock(&self.pool).list.next(place, peer)
+        self.shared.pool().list.next(place, peer)
     }
 
     /// Counts transactions that were added.
     pub(crate) fn subscribe_added(&self) -> watch::Receiver<u64> {
-        self.added.subscribe()
+        self.shared.added.subscribe()
     }
 
     /// Changes once for each block behind which there are transactions: when the first one comes,
     /// or at once when some are left.
     #[must_use]
     pub fn txs_available(&self) -> watch::Receiver<u64> {
-        self.available.subscribe()
-    }
-
-    pub(crate) fn notify_available(&self, pool: &mut Pool) {
-        if !std::mem::replace(&mut pool.notified, true) {
-            self.available.send_modify(|count| *count += 1);
-        }
+        self.shared.available.subscribe()
     }
 
     /// Waits until the application is asked nothing, and keeps it so: for the time in which it
@@ -267,15 +187,14 @@ impl Mempool {
     /// however many callers have one more.
     #[must_use]
     pub fn lock(&self) -> MempoolLock<'_> {
-        let closed = self.gate.close();
-        MempoolLock::new(self, lock(&self.checking), closed)
+        MempoolLock::new(&self.shared)
     }
 
     /// The first transactions, in order, as far as together they take at most `max_bytes` of a
     /// block's data and `max_gas`; negative for no bound.
     #[must_use]
     pub fn reap_max_bytes_max_gas(&self, max_bytes: i64, max_gas: i64) -> Vec<Bytes> {
-        let pool = lock(&self.pool);
+        let pool = self.shared.pool();
         let max_bytes = u64::try_from(max_bytes).unwrap_or(u64::MAX);
         let (mut bytes, mut gas, mut txs) = (0_u64, 0_i64, Vec::new());
         for entry in pool.list.iter() {
@@ -297,19 +216,19 @@ impl Mempool {
     /// The first `max` transactions, or all.
     #[must_use]
     pub fn reap_max_txs(&self, max: Option<usize>) -> Vec<Bytes> {
-        let pool = lock(&self.pool);
+        let pool = self.shared.pool();
         let max = max.unwrap_or(usize::MAX);
         pool.list.iter().take(max).map(|it| it.tx.clone()).collect()
     }
 
     /// Removes a transaction; whether it was there. It stays remembered.
     pub fn remove_tx(&self, key: &TxKey) -> bool {
-        lock(&self.pool).list.remove(key)
+        self.shared.pool().list.remove(key)
     }
 
     /// Removes all, and forgets what was seen.
     pub fn flush(&self) {
-        let mut pool = lock(&self.pool);
+        let mut pool = self.shared.pool();
         pool.list.clear();
         pool.cache.clear();
     }
@@ -317,20 +236,54 @@ impl Mempool {
     /// Transactions that wait.
     #[must_use]
     pub fn size(&self) -> usize {
-        lock(&self.pool).list.len()
+        self.shared.pool().list.len()
     }
 
     /// Their bytes.
     #[must_use]
     pub fn size_bytes(&self) -> u64 {
-        lock(&self.pool).list.bytes()
+        self.shared.pool().list.bytes()
+    }
+
+    /// Whether nothing waits, and nothing is being checked.
+    #[must_use]
+    pub fn is_idle(&self) -> bool {
+        self.shared.pool().is_idle()
+    }
+
+    pub(crate) fn counters(&self) -> &Stats {
+        &self.shared.stats
     }
 
     /// Figures for metrics.
     #[must_use]
     pub fn stats(&self) -> StatsSnapshot {
-        let pool = lock(&self.pool);
-        self.stats.snapshot(pool.list.len(), pool.list.bytes())
+        let pool = self.shared.pool();
+        self.shared
+            .stats
+            .snapshot(pool.list.len(), pool.list.bytes())
+    }
+}
+
+impl Drop for Mempool {
+    fn drop(&mut self) {
+        let mut pool = self.shared.pool();
+        pool.over = true;
+        let given_up = std::mem::take(&mut pool.orders);
+        drop(pool);
+        self.shared.ordered.notify_all();
+        // Outside of the lock: whoever waits for them is told.
+        drop(given_up);
+        // The threads hold the application. One that does not answer is not waited for.
+        if self.shared.gate.is_idle() {
+            let this = thread::current().id();
+            for thread in self.threads.drain(..) {
+                if thread.thread().id() != this {
+                    // A panic was told where it happened.
+                    let _ended = thread.join();
+                }
+            }
+        }
     }
 }
 
@@ -340,50 +293,6 @@ impl std::fmt::Debug for Mempool {
             .field("stats", &self.stats())
             .finish_non_exhaustive()
     }
-}
-
-impl Checking {
-    /// Asks the application about a new transaction; never again once it failed.
-    fn ask(&mut self, app: &MempoolConnection, tx: &Bytes) -> Result<ResponseCheckTx, AppError> {
-        self.heed(app.check_tx(&check(tx, CheckTxType::New)))
-    }
-
-    /// Begins to ask about one that waits.
-    pub(crate) fn begin_recheck(
-        &mut self,
-        app: &MempoolConnection,
-        tx: &Bytes,
-    ) -> Result<PendingCheckTx, AppError> {
-        self.heed(app.begin_check_tx(&check(tx, CheckTxType::Recheck)))
-    }
-
-    /// Notes an application that failed.
-    pub(crate) fn heed<T>(&mut self, outcome: Result<T, AppError>) -> Result<T, AppError> {
-        outcome.inspect_err(|error| self.failed = Some(error.clone()))
-    }
-}
-
-fn check(tx: &Bytes, kind: CheckTxType) -> RequestCheckTx {
-    RequestCheckTx {
-        tx: tx.clone(),
-        r#type: kind.into(),
-    }
-}
-
-/// Whether a checked transaction may wait for a block.
-pub(crate) fn is_good(response: &ResponseCheckTx, limits: TxLimits) -> bool {
-    let gas = response.gas_wanted;
-    response.code == OK && (limits.max_gas < 0 || (0..=limits.max_gas).contains(&gas))
-}
-
-/// Bytes of a transaction in a block's data: with tag and length.
-fn data_bytes(tx: &[u8]) -> u64 {
-    (1 + prost::length_delimiter_len(tx.len()) + tx.len()) as u64
-}
-
-/// The content of a mutex whose holders never leave it half changed.
-pub(crate) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 #[cfg(test)]

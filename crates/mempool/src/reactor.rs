@@ -1,12 +1,9 @@
 //! The reactor on channel 0x30.
 
 use std::{
-    collections::{HashMap, HashSet, VecDeque},
+    collections::{HashMap, HashSet},
     iter::once,
-    sync::{
-        Arc,
-        atomic::{AtomicUsize, Ordering},
-    },
+    sync::Arc,
 };
 
 use bytes::Bytes;
@@ -17,11 +14,11 @@ use perihelion_p2p::{
 use perihelion_types::PeerId;
 use tokio::sync::{Semaphore, mpsc, oneshot, watch};
 use tokio_util::{sync::CancellationToken, task::AbortOnDropHandle};
-use tracing::debug;
 
 use crate::{
-    CheckTxError, Mempool, MempoolConfig, MempoolKind, PeerHeights,
+    Mempool, MempoolConfig, MempoolKind, PeerHeights,
     gossip::Gossip,
+    incoming::{FromPeer, Waiting, check_all},
     stats::count,
     wire::{self, CHANNEL},
 };
@@ -44,9 +41,6 @@ const UNHANDLED_BYTES: usize = 1 << 20;
 const QUEUE: usize = 64 * (UNHANDLED_BYTES / MIN_UNHANDLED_BYTES);
 /// Bytes of these, as long as one of the largest messages has room.
 const QUEUE_BYTES: usize = 64 * UNHANDLED_BYTES;
-/// Transactions of one message that are checked before it is the next message's turn.
-const TURN: usize = 256;
-
 /// The channels of a mempool: one, or none where nothing is kept.
 #[must_use]
 pub fn channels(config: &MempoolConfig) -> Vec<ChannelDescriptor> {
@@ -65,25 +59,8 @@ pub struct MempoolReactor {
     /// The task for each peer.
     gossip_tasks: HashMap<PeerId, AbortOnDropHandle<()>>,
     queue: mpsc::Sender<FromPeer>,
-    waiting: Arc<Waiting>,
+    waiting: Waiting,
     failed: oneshot::Receiver<AppError>,
-}
-
-/// A message whose transactions wait to be checked.
-struct FromPeer {
-    /// Those that are left, the first of which was not seen before.
-    txs: Box<dyn Iterator<Item = Bytes> + Send>,
-    from: PeerId,
-    /// Of the whole message.
-    bytes: usize,
-    /// Its share of what may wait of its peer.
-    _share: Option<Permit>,
-}
-
-/// Bytes that wait to be checked.
-struct Waiting {
-    bytes: AtomicUsize,
-    max: usize,
 }
 
 impl MempoolReactor {
@@ -101,12 +78,8 @@ impl MempoolReactor {
         let places = |count: usize| {
             (count > 0).then(|| Arc::new(Semaphore::new(count.min(Semaphore::MAX_PERMITS))))
         };
-        let waiting = Arc::new(Waiting {
-            bytes: AtomicUsize::new(0),
-            max: QUEUE_BYTES.max(wire::message_bytes(
-                config.max_tx_bytes.max(WIDEST_TX_BYTES),
-            )),
-        });
+        let largest = wire::message_bytes(config.max_tx_bytes.max(WIDEST_TX_BYTES));
+        let waiting = Waiting::new(QUEUE_BYTES.max(largest));
         let gossip = Gossip {
             persistent: places(config.max_gossip_to_persistent_peers),
             others: places(config.max_gossip_to_other_peers),
@@ -117,13 +90,7 @@ impl MempoolReactor {
         let (queue, queued) = mpsc::channel(QUEUE);
         let (fail, failed) = oneshot::channel();
         let checked = Arc::clone(&gossip.mempool);
-        let taken = Arc::clone(&waiting);
-        tokio::task::spawn_blocking(move || {
-            if let Err(error) = check_all(&checked, &taken, queued) {
-                // Nobody waits for it when the reactor is gone.
-                drop(fail.send(error));
-            }
-        });
+        tokio::task::spawn_blocking(move || check_all(&checked, queued, fail));
         Self {
             gossip,
             unconditional,
@@ -199,93 +166,19 @@ impl MempoolReactor {
         }
         let from = from.id();
         // Most often another peer was first.
-        if let Some(first) = txs.find(|tx| !self.gossip.mempool.is_seen(tx, from)) {
-            self.queue(FromPeer {
-                txs: Box::new(once(first).chain(txs)),
-                from,
-                bytes: message.len(),
-                _share: share,
-            });
-        }
-    }
-
-    /// Has a message's transactions checked. The shares of the peers keep room for it; it is dropped
-    /// only where peers that are gone have left too many behind.
-    fn queue(&self, item: FromPeer) {
-        let bytes = item.bytes;
-        if !self.waiting.take(bytes) {
-            count(&self.gossip.mempool.stats.unhandled);
-        } else if self.queue.try_send(item).is_err() {
-            self.waiting.give_back(bytes);
-            count(&self.gossip.mempool.stats.unhandled);
-        }
-    }
-}
-
-impl Waiting {
-    fn take(&self, bytes: usize) -> bool {
-        // Only the reactor's task takes, so nothing comes between the two.
-        let before = self.bytes.fetch_add(bytes, Ordering::Relaxed);
-        let fits = before.saturating_add(bytes) <= self.max;
-        if !fits {
-            self.give_back(bytes);
-        }
-        fits
-    }
-
-    fn give_back(&self, bytes: usize) {
-        self.bytes.fetch_sub(bytes, Ordering::Relaxed);
-    }
-}
-
-/// Checks what peers sent on a thread where waiting is allowed: in order, but a message of very many
-/// transactions keeps no other waiting until its end.
-fn check_all(
-    mempool: &Mempool,
-    waiting: &Waiting,
-    mut queued: mpsc::Receiver<FromPeer>,
-) -> Result<(), AppError> {
-    // Messages whose turn is over before they are; each still has its peer's share.
-    let mut long = VecDeque::new();
-    let mut prefer_new = true;
-    loop {
-        prefer_new = !prefer_new;
-        let new = if long.is_empty() {
-            queued.blocking_recv()
-        } else if prefer_new {
-            queued.try_recv().ok()
-        } else {
-            None
+        let Some(first) = txs.find(|tx| !self.gossip.mempool.is_seen(tx, from)) else {
+            return;
         };
-        let Some(mut message) = new.or_else(|| long.pop_front()) else {
-            return Ok(());
-        };
-        if check_some(mempool, &mut message)? {
-            waiting.give_back(message.bytes);
-        } else if queued.is_closed() {
-            return Ok(());
-        } else {
-            long.push_back(message);
+        // The shares of the peers keep room for it; it is dropped only where peers that are gone
+        // have left too many behind.
+        let item = self.waiting.take(message.len(), share).map(|share| {
+            let txs = Box::new(once(first).chain(txs));
+            FromPeer::new(txs, from, share)
+        });
+        if item.is_none_or(|item| self.queue.try_send(item).is_err()) {
+            count(&self.gossip.mempool.counters().unhandled);
         }
     }
-}
-
-/// Checks a message's transactions for one turn; whether they are all checked.
-fn check_some(mempool: &Mempool, message: &mut FromPeer) -> Result<bool, AppError> {
-    let from = message.from;
-    for _ in 0..TURN {
-        let Some(tx) = message.txs.next() else {
-            return Ok(true);
-        };
-        match mempool.check_tx(&tx, Some(from)) {
-            Ok(checked) => {
-                debug!(peer = %from, fate = ?checked.fate, "transaction checked");
-            }
-            Err(CheckTxError::App(error)) => return Err(error),
-            Err(error) => debug!(peer = %from, %error, "transaction not checked"),
-        }
-    }
-    Ok(false)
 }
 
 impl std::fmt::Debug for MempoolReactor {

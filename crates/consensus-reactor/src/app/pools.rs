@@ -102,7 +102,7 @@ impl CommitHold for PoolHold<'_> {
         state: &Arc<State>,
     ) -> Result<(), ApplyError> {
         // While nobody sends transactions, none can be old: nothing need be hashed.
-        let is_idle = self.is_syncing && self.pools.mempool.size() == 0;
+        let is_idle = self.is_syncing && self.pools.mempool.is_idle();
         let txs = if is_idle {
             Vec::new()
         } else {

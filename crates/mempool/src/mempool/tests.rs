@@ -2,14 +2,14 @@
 
 use std::{
     sync::{
-        Arc,
+        Arc, Mutex, MutexGuard, PoisonError,
         atomic::{AtomicBool, Ordering},
         mpsc::{Receiver, Sender, channel},
     },
     thread,
 };
 
-use perihelion_abci::{AppConnections, AppFault, Application};
+use perihelion_abci::{AppConnections, AppFault, Application, types::RequestCheckTx};
 
 use super::*;
 
@@ -18,6 +18,10 @@ use super::*;
 enum Event {
     Asked,
     Locked,
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 /// An application that tells when it is asked, and answers when it is told to.
@@ -71,7 +75,7 @@ fn a_commit_does_not_queue_behind_floods_of_transactions() {
             tell.send(Event::Locked).unwrap();
             drop(lock);
         });
-        while mempool.gate.commits_waiting() == 0 {
+        while mempool.shared.gate.commits_waiting() == 0 {
             thread::yield_now();
         }
         // The answer to the one under way is all that it waits for.

@@ -5,5 +5,6 @@ mod apps;
 mod gossip;
 mod model;
 mod network;
+mod pipeline;
 mod rules;
 mod wire;

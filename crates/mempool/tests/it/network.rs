@@ -8,7 +8,7 @@ use std::{
 };
 
 use bytes::Bytes;
-use perihelion_abci::AppError;
+use perihelion_abci::{AppError, MempoolConnection};
 use perihelion_mempool::{Mempool, MempoolConfig, MempoolReactor, TxLimits, channels, wire};
 use perihelion_p2p::{
     ChannelDescriptor, DisconnectReason, MConnectionConfig, NodeInfo, NodeKey, P2pConfig,
@@ -110,13 +110,17 @@ pub(crate) struct Node {
 impl Node {
     pub(crate) async fn start(config: MempoolConfig) -> Self {
         let app = Arc::<Picky>::default();
+        let connection = connect(app.clone());
+        Self {
+            app,
+            ..Self::start_with(config, connection).await
+        }
+    }
+
+    /// A node with another application.
+    pub(crate) async fn start_with(config: MempoolConfig, app: MempoolConnection) -> Self {
         let (switch, events) = switch(channels(&config)).await;
-        let mempool = Arc::new(Mempool::new(
-            config,
-            connect(app.clone()),
-            Height::new(1),
-            TxLimits::NONE,
-        ));
+        let mempool = Arc::new(Mempool::new(config, app, Height::new(1), TxLimits::NONE));
         let heights = Arc::<Heights>::default();
         let (active, is_active) = watch::channel(true);
         let told = Arc::clone(&heights);
@@ -129,7 +133,7 @@ impl Node {
         let stop = CancellationToken::new();
         let ended = tokio::spawn(reactor.run(events, stop.clone()));
         Self {
-            app,
+            app: Arc::default(),
             mempool,
             heights,
             switch,

@@ -1,0 +1,151 @@
+//! New transactions on their way to the application and back.
+//!
+//! One thread asks about them in the order in which they came, another one takes in the answers in
+//! the same order, so that many are under way at a time, and nobody who only gives one has to wait.
+
+use std::{
+    io,
+    sync::{
+        Arc, PoisonError,
+        mpsc::{Receiver, SyncSender, sync_channel},
+    },
+    thread::{self, JoinHandle},
+};
+
+use bytes::Bytes;
+use perihelion_abci::{AppError, AppFault, CallName, PendingCheckTx, types::CheckTxType};
+use perihelion_types::PeerId;
+
+use crate::{CheckTxError, Checked, TxKey, gate::Pass, pool::Shared};
+
+/// Told what became of a transaction.
+type Answered = Box<dyn FnOnce(Result<Checked, CheckTxError>) + Send>;
+
+/// A transaction that is to be checked.
+pub(crate) struct Order {
+    pub(crate) tx: Bytes,
+    pub(crate) key: TxKey,
+    pub(crate) sender: Option<PeerId>,
+    pub(crate) answered: Answered,
+}
+
+/// One that the application is asked about.
+struct UnderWay {
+    order: Order,
+    pending: PendingCheckTx,
+    pass: Pass,
+}
+
+/// A transaction that is being checked. It goes on when this is dropped.
+#[derive(Debug)]
+pub struct PendingCheck(Receiver<Result<Checked, CheckTxError>>);
+
+impl PendingCheck {
+    /// A way to tell what became of a transaction, and to wait for it.
+    pub(crate) fn new() -> (
+        impl FnOnce(Result<Checked, CheckTxError>) + Send + 'static,
+        Self,
+    ) {
+        let (tell, told) = sync_channel(1);
+        let answered = move |outcome| {
+            // Nobody may wait.
+            let _unheard = tell.send(outcome);
+        };
+        (answered, Self(told))
+    }
+
+    /// Waits until it is known what became of it.
+    ///
+    /// # Errors
+    /// As of [`Mempool::check_tx`](crate::Mempool::check_tx).
+    pub fn wait(self) -> Result<Checked, CheckTxError> {
+        let over = || AppFault::Closed("the mempool is gone".to_owned());
+        self.0
+            .recv()
+            .unwrap_or_else(|_| Err(failure(over()).into()))
+    }
+}
+
+/// Starts the two threads, which end once the pool is over.
+pub(crate) fn start(shared: &Arc<Shared>) -> Vec<JoinHandle<()>> {
+    let begun = || -> io::Result<Vec<JoinHandle<()>>> {
+        // The gate lets no more be under way.
+        let (asked, answers) = sync_channel(shared.gate.most());
+        let asking = Arc::clone(shared);
+        let taking = Arc::clone(shared);
+        let thread = |name: &str| thread::Builder::new().name(name.to_owned());
+        Ok(vec![
+            thread("mempool-take").spawn(move || take_answers(&taking, &answers))?,
+            thread("mempool-ask").spawn(move || ask(&asking, &asked))?,
+        ])
+    };
+    begun().unwrap_or_else(|error| {
+        let fault = AppFault::failed(format!("there is no thread to ask it: {error}"));
+        shared.chain().failed = Some(failure(fault));
+        Vec::new()
+    })
+}
+
+fn failure(reason: AppFault) -> AppError {
+    AppError {
+        call: CallName::CheckTx,
+        height: None,
+        reason,
+    }
+}
+
+fn ask(shared: &Shared, asked: &SyncSender<UnderWay>) {
+    while await_order(shared) {
+        let pass = shared.gate.enter();
+        // Only now: a block may have had it.
+        let Some(order) = shared.pool().orders.pop_front() else {
+            continue;
+        };
+        let begun = shared.confirm(&order).and_then(|()| {
+            let begun = shared.begin(&order.tx, CheckTxType::New);
+            begun.map_err(|error| {
+                shared.pool().release(&order);
+                error.into()
+            })
+        });
+        match begun {
+            Ok(pending) => {
+                let under_way = UnderWay {
+                    order,
+                    pending,
+                    pass,
+                };
+                if asked.send(under_way).is_err() {
+                    return;
+                }
+            }
+            Err(error) => {
+                drop(pass);
+                (order.answered)(Err(error));
+            }
+        }
+    }
+}
+
+/// Waits until there is an order; `false` when there will be none.
+fn await_order(shared: &Shared) -> bool {
+    let pool = shared
+        .ordered
+        .wait_while(shared.pool(), |pool| pool.orders.is_empty() && !pool.over)
+        .unwrap_or_else(PoisonError::into_inner);
+    !pool.over
+}
+
+fn take_answers(shared: &Shared, asked: &Receiver<UnderWay>) {
+    for UnderWay {
+        order,
+        pending,
+        pass,
+    } in asked
+    {
+        let response = shared.heed(pending.wait());
+        let outcome = shared.take(&order, response);
+        drop(pass);
+        (order.answered)(outcome);
+    }
+}
