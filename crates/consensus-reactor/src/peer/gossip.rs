@@ -78,14 +78,14 @@ impl PeerState {
                 }
             }
         }
-        let block: Arc<PartSet> = stored.parts(self.height)?;
-        let header = block.header();
+        let header = stored.header(self.height)?;
         if self.parts.is_none() {
             self.expect_parts(header);
         }
-        // It collects another block until it has seen the commit.
+        // It collects another block until it has seen the commit: nothing is loaded for it.
         let theirs = self.parts.as_ref().filter(|parts| parts.header == header)?;
         let lacking = all(theirs.bits.size()).minus(&theirs.bits);
+        let block: Arc<PartSet> = stored.parts(self.height)?;
         let index = u32::try_from(self.picks.pick(&lacking)?).ok()?;
         Some(PeerMessage::Part {
             height: self.height,

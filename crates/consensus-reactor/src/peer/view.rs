@@ -11,13 +11,20 @@ use perihelion_types::{
 use crate::{standing::Stay, wire::NewValidBlock};
 
 /// Blocks that are decided and stored, for peers that lag. An implementation keeps the last few
-/// answers: each is asked for once for every part or vote that is sent.
+/// answers: each is asked for once for every part or vote that is sent. It need not have everything
+/// at hand: what it does not give is asked for again at the next look.
 pub trait Stored {
-    /// The parts of the block at `height`, complete; `None` when it is not there.
+    /// Count and root of the parts of the block at `height`; `None` when it is not there. Cheap: it
+    /// is asked for whatever a peer claims.
+    fn header(&self, height: Height) -> Option<PartSetHeader>;
+
+    /// The parts of the block at `height`, complete; `None` when it is not there, or not yet at
+    /// hand. Only asked for when one of them is to be sent.
     fn parts(&self, height: Height) -> Option<Arc<PartSet>>;
 
     /// The precommits that made the block at `height` final: of its extended commit where vote
-    /// extensions are enabled at that height, of its commit otherwise. `None` when it is not there.
+    /// extensions are enabled at that height, of its commit otherwise. `None` when it is not there,
+    /// or not yet at hand.
     fn commit(&self, height: Height) -> Option<Arc<VotesView>>;
 }
 

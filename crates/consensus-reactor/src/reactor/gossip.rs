@@ -1,6 +1,7 @@
 //! One peer's task.
 
 use std::{
+    mem::{Discriminant, discriminant},
     sync::{Arc, atomic::Ordering},
     time::{Duration, Instant},
 };
@@ -17,6 +18,7 @@ use super::Incoming;
 use crate::{
     peer::{PeerState, Received, View},
     shared::{CORE_QUEUE_OF_ONE, Claim, FromPeer, News, Peer, Shared, disconnect, lock},
+    stored::{Look, Wanted},
     wire::{Channel, MAX_MESSAGE_BYTES, NewRoundStep, PeerMessage},
 };
 
@@ -50,6 +52,10 @@ pub(super) struct Gossip {
     data_full: bool,
     votes_full: bool,
     claims_left: u32,
+    /// What is loaded for the peer. One at a time.
+    load: Option<watch::Receiver<()>>,
+    /// Kinds of what was loaded for the peer since the last tick.
+    loaded: Vec<Discriminant<Wanted>>,
 }
 
 /// What woke the task.
@@ -79,6 +85,8 @@ impl Gossip {
             data_full: false,
             votes_full: false,
             claims_left: CLAIMS_AT_ONCE,
+            load: None,
+            loaded: Vec::new(),
             shared,
         }
     }
@@ -130,6 +138,10 @@ impl Gossip {
                 ready = handle.ready(Channel::Vote.id()), if self.votes_full => {
                     self.votes_full = false;
                     on(ready)
+                }
+                () = loaded(&mut self.load), if self.load.is_some() => {
+                    self.load = None;
+                    Woken::By
                 }
                 _ = tick.tick() => Woken::Tick,
                 _ = claims.tick() => self.claim_majorities(),
@@ -294,19 +306,48 @@ impl Gossip {
 
     /// Sends what the peer lacks, as much as there is room for.
     fn gossip(&mut self, is_tick: bool) {
+        if is_tick {
+            self.loaded.clear();
+        }
         let Some(view) = self.current() else { return };
+        let look = self.shared.stored.look();
         let mut state = lock(&self.peer.state);
         if !self.data_full && may_ask_for_data(&state, &view, is_tick) {
-            self.data_full = self.send_all(&mut state, &view, Channel::Data);
+            self.data_full = self.send_all(&mut state, &view, &look, Channel::Data);
         }
         if !self.votes_full {
-            self.votes_full = self.send_all(&mut state, &view, Channel::Vote);
+            self.votes_full = self.send_all(&mut state, &view, &look, Channel::Vote);
+        }
+        drop(state);
+        let missed = look.missed();
+        self.load(missed);
+    }
+
+    /// Has the first loaded of what the peer lacks and was not at hand, unless something is loaded
+    /// for it already; one commit and one block a tick: a peer can claim to lack them again and
+    /// again.
+    fn load(&mut self, missed: impl Iterator<Item = Wanted>) {
+        if self.load.is_some() {
+            return;
+        }
+        for wanted in missed {
+            let kind = discriminant(&wanted);
+            if !self.loaded.contains(&kind) {
+                self.loaded.push(kind);
+                self.load = Some(self.shared.stored.load(wanted));
+                return;
+            }
         }
     }
 
     /// Whether the channel's queue was full before all was sent.
-    fn send_all(&self, state: &mut PeerState, view: &View, channel: Channel) -> bool {
-        let stored = &self.shared.stored;
+    fn send_all(
+        &self,
+        state: &mut PeerState,
+        view: &View,
+        stored: &Look<'_>,
+        channel: Channel,
+    ) -> bool {
         loop {
             let next = match channel {
                 Channel::Vote => state.next_vote(view, stored),
@@ -329,7 +370,9 @@ impl Gossip {
     fn claim_majorities(&mut self) -> Woken {
         self.claims_left = CLAIMS_AT_ONCE;
         if let Some(view) = self.current() {
-            let claims = lock(&self.peer.state).next_maj23(&view, &self.shared.stored);
+            // What is not at hand is loaded when the peer is next looked after.
+            let look = self.shared.stored.look();
+            let claims = lock(&self.peer.state).next_maj23(&view, &look);
             for claim in claims {
                 let sent = self
                     .peer
@@ -359,6 +402,13 @@ async fn slot<'a>(
     let place = Arc::clone(places).acquire_owned().await.ok()?;
     let slot = queue.reserve().await.ok()?;
     Some((place, slot))
+}
+
+/// When what is loaded is there, or cannot be had.
+async fn loaded(load: &mut Option<watch::Receiver<()>>) {
+    if let Some(load) = load {
+        while load.changed().await.is_ok() {}
+    }
 }
 
 fn on(ready: Result<(), SendError>) -> Woken {

@@ -1,19 +1,21 @@
 //! What peers are sent.
 
-use std::{collections::BTreeSet, sync::Arc};
+use std::{cell::Cell, collections::BTreeSet, sync::Arc};
 
 use bytes::Bytes;
 use perihelion_consensus::{BitArray, Maj23, Message, Step};
 use perihelion_consensus_reactor::{
     peer::{
-        IDLE_POLLS_BEFORE_HEADER, MAX_STATE_BITS, PeerState, Received, Stored, View, answer_maj23,
+        IDLE_POLLS_BEFORE_HEADER, MAX_STATE_BITS, PeerState, Received, Stored, View, VotesView,
+        answer_maj23,
     },
     wire::{
         HasVote, NewRoundStep, NewValidBlock, PeerMessage, ProposalPol, VoteSetBits, WireError,
     },
 };
 use perihelion_types::{
-    BlockId, Hash, Height, NodeId, PartSetHeader, PeerId, Proposal, Round, SignedMsgType, Time,
+    BlockId, Hash, Height, NodeId, PartSet, PartSetHeader, PeerId, Proposal, Round, SignedMsgType,
+    Time,
 };
 use proptest::prelude::*;
 
@@ -345,6 +347,71 @@ fn a_peer_that_lags_and_says_nothing_is_sent_the_block_in_the_end() {
     });
     other.handle(now, view, &collects).unwrap();
     assert_eq!(parts(&mut other), 0);
+}
+
+/// Counts how often whole blocks are asked for.
+struct Counted<'a> {
+    blocks: &'a dyn Stored,
+    loads: Cell<usize>,
+}
+
+impl Stored for Counted<'_> {
+    fn header(&self, height: Height) -> Option<PartSetHeader> {
+        self.blocks.header(height)
+    }
+
+    fn parts(&self, height: Height) -> Option<Arc<PartSet>> {
+        self.loads.set(self.loads.get() + 1);
+        self.blocks.parts(height)
+    }
+
+    fn commit(&self, height: Height) -> Option<Arc<VotesView>> {
+        self.blocks.commit(height)
+    }
+}
+
+#[test]
+fn nothing_is_loaded_for_a_peer_that_claims_another_block_or_has_it_all() {
+    let mut network = Network::new(2, 150_000);
+    network.link(0, 1);
+    network.run_to(0, 3, LONG);
+    let node = &network.nodes[0];
+    let (now, view) = (network.now.instant, Some(&*node.view));
+    let stored = Counted {
+        blocks: &node.blocks,
+        loads: Cell::new(0),
+    };
+    let (_, mut peer) = peer();
+    peer.handle(now, view, &at(1, 0, Step::Commit, -1)).unwrap();
+    let collects = |header: PartSetHeader, has: usize| {
+        let mut parts = BitArray::new(header.total as usize);
+        (0..has).for_each(|index| parts.set(index, true));
+        PeerMessage::NewValidBlock(NewValidBlock {
+            height: Height::new(1),
+            round: Round::ZERO,
+            header,
+            parts,
+            is_commit: true,
+        })
+    };
+    let header = node.blocks.header(Height::new(1)).unwrap();
+    let same_count = block_id(header.total).part_set_header;
+    for (header, has) in [
+        (same_count, 0),
+        (block_id(1).part_set_header, 0),
+        (header, 3),
+    ] {
+        peer.handle(now, view, &collects(header, has)).unwrap();
+        assert!(peer.next_data(&node.view, &stored).is_none());
+        assert_eq!(stored.loads.get(), 0, "{header:?}");
+    }
+    peer.handle(now, view, &collects(header, 2)).unwrap();
+    let sent = peer.next_data(&node.view, &stored);
+    assert!(
+        matches!(&sent, Some(PeerMessage::Part { part, .. }) if part.index == 2),
+        "{sent:?}"
+    );
+    assert_eq!(stored.loads.get(), 1);
 }
 
 #[test]

@@ -17,7 +17,9 @@ use perihelion_consensus_reactor::{
     wire::{Channel, PeerMessage},
 };
 use perihelion_crypto::PrivateKey;
-use perihelion_types::{BlockId, Height, NodeId, PartSet, PeerId, Rules, SignedMsgType, State};
+use perihelion_types::{
+    BlockId, Height, NodeId, PartSet, PartSetHeader, PeerId, Rules, SignedMsgType, State,
+};
 
 use crate::chain::{self, Validators};
 
@@ -32,6 +34,10 @@ const CLAIMS_EVERY: u64 = 200;
 pub(crate) struct Blocks(BTreeMap<Height, (BlockId, Arc<PartSet>, Arc<VotesView>)>);
 
 impl Stored for Blocks {
+    fn header(&self, height: Height) -> Option<PartSetHeader> {
+        Some(self.0.get(&height)?.0.part_set_header)
+    }
+
     fn parts(&self, height: Height) -> Option<Arc<PartSet>> {
         Some(Arc::clone(&self.0.get(&height)?.1))
     }
