@@ -13,7 +13,7 @@ use perihelion_consensus::{
     Consensus, Fault, Message, Step, Verify,
     votes::{Checked, VoteError, VoteSet},
 };
-use perihelion_types::{Height, Part, PeerId, SignedMsgType, Vote};
+use perihelion_types::{Height, Part, PeerId, SignedMsgType, Vote, merkle::ProofError};
 
 /// What is to be done with a message.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -74,13 +74,14 @@ impl Screen {
         verify: &dyn Verify,
     ) -> Worth {
         match message {
-            Message::Proposal(proposal) => {
-                let is_here = (proposal.height, proposal.round) == (core.height(), core.round());
-                taken_if(is_here && core.proposal().is_none())
+            Message::Proposal(proposal) => match core.check_proposal(proposal) {
+                Ok(is_useful) => taken_if(is_useful),
+                Err(fault) => Worth::Fault(fault),
+            },
+            Message::Part { height, part, .. } if *height == core.height() => {
+                worth_of_part(core, part)
             }
-            Message::Part { height, part, .. } => {
-                taken_if(*height == core.height() && is_wanted(core, part))
-            }
+            Message::Part { .. } => Worth::Nothing,
             Message::Vote(vote) if vote.height == core.height() => {
                 if self.is_known_bad(core, vote) {
                     return Worth::Nothing;
@@ -126,10 +127,11 @@ fn taken_if(is_useful: bool) -> Worth {
     }
 }
 
-/// A part that is not here of the block that is collected. Its bytes are hashed only when it is
-/// taken; that its proof leads to the block is cheap to see.
-fn is_wanted(core: &Consensus, part: &Part) -> bool {
-    core.parts().is_some_and(|parts| {
+/// A part that is not here of the block that is collected. That its proof leads to the block is
+/// cheap to see; its bytes are hashed only then. Whoever passes parts on has verified them: bytes
+/// that are not what their own proof is for convict.
+fn worth_of_part(core: &Consensus, part: &Part) -> Worth {
+    let wanted = core.parts().filter(|parts| {
         let header = parts.header();
         part.index < header.total
             && part.proof.total == i64::from(header.total)
@@ -138,7 +140,18 @@ fn is_wanted(core: &Consensus, part: &Part) -> bool {
                 .proof
                 .compute_root()
                 .is_ok_and(|root| root[..] == header.hash.as_bytes()[..])
-    })
+    });
+    let Some(parts) = wanted else {
+        return Worth::Nothing;
+    };
+    match part
+        .proof
+        .verify(parts.header().hash.as_bytes(), &part.bytes)
+    {
+        Ok(()) => Worth::Take,
+        Err(ProofError::Leaf) => Worth::Fault(Fault::Part { index: part.index }),
+        Err(_) => Worth::Nothing,
+    }
 }
 
 /// The precommits for the block below, while late ones are still of use.

@@ -187,6 +187,96 @@ fn what_cometbft_disconnects_for_disconnects() {
     });
 }
 
+/// What is false is judged before it is logged: nobody can fill the disk with it.
+#[test]
+fn false_proposals_and_parts_convict_their_sender_and_leave_nothing_in_the_log() {
+    threads().block_on(async {
+        // The first proposer is the one with the lowest address. It is not there.
+        let address = |number: &usize| key(*number).public_key().address();
+        let proposer = (0..4).min_by_key(address).unwrap();
+        let here = (proposer + 1) % 4;
+        let home = Home::all(&genesis(&[10; 4])).remove(here);
+        let node = Node::begin(home).await;
+        let view = node.see("the first round", |view| view.proposal().is_none());
+        let view = view.await;
+        let first = view.validator_set().proposer().unwrap();
+        assert_eq!(first.address, address(&proposer));
+        let data = PartSet::from_data(Bytes::from(vec![7; 100_000]));
+        let proposal = |signer: usize, pol_round: i32| {
+            let mut proposal = Proposal {
+                proposal_type: SignedMsgType::Proposal,
+                height: Height::new(1),
+                round: Round::ZERO,
+                pol_round: Round::new(pol_round),
+                block_id: BlockId {
+                    hash: Hash::of(b"block"),
+                    part_set_header: data.header(),
+                },
+                timestamp: Time::new(1_700_000_100, 0),
+                signature: Bytes::new(),
+            };
+            proposal.signature = key(signer).sign(&proposal.sign_bytes("loopback"));
+            PeerMessage::Proposal(Arc::new(proposal))
+        };
+        let part = |index: u32, byte: u8| {
+            let mut part = data.part(index).unwrap().clone();
+            part.bytes = Bytes::from(vec![byte; part.bytes.len()]);
+            PeerMessage::Part {
+                height: Height::new(1),
+                round: Round::ZERO,
+                part: Arc::new(part),
+            }
+        };
+        let liar = Stranger::connect(&node).await;
+        liar.say(&proposal(here, -1)).await;
+        let reason = liar.removal(&node).await;
+        assert!(
+            reason.contains("proposal with a wrong signature"),
+            "{reason}"
+        );
+        let honest = Stranger::connect(&node).await;
+        honest.say(&proposal(proposer, -1)).await;
+        node.see("the proposal", |view| view.proposal().is_some())
+            .await;
+        let liar = Stranger::connect(&node).await;
+        liar.say(&part(1, 8)).await;
+        let reason = liar.removal(&node).await;
+        assert!(reason.contains("part 1 is not what its proof"), "{reason}");
+        honest.say(&part(1, 7)).await;
+        node.see("the part", |view| {
+            view.parts().is_some_and(|parts| parts.bits().count() == 1)
+        })
+        .await;
+        assert!(node.switch.peer(&honest.switch.id()).is_some());
+        let logged: Vec<_> = node
+            .close()
+            .await
+            .records()
+            .into_iter()
+            .filter_map(|record| match record {
+                WalMessage::Message {
+                    peer: Some(peer),
+                    message,
+                } => Some((peer, message)),
+                _ => None,
+            })
+            .collect();
+        let told = [proposal(proposer, -1), part(1, 7)];
+        assert_eq!(logged.len(), told.len(), "{logged:?}");
+        for ((peer, message), told) in logged.into_iter().zip(told) {
+            assert_eq!(peer, honest.switch.id());
+            let is_same = match (&message, &told) {
+                (Message::Proposal(one), PeerMessage::Proposal(other)) => one == other,
+                (Message::Part { part: one, .. }, PeerMessage::Part { part: other, .. }) => {
+                    one == other
+                }
+                _ => false,
+            };
+            assert!(is_same, "{message:?}");
+        }
+    });
+}
+
 #[test]
 fn claims_are_answered_with_the_votes_that_are_here() {
     threads().block_on(async {

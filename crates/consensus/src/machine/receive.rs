@@ -28,31 +28,41 @@ impl Consensus {
         }
     }
 
-    /// The first proposal of this round that its proposer signed counts. One of other rounds, or
-    /// for a block that is too large, may come from an honest peer and is ignored.
-    fn take_proposal(&mut self, peer: Option<PeerId>, proposal: Arc<Proposal>) {
+    /// Whether a peer's proposal would be taken. The first proposal of this round that its proposer
+    /// signed counts. One of other rounds, or for a block that is too large, may come from an honest
+    /// peer and is ignored.
+    ///
+    /// # Errors
+    /// What its sender is to blame for.
+    pub fn check_proposal(&self, proposal: &Proposal) -> Result<bool, Fault> {
         let rs = &self.rs;
         let is_here = (proposal.height, proposal.round) == (rs.height, rs.round);
         if rs.proposal.is_some() || !is_here {
-            return;
+            return Ok(false);
         }
         let (pol_round, round) = (proposal.pol_round, proposal.round);
         if pol_round < Round::new(-1) || pol_round >= round {
-            return self.punish(peer, Fault::PolRound { pol_round, round });
+            return Err(Fault::PolRound { pol_round, round });
         }
         let Some(proposer) = rs.validators.proposer() else {
-            return;
+            return Ok(false);
         };
         let message = proposal.sign_bytes(&self.chain_id);
         if !self
             .verify
             .verify(&proposer.pub_key, &message, &proposal.signature)
         {
-            return self.punish(peer, Fault::ProposalSignature);
+            return Err(Fault::ProposalSignature);
         }
         let total = proposal.block_id.part_set_header.total;
-        if total > MAX_PARTS || usize::try_from(total).is_ok_and(|n| n > self.most_parts()) {
-            return;
+        Ok(total <= MAX_PARTS && usize::try_from(total).is_ok_and(|n| n <= self.most_parts()))
+    }
+
+    fn take_proposal(&mut self, peer: Option<PeerId>, proposal: Arc<Proposal>) {
+        match self.check_proposal(&proposal) {
+            Ok(true) => {}
+            Ok(false) => return,
+            Err(fault) => return self.punish(peer, fault),
         }
         // Parts of a block with a polka are collected already, whatever is proposed.
         if self.rs.parts.is_none() {
