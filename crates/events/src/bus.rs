@@ -1,7 +1,15 @@
-//! Who subscribed to what, and the thread that hands it out.
+//! Who subscribed to what.
+//!
+//! Whoever publishes never waits, so what is published may pile up before the thread that hands it
+//! out. Work is counted for each subscriber: when much waits, those who cause most of it are
+//! cancelled, so that the others go on. What is lost all the same cancels those who would miss it.
+//!
+//! Reading order: this file (the bus), `hand_out` (its thread), `subscribers`.
+
+mod hand_out;
+mod subscribers;
 
 use std::{
-    collections::BTreeMap,
     io,
     sync::{
         Arc, Mutex, MutexGuard, PoisonError, Weak,
@@ -13,14 +21,15 @@ use std::{
 
 use thiserror::Error;
 
-use crate::{
-    AppliedBlock, Attributes, Cancelled, EventData, Message, Query, RoundEvent, Subscription,
-    subscription::{Outlet, ends},
-};
+use crate::{AppliedBlock, Cancelled, Query, RoundEvent, Subscription, subscription::ends};
+use subscribers::Subscribers;
 
 /// Blocks and steps that wait to be handed out at most. Where that is not enough, matching is slower
-/// than the chain: all subscribers are cancelled, as they would miss something otherwise.
+/// than the chain, and what finds no room is lost.
 const MAX_WAITING: usize = 1_024;
+/// With so many waiting, steps find no room any more: the rest is for blocks. With fewer, a burst of
+/// votes is too much; with more, blocks are lost behind votes.
+const MAX_WAITING_STEPS: usize = 768;
 /// Bytes of blocks among them at most.
 const MAX_WAITING_BYTES: usize = 64 << 20;
 
@@ -51,10 +60,14 @@ struct Shared {
     subscribers: Mutex<Subscribers>,
     /// Subscriptions, for a look without the lock.
     count: AtomicUsize,
-    /// Bytes of blocks that wait to be handed out.
+    /// What waits to be handed out.
     waiting: AtomicUsize,
-    /// Whether something could not be handed out.
-    lost: AtomicBool,
+    /// Bytes of blocks among it.
+    waiting_bytes: AtomicUsize,
+    /// Whether a block found no room.
+    lost_block: AtomicBool,
+    /// Whether a step found none.
+    lost_step: AtomicBool,
 }
 
 /// What was published.
@@ -103,21 +116,6 @@ pub enum SubscribeError {
 #[error("subscription not found")]
 pub struct NotSubscribed;
 
-/// Subscriptions by their query, so that each query is compared once, and by subscriber.
-#[derive(Debug, Default)]
-struct Subscribers {
-    by_query: BTreeMap<String, OneQuery>,
-    /// How many each has.
-    clients: BTreeMap<String, usize>,
-    last_id: u64,
-}
-
-#[derive(Debug)]
-struct OneQuery {
-    query: Query,
-    outlets: BTreeMap<String, (u64, Outlet)>,
-}
-
 /// A subscription's place in the bus, given back when it is dropped.
 #[derive(Debug)]
 pub(crate) struct Registered {
@@ -165,27 +163,33 @@ impl EventBus {
         }
         let shared = &self.inner.shared;
         let size = block.size();
-        let before = shared.waiting.fetch_add(size, Ordering::AcqRel);
+        let before = shared.waiting_bytes.fetch_add(size, Ordering::AcqRel);
         let fits = before == 0 || before.saturating_add(size) <= MAX_WAITING_BYTES;
-        if !fits || !self.put(Item::Block(block, size)) {
-            shared.waiting.fetch_sub(size, Ordering::AcqRel);
-            shared.lost.store(true, Ordering::Release);
+        if !fits || !self.put(Item::Block(block, size), MAX_WAITING) {
+            shared.waiting_bytes.fetch_sub(size, Ordering::AcqRel);
+            shared.lost_block.store(true, Ordering::Release);
         }
     }
 
     /// Tells of a step of consensus. Never waits.
     pub fn publish_round(&self, event: RoundEvent) {
-        if self.has_subscribers() && !self.put(Item::Round(event)) {
-            self.inner.shared.lost.store(true, Ordering::Release);
+        if self.has_subscribers() && !self.put(Item::Round(event), MAX_WAITING_STEPS) {
+            self.inner.shared.lost_step.store(true, Ordering::Release);
         }
     }
 
-    /// Whether there was room.
-    fn put(&self, item: Item) -> bool {
-        match self.inner.items.try_send(item) {
-            Ok(()) => true,
-            Err(TrySendError::Full(_) | TrySendError::Disconnected(_)) => false,
+    /// Whether there was room among the first `most`.
+    fn put(&self, item: Item, most: usize) -> bool {
+        let waiting = &self.inner.shared.waiting;
+        let had_room = waiting.fetch_add(1, Ordering::AcqRel) < most
+            && match self.inner.items.try_send(item) {
+                Ok(()) => true,
+                Err(TrySendError::Full(_) | TrySendError::Disconnected(_)) => false,
+            };
+        if !had_room {
+            waiting.fetch_sub(1, Ordering::AcqRel);
         }
+        had_room
     }
 
     /// Subscribes `subscriber` to what matches `query`; `capacity` messages may wait for it.
@@ -229,14 +233,7 @@ impl EventBus {
             id,
         };
         let (outlet, subscription) = ends(capacity, registered);
-        let entry = subscribers.by_query.entry(key);
-        let one = entry.or_insert_with(|| OneQuery {
-            query,
-            outlets: BTreeMap::new(),
-        });
-        one.outlets.insert(subscriber.to_owned(), (id, outlet));
-        let count = subscribers.clients.entry(subscriber.to_owned());
-        *count.or_default() += 1;
+        subscribers.add(key, query, subscriber, (id, outlet));
         shared.count(&subscribers);
         Ok(subscription)
     }
@@ -301,7 +298,7 @@ impl EventBus {
                 // It ends with the last handle of the bus.
                 thread::Builder::new()
                     .name("events".into())
-                    .spawn(move || run(&shared, &items))?;
+                    .spawn(move || hand_out::run(&shared, &items))?;
             }
             Thread::Started => {}
             Thread::Failed => return Err(io::Error::other("their thread could not be started")),
@@ -324,154 +321,10 @@ impl Shared {
         self.count.store(count, Ordering::Release);
     }
 
-    /// Hands one event to those who asked for it; `make` makes its data once somebody did.
-    fn send(&self, attributes: Attributes, make: impl FnOnce() -> EventData) {
-        let mut subscribers = self.lock();
-        let wanted: Vec<String> = subscribers
-            .by_query
-            .iter()
-            .filter(|(_, one)| one.query.matches(&attributes))
-            .map(|(key, _)| key.clone())
-            .collect();
-        if wanted.is_empty() {
-            return;
-        }
-        let message = Arc::new(Message::new(make(), attributes));
-        for key in wanted {
-            subscribers.give(&key, &message);
-        }
-        self.count(&subscribers);
-    }
-
-    fn send_block(&self, block: &Arc<AppliedBlock>) {
-        let (applied, response) = (&block.block, &block.response);
-        let height = applied.header.height;
-        self.send(Attributes::of_events(&response.events, "NewBlock"), || {
-            EventData::NewBlock(Arc::clone(block))
-        });
-        self.send(Attributes::of_name("NewBlockHeader"), || {
-            EventData::NewBlockHeader(Arc::clone(block))
-        });
-        self.send(
-            Attributes::of_events(&response.events, "NewBlockEvents"),
-            || EventData::NewBlockEvents(Arc::clone(block)),
-        );
-        for index in 0..applied.evidence.len() {
-            self.send(Attributes::of_name("NewEvidence"), || {
-                let block = Arc::clone(block);
-                EventData::NewEvidence { block, index }
-            });
-        }
-        let txs = applied.data.iter().zip(&response.tx_results);
-        for ((tx, result), index) in txs.zip(0_u32..) {
-            self.send(Attributes::of_tx(height, tx, &result.events), || {
-                EventData::of_tx(height, index, tx, result)
-            });
-        }
-        if !response.validator_updates.is_empty() {
-            self.send(Attributes::of_name("ValidatorSetUpdates"), || {
-                EventData::ValidatorSetUpdates(Arc::clone(block))
-            });
-        }
-    }
-
     fn cancel_all(&self, reason: Cancelled) {
         let mut subscribers = self.lock();
-        for (_, one) in std::mem::take(&mut subscribers.by_query) {
-            for (_, (_, outlet)) in one.outlets {
-                outlet.cancel(reason);
-            }
-        }
-        subscribers.clients.clear();
+        subscribers.cancel_all(reason);
         self.count(&subscribers);
-    }
-}
-
-/// Hands out what is published until the bus is gone.
-fn run(shared: &Shared, items: &Receiver<Item>) {
-    while let Ok(item) = items.recv() {
-        if shared.lost.swap(false, Ordering::AcqRel) {
-            tracing::warn!("more happens than can be handed out: subscribers are cancelled");
-            shared.cancel_all(Cancelled::OutOfCapacity);
-        }
-        match item {
-            Item::Block(block, size) => {
-                shared.send_block(&block);
-                drop(block);
-                shared.waiting.fetch_sub(size, Ordering::AcqRel);
-            }
-            Item::Round(event) => {
-                shared.send(Attributes::of_name(event.name()), || {
-                    EventData::Round(event)
-                });
-            }
-        }
-    }
-    shared.cancel_all(Cancelled::Exited);
-}
-
-impl Subscribers {
-    fn check(&self, limits: Limits, subscriber: &str) -> Result<(), SubscribeError> {
-        if self.clients.len() >= limits.clients {
-            return Err(SubscribeError::Clients(limits.clients));
-        }
-        let own = self.clients.get(subscriber).copied().unwrap_or(0);
-        if own >= limits.per_client {
-            return Err(SubscribeError::PerClient(limits.per_client));
-        }
-        Ok(())
-    }
-
-    fn id_of(&self, query: &str, subscriber: &str) -> Option<u64> {
-        let (id, _) = self.by_query.get(query)?.outlets.get(subscriber)?;
-        Some(*id)
-    }
-
-    fn queries_of(&self, subscriber: &str) -> Vec<String> {
-        self.by_query
-            .iter()
-            .filter(|(_, one)| one.outlets.contains_key(subscriber))
-            .map(|(query, _)| query.clone())
-            .collect()
-    }
-
-    /// Removes a subscription; whether there was one.
-    fn remove(&mut self, query: &str, subscriber: &str, reason: Cancelled) -> bool {
-        let Some(one) = self.by_query.get_mut(query) else {
-            return false;
-        };
-        let Some((_, outlet)) = one.outlets.remove(subscriber) else {
-            return false;
-        };
-        outlet.cancel(reason);
-        if one.outlets.is_empty() {
-            self.by_query.remove(query);
-        }
-        if let Some(count) = self.clients.get_mut(subscriber) {
-            *count -= 1;
-            if *count == 0 {
-                self.clients.remove(subscriber);
-            }
-        }
-        true
-    }
-
-    /// Hands a message to all who subscribed to a query, and removes those who cannot take it.
-    fn give(&mut self, query: &str, message: &Arc<Message>) {
-        let Some(one) = self.by_query.get(query) else {
-            return;
-        };
-        let failed: Vec<(String, Cancelled)> = one
-            .outlets
-            .iter()
-            .filter_map(|(subscriber, (_, outlet))| {
-                let reason = outlet.give(message).err()?;
-                Some((subscriber.clone(), reason))
-            })
-            .collect();
-        for (subscriber, reason) in failed {
-            self.remove(query, &subscriber, reason);
-        }
     }
 }
 

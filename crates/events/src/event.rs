@@ -147,6 +147,21 @@ pub enum RoundEvent {
 }
 
 impl RoundEvent {
+    /// The names of all of them.
+    pub(crate) const NAMES: [&'static str; 11] = [
+        "NewRoundStep",
+        "NewRound",
+        "CompleteProposal",
+        "ValidBlock",
+        "Polka",
+        "Lock",
+        "Relock",
+        "Unlock",
+        "TimeoutPropose",
+        "TimeoutWait",
+        "Vote",
+    ];
+
     /// CometBFT's name of the event.
     #[must_use]
     pub const fn name(&self) -> &'static str {

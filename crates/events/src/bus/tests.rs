@@ -8,6 +8,7 @@ use perihelion_types::{FetchedBlock, Hash, Height, Round};
 use serde::Deserialize;
 
 use super::*;
+use crate::{Attributes, EventData, Message};
 
 #[derive(Deserialize)]
 struct Line {
@@ -220,8 +221,134 @@ fn subscribers_are_bounded() {
     }
 }
 
-/// Whoever publishes does not wait for the thread that hands out: what is too much cancels all, who
-/// would miss something otherwise.
+/// A block with one event whose value is so long.
+fn with_value(length: usize) -> Arc<AppliedBlock> {
+    let mut block = AppliedBlock::clone(&block());
+    block.response.events = vec![Event {
+        r#type: "long".to_owned(),
+        attributes: vec![EventAttribute {
+            key: "value".into(),
+            value: vec![b'a'; length].into(),
+            index: false,
+        }],
+    }];
+    Arc::new(block)
+}
+
+/// The thread takes nothing until all is published.
+fn publish_held(bus: &EventBus, publish: impl FnOnce()) {
+    let held = bus.inner.shared.lock();
+    publish();
+    drop(held);
+}
+
+#[tokio::test]
+async fn who_costs_most_is_cancelled_and_those_who_wait_for_a_tx_are_not() {
+    let bus = EventBus::default();
+    let block = with_value(64_000);
+    let tx = block.block.data.iter().last().unwrap();
+    let hash = Hash::of(tx).to_string();
+    let costly = vec!["long.value CONTAINS 'a'"; 16].join(" AND ");
+    let mut costly: Vec<_> = (0..5)
+        .map(|number| {
+            let text = format!("{costly} AND epoch.number = {number}");
+            let name = ["costly", "costly too"][number % 2];
+            bus.subscribe(name, query(&text), 10).unwrap()
+        })
+        .collect();
+    let mut cheap = bus.subscribe("cheap", Query::for_tx(&hash), 1_000).unwrap();
+    let mut steps = bus
+        .subscribe("steps", Query::for_event("Vote"), 1_000)
+        .unwrap();
+    publish_held(&bus, || {
+        for _ in 0..800 {
+            bus.publish_block(Arc::clone(&block));
+        }
+    });
+    for subscription in &mut costly {
+        assert_eq!(
+            subscription.next().await.unwrap_err(),
+            Cancelled::OutOfCapacity
+        );
+    }
+    assert_eq!(names(&mut cheap, 800).await, vec!["Tx"; 800]);
+    assert_eq!(bus.num_clients(), 2);
+    drop(bus);
+    assert_eq!(steps.next().await.unwrap_err(), Cancelled::Exited);
+}
+
+#[tokio::test]
+async fn a_burst_of_little_work_cancels_nobody() {
+    let bus = EventBus::default();
+    let mut subscription = bus
+        .subscribe("a", Query::for_event("NewRoundStep"), MAX_WAITING)
+        .unwrap();
+    publish_held(&bus, || {
+        for _ in 0..MAX_WAITING_STEPS {
+            bus.publish_round(step("RoundStepPropose"));
+        }
+    });
+    assert_eq!(
+        names(&mut subscription, MAX_WAITING_STEPS).await.len(),
+        MAX_WAITING_STEPS
+    );
+}
+
+#[tokio::test]
+async fn lost_steps_cancel_those_who_asked_for_steps_alone() {
+    let bus = EventBus::default();
+    let mut steps = bus
+        .subscribe("a", Query::for_event("NewRoundStep"), 2 * MAX_WAITING)
+        .unwrap();
+    let mut all = bus
+        .subscribe("a", query("tm.event EXISTS"), 2 * MAX_WAITING)
+        .unwrap();
+    let mut blocks = bus.subscribe("a", Query::for_event("NewBlock"), 2).unwrap();
+    publish_held(&bus, || {
+        for _ in 0..MAX_WAITING {
+            bus.publish_round(step("RoundStepPropose"));
+        }
+        // There is room for it.
+        bus.publish_block(block());
+    });
+    assert_eq!(names(&mut blocks, 1).await, ["NewBlock"]);
+    for subscription in [&mut steps, &mut all] {
+        let reason = loop {
+            if let Err(reason) = subscription.next().await {
+                break reason;
+            }
+        };
+        assert_eq!(reason, Cancelled::OutOfCapacity);
+    }
+    assert_eq!(bus.num_client_subscriptions("a"), 1);
+}
+
+#[tokio::test]
+async fn a_lost_block_cancels_all() {
+    let bus = EventBus::default();
+    let mut steps = bus
+        .subscribe("a", Query::for_event("NewRoundStep"), 2)
+        .unwrap();
+    let mut txs = bus.subscribe("b", Query::for_event("Tx"), 2 * MAX_WAITING);
+    publish_held(&bus, || {
+        let block = block();
+        for _ in 0..MAX_WAITING + 2 {
+            bus.publish_block(Arc::clone(&block));
+        }
+    });
+    for subscription in [&mut steps, txs.as_mut().unwrap()] {
+        let reason = loop {
+            if let Err(reason) = subscription.next().await {
+                break reason;
+            }
+        };
+        assert_eq!(reason, Cancelled::OutOfCapacity);
+    }
+    assert_eq!(bus.num_clients(), 0);
+}
+
+/// Whoever publishes does not wait for the thread that hands out: who would miss something is
+/// cancelled.
 #[tokio::test]
 async fn publishing_never_waits() {
     let bus = EventBus::default();

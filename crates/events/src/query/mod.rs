@@ -14,6 +14,7 @@ mod time;
 
 use std::fmt;
 
+use bytes::Bytes;
 use memchr::memmem;
 use thiserror::Error;
 
@@ -25,6 +26,9 @@ use crate::Attributes;
 
 /// Bytes of a query that clients may give at most, as in CometBFT.
 pub const MAX_QUERY_BYTES: usize = 512;
+
+/// Bytes of a value that cost as much to compare as another value.
+const BYTES_OF_WORK: usize = 64;
 
 /// A query that cannot be read, in CometBFT's words.
 #[derive(Debug, Clone, PartialEq, Eq, Error)]
@@ -133,9 +137,15 @@ impl Query {
     /// value.
     #[must_use]
     pub fn matches(&self, attributes: &Attributes) -> bool {
+        self.compare(attributes, &mut 0)
+    }
+
+    /// The same; `work` rises by what it cost: one for each look for an attribute and for each value,
+    /// and more for long values.
+    pub(crate) fn compare(&self, attributes: &Attributes, work: &mut u64) -> bool {
         self.conditions
             .iter()
-            .all(|condition| condition.is_met_by(attributes))
+            .all(|condition| condition.is_met_by(attributes, work))
     }
 }
 
@@ -169,9 +179,14 @@ impl Condition {
         self.arg.as_ref()
     }
 
-    fn is_met_by(&self, attributes: &Attributes) -> bool {
+    fn is_met_by(&self, attributes: &Attributes, work: &mut u64) -> bool {
         let values = attributes.values(self.tag.as_bytes());
-        values.iter().any(|value| self.accepts(value))
+        *work += 1;
+        let mut accepts = |value: &Bytes| {
+            *work += 1 + (value.len() / BYTES_OF_WORK) as u64;
+            self.accepts(value)
+        };
+        values.iter().any(&mut accepts)
             // A tag that is the type of an event is compared with the empty text.
             || (self.accepts(b"") && attributes.has_type(self.tag.as_bytes()))
     }
