@@ -10,6 +10,7 @@
 mod error;
 mod gossip;
 mod pool;
+mod queue;
 mod reactor;
 mod reported;
 pub mod wire;
@@ -20,4 +21,4 @@ pub use pool::{
     Added, EvidencePool, MAX_PENDING, MAX_PENDING_BYTES, MAX_PENDING_OF_ONE_VOTER, Updated,
 };
 pub use reactor::{EvidenceReactor, channel};
-pub use reported::MAX_REPORTED;
+pub use reported::{MAX_REPORTED, MAX_REPORTED_OF_ONE_VOTER};

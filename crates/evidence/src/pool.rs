@@ -16,7 +16,7 @@ use tokio::sync::watch;
 
 use crate::{
     AddError,
-    reported::{MAX_REPORTED, Pair},
+    reported::{MAX_REPORTED, MAX_REPORTED_OF_ONE_VOTER, Pair},
     wire,
 };
 
@@ -46,7 +46,7 @@ struct Inner {
     state: Arc<State>,
     pending: BTreeMap<Key, Arc<Pending>>,
     bytes: usize,
-    /// Votes that wait for their block.
+    /// Votes that wait for their block, or for room.
     reported: Vec<Pair>,
 }
 
@@ -186,7 +186,9 @@ impl EvidencePool {
         if inner.reported.iter().any(|other| other.is_same(&pair)) {
             return;
         }
-        if inner.reported.len() >= MAX_REPORTED {
+        let same = inner.reported.iter();
+        let of_voter = same.filter(|other| other.voter() == pair.voter()).count();
+        if inner.reported.len() >= MAX_REPORTED || of_voter >= MAX_REPORTED_OF_ONE_VOTER {
             tracing::warn!(
                 height = pair.height().get(),
                 "too many contradicting votes wait; two are dropped"
@@ -249,23 +251,36 @@ impl EvidencePool {
         })
     }
 
-    /// Makes evidence of votes whose block is decided; how many pieces.
+    /// Makes evidence of votes whose block is decided; how many pieces. Those for which there is no
+    /// room wait for a later block.
     fn make(&self, state: &State, pairs: Vec<Pair>) -> Result<usize, StoreError> {
         let history = self.history(state);
         let mut made = 0;
+        let mut waiting = Vec::new();
         for pair in pairs {
+            // Judged when there is room.
+            if !self.lock().has_room_for(pair.voter()) {
+                waiting.push(pair);
+                continue;
+            }
             let verified = pair.evidence(&history).and_then(|evidence| {
                 verify_evidence(&evidence, state, &history)?;
                 Ok(evidence)
             });
             match verified {
-                Ok(evidence) => made += usize::from(self.keep(evidence)? == Added::New),
+                Ok(evidence) => match self.keep(evidence)? {
+                    Added::New => made += 1,
+                    Added::NoRoom => waiting.push(pair),
+                    Added::Known | Added::Committed => {}
+                },
                 Err(error) => {
                     let height = pair.height().get();
                     tracing::warn!(height, %error, "contradicting votes make no evidence");
                 }
             }
         }
+        // Nobody else may have them.
+        self.lock().reported.append(&mut waiting);
         Ok(made)
     }
 
@@ -398,16 +413,15 @@ impl std::fmt::Debug for EvidencePool {
 
 impl Inner {
     fn has_room(&self, new: &Pending) -> bool {
-        let of_voter = match new.voter() {
-            None => 0,
-            Some(voter) => {
-                let same = |it: &&Arc<Pending>| it.voter() == Some(voter);
-                self.pending.values().filter(same).count()
-            }
-        };
-        of_voter < MAX_PENDING_OF_ONE_VOTER
+        new.voter().is_none_or(|voter| self.has_room_for(voter))
             && self.pending.len() < MAX_PENDING
             && self.bytes + new.message.len() <= MAX_PENDING_BYTES
+    }
+
+    /// Whether one more piece about this voter may wait.
+    fn has_room_for(&self, voter: &Bytes) -> bool {
+        let same = |it: &&Arc<Pending>| it.voter() == Some(voter);
+        self.pending.values().filter(same).count() < MAX_PENDING_OF_ONE_VOTER
     }
 
     fn insert(&mut self, new: Pending) {

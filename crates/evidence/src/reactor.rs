@@ -12,6 +12,7 @@ use tracing::debug;
 
 use crate::{
     AddError, EvidencePool, PeerHeights, gossip, is_senders_fault,
+    queue::{Queue, Queued},
     wire::{self, CHANNEL, MAX_MESSAGE_BYTES},
 };
 
@@ -21,9 +22,6 @@ const NAME: &str = "evidence";
 const PRIORITY: u8 = 6;
 /// Messages that may wait to be sent to one peer.
 const SEND_QUEUE: usize = 8;
-/// Messages of peers that may wait to be verified, of a mebibyte at most. Those beyond are dropped:
-/// peers send them again.
-const QUEUE: usize = 32;
 
 /// The channel as the switch needs to know it.
 #[must_use]
@@ -38,7 +36,7 @@ pub struct EvidenceReactor {
     active: watch::Receiver<bool>,
     /// The task for each peer.
     gossip_tasks: HashMap<PeerId, AbortOnDropHandle<()>>,
-    queue: mpsc::Sender<(PeerHandle, Bytes)>,
+    queue: Queue<(PeerHandle, Bytes)>,
     failed: oneshot::Receiver<StoreError>,
 }
 
@@ -51,7 +49,7 @@ impl EvidenceReactor {
         heights: PeerHeights,
         active: watch::Receiver<bool>,
     ) -> Self {
-        let (queue, queued) = mpsc::channel(QUEUE);
+        let (queue, queued) = Queue::new();
         let (fail, failed) = oneshot::channel();
         let verified = Arc::clone(&pool);
         tokio::task::spawn_blocking(move || {
@@ -96,12 +94,20 @@ impl EvidenceReactor {
             PeerEvent::Added(peer) => self.add_peer(peer),
             PeerEvent::Removed { id, .. } => {
                 self.gossip_tasks.remove(&id);
+                self.queue.forget(&id);
             }
             PeerEvent::Message { from, bytes, .. } => {
-                if *self.active.borrow() && self.queue.try_send((from, bytes)).is_err() {
-                    debug!("evidence of a peer dropped: too much waits");
+                if *self.active.borrow() {
+                    self.take_message(from, bytes);
                 }
             }
+        }
+    }
+
+    fn take_message(&mut self, from: PeerHandle, bytes: Bytes) {
+        let (peer, size) = (from.id(), bytes.len());
+        if !self.queue.put(peer, size, (from, bytes)) {
+            debug!(%peer, "evidence of a peer dropped: too much of it waits");
         }
     }
 
@@ -120,12 +126,13 @@ impl EvidenceReactor {
 /// Verifies what peers sent, on a thread where that may take its time.
 fn verify_all(
     pool: &EvidencePool,
-    mut queued: mpsc::Receiver<(PeerHandle, Bytes)>,
+    mut queued: mpsc::Receiver<Queued<(PeerHandle, Bytes)>>,
 ) -> Result<(), StoreError> {
-    while let Some((from, message)) = queued.blocking_recv() {
+    while let Some(queued) = queued.blocking_recv() {
+        let (from, message) = &queued.item;
         // Whoever lied has no more to say.
         if !from.is_closing() {
-            take_message(pool, &from, &message)?;
+            take_message(pool, from, message)?;
         }
     }
     Ok(())

@@ -2,12 +2,16 @@
 
 use std::sync::Arc;
 
+use bytes::Bytes;
 use perihelion_certify::{EvidenceError, History};
 use perihelion_types::{DuplicateVoteEvidence, Evidence, Height, Vote};
 
 /// Pairs of votes that may wait for the time of their block. Consensus reports one a validator,
 /// round and type of vote.
 pub const MAX_REPORTED: usize = 1_000;
+/// Of these, how many may be by one validator: it can sign as many as it likes. More would let few
+/// validators keep out what the others did; with fewer, some of what it did is not told.
+pub const MAX_REPORTED_OF_ONE_VOTER: usize = 64;
 
 /// Two votes of one validator, height, round and type.
 #[derive(Debug, Clone)]
@@ -23,6 +27,11 @@ impl Pair {
 
     pub(crate) fn height(&self) -> Height {
         self.first.height
+    }
+
+    /// The address of who signed both.
+    pub(crate) fn voter(&self) -> &Bytes {
+        &self.first.validator_address
     }
 
     pub(crate) fn is_same(&self, other: &Self) -> bool {

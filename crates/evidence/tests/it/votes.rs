@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use perihelion_certify::verify_evidence;
-use perihelion_evidence::{Added, EvidencePool, MAX_REPORTED};
+use perihelion_evidence::{Added, EvidencePool, MAX_PENDING_OF_ONE_VOTER, MAX_REPORTED};
 use perihelion_state::StoreHistory;
 use perihelion_types::{
     BlockId, Evidence, Hash, Height, PartSetHeader, Round, SignedMsgType, State, Time, Vote,
@@ -152,6 +152,60 @@ fn vector_votes_that_a_block_has_make_no_evidence_again() {
         assert_eq!(pool.size(), 0);
     }
     assert!(seen > 0);
+}
+
+/// Nobody else may have seen them.
+#[test]
+fn votes_for_which_there_is_no_room_wait_until_there_is() {
+    let mut node = Node::at(2);
+    let pool = node.pool();
+    let state = node.state();
+    let more = 3;
+    let rounds = MAX_PENDING_OF_ONE_VOTER + more;
+    for round in 0..rounds {
+        let [first, second] = pair(&state, 0, i32::try_from(round).unwrap(), [1, 2]);
+        pool.report_conflicting_votes(first, second);
+    }
+    assert_eq!(update(&pool, &mut node), MAX_PENDING_OF_ONE_VOTER);
+    let (first, _) = pool.pending_evidence(-1);
+    assert_eq!(first.len(), MAX_PENDING_OF_ONE_VOTER);
+    assert_eq!(update(&pool, &mut node), 0);
+    // A block takes them.
+    node.apply();
+    let updated = pool.update(node.state(), &first).unwrap();
+    assert_eq!((updated.committed, updated.made), (first.len(), more));
+    let (second, _) = pool.pending_evidence(-1);
+    assert_eq!(second.len(), more);
+    assert!(second.iter().all(|one| !first.contains(one)));
+}
+
+#[test]
+fn one_voter_cannot_keep_out_the_votes_of_others() {
+    let mut node = Node::at(2);
+    let pool = node.pool();
+    let state = node.state();
+    for round in 0..MAX_REPORTED {
+        let round = i32::try_from(round).unwrap();
+        let [first, second] = pair(&state, 0, 0, [1, 2]);
+        let again = |vote: &Vote| {
+            Arc::new(Vote {
+                round: Round::new(round),
+                ..vote.clone()
+            })
+        };
+        pool.report_conflicting_votes(again(&first), again(&second));
+    }
+    let [first, second] = pair(&state, 1, 0, [1, 2]);
+    pool.report_conflicting_votes(first, second);
+    assert!(update(&pool, &mut node) > 0);
+    let (pending, _) = pool.pending_evidence(-1);
+    let address = &state.validators.validators()[1].address;
+    assert!(pending.iter().any(|one| match one {
+        Evidence::DuplicateVote(votes) => {
+            votes.vote_a.validator_address[..] == address.as_bytes()[..]
+        }
+        Evidence::LightClientAttack(_) => false,
+    }));
 }
 
 #[test]
