@@ -35,7 +35,7 @@ pub use handshake::ReplayProgress;
 pub use history::StoreHistory;
 pub use perihelion_certify::Rules;
 pub use perihelion_types::state::BLOCK_PROTOCOL;
-pub use proposal::{BlockContents, ProposalFault};
+pub use proposal::{BlockContents, MAX_OWN_EXTENSION_BYTES, ProposalFault};
 pub use request::LastCommitSize;
 pub use validation::{LastCommit, ValidationError, validate_block};
 

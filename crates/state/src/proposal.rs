@@ -23,6 +23,13 @@ use crate::{
     validation::{validate_against_state, validate_clock},
 };
 
+/// Bytes of an own vote without its extension, and of the messages and the log record that carry it,
+/// at most. Less, and a vote with the longest extension could neither be logged nor sent.
+const OWN_VOTE_BYTES: usize = 512;
+/// The longest extension that an own vote may have, in bytes: with the rest of the vote it takes what
+/// a message of consensus may.
+pub const MAX_OWN_EXTENSION_BYTES: usize = MAX_VOTE_EXTENSION_BYTES - OWN_VOTE_BYTES;
+
 /// What may go into a block: the pools of transactions and of evidence.
 pub trait BlockContents {
     /// Evidence that waits, as much as takes `max_bytes` (negative: any) of the encoded list; and
@@ -177,7 +184,8 @@ impl Executor {
     /// must accept itself, as every other validator asks it to: else nobody would count the vote.
     ///
     /// # Errors
-    /// When the application fails, or contradicts itself.
+    /// When the application fails, contradicts itself, or gives more than
+    /// [`MAX_OWN_EXTENSION_BYTES`].
     pub fn extend_vote(
         &self,
         block: &FetchedBlock,
@@ -189,10 +197,9 @@ impl Executor {
             .map_err(|size| misfit(block, size))?;
         let extension = self.app.extend_vote(&request)?.vote_extension;
         let size = extension.len();
-        if size > MAX_VOTE_EXTENSION_BYTES {
-            let reason = format!(
-                "extension of {size} bytes, at most {MAX_VOTE_EXTENSION_BYTES} are allowed"
-            );
+        if size > MAX_OWN_EXTENSION_BYTES {
+            let reason =
+                format!("extension of {size} bytes, at most {MAX_OWN_EXTENSION_BYTES} are allowed");
             return Err(contradiction(height, reason));
         }
         if extension.is_empty() {

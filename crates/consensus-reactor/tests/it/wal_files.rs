@@ -1,12 +1,19 @@
 //! The files of a log: rotation, bounds, names, rights, searching.
 
-use std::{fs, os::unix::fs::PermissionsExt as _};
+use std::{fs, os::unix::fs::PermissionsExt as _, sync::Arc};
 
-use perihelion_consensus_reactor::wal::{
-    MAX_DATA_BYTES, RecordFault, SYNC_INTERVAL, Wal, WalError, WalOptions, check,
+use bytes::Bytes;
+use perihelion_consensus::{Message, WalMessage};
+use perihelion_consensus_reactor::{
+    wal::{MAX_DATA_BYTES, RecordFault, SYNC_INTERVAL, Wal, WalError, WalOptions, check},
+    wire::{MAX_MESSAGE_BYTES, PeerMessage},
 };
 use perihelion_proto::tendermint::consensus::wal_message::Sum;
-use perihelion_types::Height;
+use perihelion_state::MAX_OWN_EXTENSION_BYTES;
+use perihelion_types::{
+    BlockId, Hash, Height, PartSetHeader, Round, SignedMsgType, Time, Vote,
+    commit::MAX_VOTE_EXTENSION_BYTES,
+};
 
 use crate::{
     disk::Disk,
@@ -45,6 +52,44 @@ fn a_new_log_begins_with_height_zero_and_is_its_owners() {
     let (mut wal, _) = Wal::open(&head, WalOptions::default(), NOW).unwrap();
     assert_eq!(behind(&mut wal, 0).unwrap().unwrap(), []);
     assert_eq!(fs::read(&head).unwrap(), bytes);
+}
+
+/// The application is told that its extension is too long before a vote is signed that could neither
+/// be logged nor taken by anybody.
+#[test]
+fn an_own_vote_with_the_longest_extension_can_be_logged_and_sent() {
+    let home = tempfile::tempdir().unwrap();
+    let now = Time::new(253_402_300_799, 999_999_999);
+    let (mut wal, _) = Wal::open(&home.path().join("wal"), WalOptions::default(), now).unwrap();
+    let mut vote = Vote {
+        vote_type: SignedMsgType::Precommit,
+        height: Height::new(i64::MAX),
+        round: Round::new(i32::MAX),
+        block_id: BlockId {
+            hash: Hash::of(b"block"),
+            part_set_header: PartSetHeader {
+                total: u32::MAX,
+                hash: Hash::of(b"parts"),
+            },
+        },
+        timestamp: now,
+        validator_address: Bytes::from_static(&[7; 20]),
+        validator_index: i32::MAX,
+        signature: Bytes::from_static(&[9; 64]),
+        extension: vec![1; MAX_OWN_EXTENSION_BYTES].into(),
+        extension_signature: Bytes::from_static(&[9; 64]),
+    };
+    let own = |vote: &Vote| WalMessage::Message {
+        peer: None,
+        message: Message::Vote(Arc::new(vote.clone())),
+    };
+    wal.append_message(now, &own(&vote), true).unwrap();
+    let bytes = PeerMessage::Vote(Arc::new(vote.clone())).encode().len();
+    // Others log it with its sender.
+    assert!(bytes + 128 <= MAX_MESSAGE_BYTES, "{bytes}");
+    vote.extension = vec![1; MAX_VOTE_EXTENSION_BYTES].into();
+    let error = wal.append_message(now, &own(&vote), true).unwrap_err();
+    assert!(matches!(error, WalError::TooLarge { .. }), "{error}");
 }
 
 #[test]

@@ -12,15 +12,15 @@ use perihelion_abci::{
 use perihelion_certify::{EvidenceError, HistoryError, verify_evidence_list};
 use perihelion_proto::tendermint::types as pb;
 use perihelion_state::{
-    ApplyError, BlockContents, Executor, ExecutorConfig, ProposalFault, StoreHistory,
-    ValidationError,
+    ApplyError, BlockContents, Executor, ExecutorConfig, MAX_OWN_EXTENSION_BYTES, ProposalFault,
+    StoreHistory, ValidationError,
 };
 use perihelion_store::{Store, StoreOptions};
 use perihelion_test_support::each;
 use perihelion_testkit::ParamsApp;
 use perihelion_types::{
     Address, Block, BlockId, Evidence, ExtendedCommit, ExtendedCommitSig, FetchedBlock, Genesis,
-    Height, Round, Rules, RulesByHeight, Time, Vote, commit::MAX_VOTE_EXTENSION_BYTES,
+    Height, Round, Rules, RulesByHeight, Time, Vote,
 };
 use prost::Message as _;
 
@@ -612,9 +612,9 @@ fn an_own_extension_must_pass_the_applications_own_check() {
     let (bad, checks) = extend(b"mine", VerifyStatus::Reject);
     contradicts(bad.unwrap_err(), CallName::ExtendVote);
     assert_eq!(checks, 1);
-    let longest = vec![1; MAX_VOTE_EXTENSION_BYTES];
+    let longest = vec![1; MAX_OWN_EXTENSION_BYTES];
     let (long, _) = extend(&longest, VerifyStatus::Accept);
-    assert_eq!(long.unwrap().len(), MAX_VOTE_EXTENSION_BYTES);
+    assert_eq!(long.unwrap().len(), MAX_OWN_EXTENSION_BYTES);
     let (long, checks) = extend(&[&longest[..], b"1"].concat(), VerifyStatus::Accept);
     contradicts(long.unwrap_err(), CallName::ExtendVote);
     assert_eq!(checks, 0);
