@@ -278,6 +278,56 @@ fn false_proposals_and_parts_convict_their_sender_and_leave_nothing_in_the_log()
 }
 
 #[test]
+fn a_peer_that_lags_is_sent_blocks_and_commits_out_of_the_store() {
+    threads().block_on(async {
+        let home = Home::all(&genesis(&[10])).remove(0);
+        let node = Node::begin(home).await;
+        node.reach(3).await;
+        // What it decided before is not at hand any more.
+        let node = Node::begin(node.close().await).await;
+        for height in (1..=3).map(Height::new) {
+            let mut stranger = Stranger::connect(&node).await;
+            let block_id = node.store.load_block_id(height).unwrap().unwrap();
+            let header = block_id.part_set_header;
+            let PeerMessage::NewRoundStep(at) = step(height.get(), 0) else {
+                panic!("no step")
+            };
+            let at = NewRoundStep {
+                step: Step::Commit,
+                ..at
+            };
+            stranger.say(&PeerMessage::NewRoundStep(at)).await;
+            let collects = NewValidBlock {
+                height,
+                round: Round::ZERO,
+                header,
+                parts: BitArray::new(header.total as usize),
+                is_commit: true,
+            };
+            stranger.say(&PeerMessage::NewValidBlock(collects)).await;
+            let (mut part, mut vote) = (None, None);
+            while part.is_none() || vote.is_none() {
+                let told = stranger.hear("the part and the precommit", |message| match message {
+                    PeerMessage::Part { .. } | PeerMessage::Vote(_) => Some(message),
+                    _ => None,
+                });
+                match told.await {
+                    PeerMessage::Part { part: it, .. } => part = Some(it),
+                    PeerMessage::Vote(it) => vote = Some(it),
+                    _ => {}
+                }
+            }
+            let part = part.unwrap();
+            let root = header.hash.as_bytes();
+            part.proof.verify(root, &part.bytes).unwrap();
+            let vote = vote.unwrap();
+            assert_eq!((vote.height, vote.block_id), (height, block_id));
+        }
+        node.close().await;
+    });
+}
+
+#[test]
 fn claims_are_answered_with_the_votes_that_are_here() {
     threads().block_on(async {
         let nodes = stuck().await;
