@@ -43,7 +43,7 @@ pub(crate) struct RoundState {
     pub(crate) step: Step,
     /// When round 0 begins.
     pub(crate) start_time: Instant,
-    /// When the block was decided.
+    /// When the block was decided; until it is, when the one below was.
     pub(crate) commit_time: Option<Instant>,
     /// The validators with the priorities of this round.
     pub(crate) validators: Arc<ValidatorSet>,

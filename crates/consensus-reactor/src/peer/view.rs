@@ -1,11 +1,11 @@
-use std::{collections::BTreeMap, sync::Arc};
+use std::{collections::BTreeMap, sync::Arc, time::Instant};
 
 use bytes::Bytes;
 use perihelion_consensus::{BitArray, Candidate, Consensus, RoundStep, Step, VoteSet};
 use perihelion_types::{
     BlockId, Commit, ExtendedCommit, ExtendedCommitSig, FetchedBlock, Height, Part, PartSet,
-    PartSetHeader, Proposal, Round, SignedMsgType, State, ValidatorSet, Vote, part_set::MAX_PARTS,
-    part_set::PART_SIZE,
+    PartSetHeader, PeerId, Proposal, Round, SignedMsgType, State, ValidatorSet, Vote,
+    part_set::MAX_PARTS, part_set::PART_SIZE,
 };
 
 use crate::{standing::Stay, wire::NewValidBlock};
@@ -246,6 +246,9 @@ pub struct View {
     commit_round: Option<Round>,
     last_commit: Option<Arc<VotesView>>,
     stay: Stay,
+    last_commit_claims: Arc<[(PeerId, BlockId)]>,
+    commit_time: Option<Instant>,
+    has_awaited_precommits: bool,
 }
 
 impl View {
@@ -286,6 +289,13 @@ impl View {
                 .last_commit()
                 .map(|set| VotesView::again(last_commit, set)),
             stay: Stay::default(),
+            // None comes once its height is decided.
+            last_commit_claims: previous.map_or_else(
+                || claims(core.last_commit()),
+                |view| Arc::clone(&view.last_commit_claims),
+            ),
+            commit_time: core.commit_time(),
+            has_awaited_precommits: core.has_awaited_precommits(),
         }
     }
 
@@ -432,6 +442,26 @@ impl View {
         self.last_commit.as_ref()
     }
 
+    /// Which block each peer claimed to have more than 2/3 of the precommits, in the round that
+    /// decided the block below.
+    #[must_use]
+    pub fn last_commit_claims(&self) -> &[(PeerId, BlockId)] {
+        &self.last_commit_claims
+    }
+
+    /// When the last block was decided: this height's, or else the one below. `None` before the
+    /// first since consensus was entered.
+    #[must_use]
+    pub fn commit_time(&self) -> Option<Instant> {
+        self.commit_time
+    }
+
+    /// Whether the wait for more precommits has begun in this round.
+    #[must_use]
+    pub fn has_awaited_precommits(&self) -> bool {
+        self.has_awaited_precommits
+    }
+
     /// Whether the block of `height` is decided and stored.
     #[must_use]
     pub fn has_stored(&self, height: Height) -> bool {
@@ -448,6 +478,11 @@ impl View {
             None
         }
     }
+}
+
+fn claims(votes: Option<&VoteSet>) -> Arc<[(PeerId, BlockId)]> {
+    let claims = votes.into_iter().flat_map(VoteSet::claims);
+    claims.map(|(peer, block_id)| (*peer, *block_id)).collect()
 }
 
 fn candidate(of: &Candidate) -> (Round, Arc<FetchedBlock>) {

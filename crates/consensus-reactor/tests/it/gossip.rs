@@ -3,7 +3,7 @@
 use std::{cell::Cell, collections::BTreeSet, sync::Arc};
 
 use bytes::Bytes;
-use perihelion_consensus::{BitArray, Maj23, Message, Step};
+use perihelion_consensus::{BitArray, ConsensusConfig, Maj23, Message, Step};
 use perihelion_consensus_reactor::{
     peer::{
         IDLE_POLLS_BEFORE_HEADER, MAX_STATE_BITS, PeerState, Received, Stored, View, VotesView,
@@ -195,6 +195,59 @@ fn votes_that_were_sent_in_a_round_are_not_sent_again_as_its_commit() {
     peer.handle(now, view, &at(2, 0, Step::NewHeight, 0))
         .unwrap();
     assert_eq!(peer.last_commit().map(BitArray::count), Some(4));
+}
+
+#[test]
+fn a_picture_tells_when_the_last_block_was_decided_and_who_claimed_that_it_was() {
+    let mut network = Network::new(2, 100);
+    network.link(0, 1);
+    assert_eq!(network.nodes[0].view.commit_time(), None);
+    network.run_to(0, 1, LONG);
+    let view = &network.nodes[0].view;
+    assert_eq!(view.last_commit_claims(), []);
+    let decided = view.commit_time().unwrap();
+    let pause = ConsensusConfig::default().timeout_commit;
+    assert_eq!(view.round_step().start_time, decided + pause);
+    // The next one, which a stranger claims before it is decided.
+    let claim = Maj23 {
+        height: Height::new(2),
+        round: Round::ZERO,
+        vote_type: PRECOMMIT,
+        block_id: block_id(2),
+    };
+    let stranger = NodeId::new([0x77; 20]);
+    network.nodes[0].core.handle_maj23(stranger, &claim);
+    network.run_to(0, 2, LONG);
+    for _ in 0..2 {
+        network.nodes[0].look();
+        let view = &network.nodes[0].view;
+        let claims = view.last_commit_claims();
+        assert!(claims.contains(&(stranger, block_id(2))), "{claims:?}");
+        assert!(view.commit_time() > Some(decided));
+    }
+}
+
+#[test]
+fn a_picture_tells_that_precommits_are_waited_for() {
+    let mut network = Network::new(4, 100);
+    let awaited = |network: &Network| network.nodes[0].view.has_awaited_precommits();
+    for (by, block) in [(1, block_id(1)), (2, block_id(2)), (3, BlockId::NIL)] {
+        assert!(!awaited(&network));
+        let vote = network.vote(by, PRECOMMIT, (1, 0), block);
+        network.give(0, Message::Vote(Arc::new(vote)));
+    }
+    let mut seen = Vec::new();
+    for _ in 0..LONG {
+        let place = (network.nodes[0].core.round().get(), awaited(&network));
+        if seen.last() != Some(&place) {
+            seen.push(place);
+        }
+        if place.0 == 1 {
+            break;
+        }
+        network.tick();
+    }
+    assert_eq!(seen, [(0, false), (0, true), (1, false)]);
 }
 
 #[test]

@@ -96,6 +96,7 @@ impl Consensus {
         let start_time = later(decided, self.config.timeout_commit);
         let next = first_round(&self.chain_id, &state, None, start_time);
         let last = std::mem::replace(&mut self.rs, next);
+        self.rs.commit_time = last.commit_time;
         self.rs.last_commit = last
             .commit_round
             .and_then(|round| last.votes.into_precommits(round));

@@ -40,6 +40,19 @@ impl Consensus {
         self.rs.commit_round
     }
 
+    /// When the last block was decided: this height's, or else the one below. `None` before the
+    /// first that is decided since the start.
+    #[must_use]
+    pub fn commit_time(&self) -> Option<Instant> {
+        self.rs.commit_time
+    }
+
+    /// Whether the wait for more precommits has begun in this round.
+    #[must_use]
+    pub fn has_awaited_precommits(&self) -> bool {
+        self.rs.precommit_wait
+    }
+
     /// The state after the last applied block.
     #[must_use]
     pub fn state(&self) -> &Arc<State> {

@@ -337,6 +337,11 @@ impl VoteSet {
         Ok(())
     }
 
+    /// Which block each peer claims to have more than 2/3, at most [`MAX_MAJ23_CLAIMS`] of them.
+    pub fn claims(&self) -> impl Iterator<Item = (&PeerId, &BlockId)> {
+        self.claims.iter()
+    }
+
     /// Whether no more claims are taken.
     pub(crate) fn is_crowded(&self) -> bool {
         self.claims.len() >= MAX_MAJ23_CLAIMS

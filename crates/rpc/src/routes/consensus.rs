@@ -1,6 +1,7 @@
 //! Where consensus stands.
 
 use std::{
+    collections::BTreeMap,
     sync::Arc,
     time::{Instant, SystemTime},
 };
@@ -8,7 +9,8 @@ use std::{
 use perihelion_consensus::BitArray;
 use perihelion_consensus_reactor::peer::{PartsView, PeerState, View, VotesView};
 use perihelion_types::{
-    Block, FetchedBlock, Hash, Height, PartSetHeader, Proposal, Round, State, Time, ValidatorSet,
+    Block, BlockId, FetchedBlock, Hash, Height, PartSetHeader, Proposal, Round, State, Time,
+    ValidatorSet,
     json::{Hex, Text},
 };
 use serde::{Serialize, Serializer};
@@ -119,13 +121,22 @@ impl Picture {
             .collect()
     }
 
+    fn commit_time(&self) -> Time {
+        let decided = self.view().and_then(View::commit_time);
+        decided.map_or(Time::ZERO, wall_time)
+    }
+
     fn last_commit(&self) -> Option<LastCommit> {
-        let votes = self.view()?.last_commit()?;
+        let view = self.view()?;
+        let votes = view.last_commit()?;
         let (votes, votes_bit_array) = votes_text(Some(votes), &self.state().last_validators);
+        let claims = view.last_commit_claims().iter();
         Some(LastCommit {
             votes,
             votes_bit_array,
-            peer_maj_23s: Empty {},
+            peer_maj_23s: claims
+                .map(|(peer, block_id)| (peer.to_string(), *block_id))
+                .collect(),
         })
     }
 }
@@ -164,14 +175,10 @@ struct RoundVotes {
 }
 
 #[derive(Serialize)]
-struct Empty {}
-
-/// The majorities that peers claim are not told.
-#[derive(Serialize)]
 struct LastCommit {
     votes: Vec<String>,
     votes_bit_array: String,
-    peer_maj_23s: Empty,
+    peer_maj_23s: BTreeMap<String, BlockId>,
 }
 
 #[derive(Serialize)]
@@ -295,7 +302,6 @@ struct Whole<'a> {
 }
 
 impl<'a> Whole<'a> {
-    /// When the block below was decided, and whether precommits are waited for, is not told.
     fn of(picture: &'a Picture) -> Self {
         let view = picture.view();
         let (locked, valid) = (picture.locked(), picture.valid());
@@ -305,7 +311,7 @@ impl<'a> Whole<'a> {
             round: picture.round(),
             step: picture.step(),
             start_time: picture.start_time(),
-            commit_time: Time::ZERO,
+            commit_time: picture.commit_time(),
             validators: picture.validators(),
             proposal: view.and_then(View::proposal).map(AsRef::as_ref),
             proposal_block: picture.block().map(FetchedBlock::block),
@@ -320,7 +326,7 @@ impl<'a> Whole<'a> {
             commit_round: view.and_then(View::commit_round).unwrap_or(NONE),
             last_commit: picture.last_commit(),
             last_validators: &picture.state().last_validators,
-            triggered_timeout_precommit: false,
+            triggered_timeout_precommit: view.is_some_and(View::has_awaited_precommits),
         }
     }
 }
@@ -413,4 +419,34 @@ pub(super) fn dump_consensus_state(backend: &Backend, _: &Arguments) -> Answer {
         round_state: Whole::of(&picture),
         peers: peers.iter().map(PeerForm::of).collect(),
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn claims_of_peers_are_told_as_cometbft_tells_them() {
+        let block_id = BlockId {
+            hash: Hash::of(b"block"),
+            part_set_header: PartSetHeader {
+                total: 2,
+                hash: Hash::of(b"parts"),
+            },
+        };
+        let last_commit = LastCommit {
+            votes: Vec::new(),
+            votes_bit_array: String::new(),
+            peer_maj_23s: BTreeMap::from([("ab".repeat(20), block_id)]),
+        };
+        let (hash, parts) = (Hash::of(b"block"), Hash::of(b"parts"));
+        let peer = "ab".repeat(20);
+        assert_eq!(
+            serde_json::to_string(&last_commit).ok(),
+            Some(format!(
+                "{{\"votes\":[],\"votes_bit_array\":\"\",\"peer_maj_23s\":{{\"{peer}\":\
+                 {{\"hash\":\"{hash}\",\"parts\":{{\"total\":2,\"hash\":\"{parts}\"}}}}}}}}"
+            ))
+        );
+    }
 }
