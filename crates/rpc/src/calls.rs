@@ -17,9 +17,12 @@ use crate::{
 
 /// Searches that run at once. They are the costliest calls; more would slow down the sync.
 const SEARCHES: usize = 2;
-/// Transactions and evidence that are handed on at once. They wait for one another in the mempool,
-/// and for the application while it commits a block; more would only wait there.
+/// Evidence that is handed on, and transactions that the application alone is asked about, at once.
+/// They wait for one another; more would only wait there.
 const ORDERS: usize = 4;
+/// Transactions that are given to the mempool at once, which takes a moment. The threads are no
+/// others', so that nothing that hangs keeps transactions from being taken.
+const OFFERS: usize = 2;
 
 /// Who calls.
 #[derive(Debug, Clone)]
@@ -38,11 +41,12 @@ pub(crate) struct Calls {
     lookups: Semaphore,
     searches: Semaphore,
     orders: Semaphore,
+    offers: Semaphore,
 }
 
 /// Threads that all calls together can take.
 pub(crate) fn threads(config: &RpcConfig) -> usize {
-    config.workers.max(1) + SEARCHES + ORDERS
+    config.workers.max(1) + SEARCHES + ORDERS + OFFERS
 }
 
 impl Calls {
@@ -58,6 +62,7 @@ impl Calls {
             lookups: Semaphore::new(config.workers.max(1)),
             searches: Semaphore::new(SEARCHES),
             orders: Semaphore::new(ORDERS),
+            offers: Semaphore::new(OFFERS),
         }
     }
 
@@ -129,6 +134,7 @@ impl Calls {
                 self.blocking(lane, move |backend| call(backend, &arguments))
                     .await
             }
+            Work::Check => routes::broadcast_tx_sync(self, arguments).await,
             Work::Commit => routes::broadcast_tx_commit(self, caller, arguments).await,
         };
         answer.map_err(|error| {
@@ -140,12 +146,12 @@ impl Calls {
         })
     }
 
-    /// Hands something on, on a thread that may block.
-    pub(crate) async fn order<T: Send + 'static>(
+    /// Gives the mempool something, on a thread that may block.
+    pub(crate) async fn offer<T: Send + 'static>(
         &self,
         work: impl FnOnce(&Backend) -> Result<T, CallError> + Send + 'static,
     ) -> Result<T, CallError> {
-        self.blocking(Lane::Order, work).await
+        self.blocking(Lane::Offer, work).await
     }
 
     async fn blocking<T: Send + 'static>(
@@ -157,6 +163,7 @@ impl Calls {
             Lane::Lookup => &self.lookups,
             Lane::Search => &self.searches,
             Lane::Order => &self.orders,
+            Lane::Offer => &self.offers,
         };
         let failed = |error: String| CallError::Unfinished(error);
         let _turn = places.acquire().await.map_err(|e| failed(e.to_string()))?;

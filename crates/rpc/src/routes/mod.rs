@@ -30,7 +30,7 @@ use crate::{
 };
 
 pub(crate) use events::members as event_members;
-pub(crate) use orders::broadcast_tx_commit;
+pub(crate) use orders::{broadcast_tx_commit, broadcast_tx_sync};
 
 /// How long an answer to a call may be kept by caches on its way.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -56,6 +56,8 @@ pub(crate) struct Route {
 pub(crate) enum Work {
     /// On a thread that may block, of those for such calls.
     Blocking(Lane, fn(&Backend, &Arguments) -> Answer),
+    /// `broadcast_tx_sync`: mostly waiting, for the application.
+    Check,
     /// `broadcast_tx_commit`: mostly waiting.
     Commit,
 }
@@ -69,6 +71,8 @@ pub(crate) enum Lane {
     Search,
     /// What is handed on, maybe waiting for the application.
     Order,
+    /// What is handed on and not waited for.
+    Offer,
 }
 
 impl Route {
@@ -85,7 +89,7 @@ impl Route {
     pub(crate) const fn can_be_repeated(&self) -> bool {
         match self.work {
             Work::Blocking(lane, _) => matches!(lane, Lane::Lookup | Lane::Search),
-            Work::Commit => false,
+            Work::Check | Work::Commit => false,
         }
     }
 }
@@ -218,14 +222,24 @@ pub(crate) static ROUTES: &[Route] = &[
         &[("evidence", Kind::Evidence)],
         orders::broadcast_evidence,
     ),
-    order("broadcast_tx_async", TX, orders::broadcast_tx_async),
+    Route {
+        name: "broadcast_tx_async",
+        arguments: TX,
+        cache: Cache::No,
+        work: Work::Blocking(Lane::Offer, orders::broadcast_tx_async),
+    },
     Route {
         name: "broadcast_tx_commit",
         arguments: TX,
         cache: Cache::No,
         work: Work::Commit,
     },
-    order("broadcast_tx_sync", TX, orders::broadcast_tx_sync),
+    Route {
+        name: "broadcast_tx_sync",
+        arguments: TX,
+        cache: Cache::No,
+        work: Work::Check,
+    },
     order("check_tx", TX, orders::check_tx),
     route("commit", HEIGHT, Cache::When(0), blocks::commit),
     route("consensus_params", HEIGHT, Cache::When(0), sets::params),

@@ -6,12 +6,13 @@ use bytes::Bytes;
 use perihelion_abci::types::{ExecTxResult, ResponseCheckTx};
 use perihelion_events::{EventData, Query, SubscribeError};
 use perihelion_evidence::{AddError, Added};
-use perihelion_mempool::CheckTxError;
+use perihelion_mempool::{CheckTxError, Checked};
 use perihelion_types::{
     Hash, Height,
     json::{Base64, Hex, Text},
 };
 use serde::Serialize;
+use tokio::sync::oneshot;
 
 use super::{Answer, CallError, forms, write};
 use crate::{
@@ -39,10 +40,10 @@ struct Broadcast<'a> {
     hash: Hash,
 }
 
-/// Does not tell what the application said of it.
+/// Does not wait for what the application says of it.
 pub(super) fn broadcast_tx_async(backend: &Backend, arguments: &Arguments) -> Answer {
     let tx = tx(arguments);
-    backend.context.mempool.check_tx(&tx, None)?;
+    backend.context.mempool.check_tx_then(&tx, None, |_| ())?;
     write(&Broadcast {
         code: 0,
         data: Hex(&[]),
@@ -52,9 +53,31 @@ pub(super) fn broadcast_tx_async(backend: &Backend, arguments: &Arguments) -> An
     })
 }
 
-pub(super) fn broadcast_tx_sync(backend: &Backend, arguments: &Arguments) -> Answer {
+/// Has the application asked about a transaction. Waiting for it takes no thread.
+async fn checked(
+    calls: &Arc<Calls>,
+    tx: &Bytes,
+) -> Result<Result<Checked, CheckTxError>, CallError> {
+    let (tell, told) = oneshot::channel();
+    let tx = tx.clone();
+    let given = calls.offer(move |backend| {
+        let mempool = &backend.context.mempool;
+        Ok(mempool.check_tx_then(&tx, None, |outcome| {
+            // The client may be gone.
+            let _unheard = tell.send(outcome);
+        }))
+    });
+    if let Err(error) = given.await? {
+        return Ok(Err(error));
+    }
+    let over = |_| CallError::Unfinished("the mempool is gone".to_owned());
+    told.await.map_err(over)
+}
+
+/// Waits for what the application says of it.
+pub(crate) async fn broadcast_tx_sync(calls: &Arc<Calls>, arguments: &Arguments) -> Answer {
     let tx = tx(arguments);
-    let response = backend.context.mempool.check_tx(&tx, None)?.response;
+    let response = checked(calls, &tx).await??.response;
     write(&Broadcast {
         code: response.code,
         data: Hex(&response.data),
@@ -113,15 +136,9 @@ pub(crate) async fn broadcast_tx_commit(
                 CallError::SubscribeToTx(error.to_string())
             }
         })?;
-    let checked = {
-        let tx = tx.clone();
-        calls
-            .order(move |backend| {
-                let checked = backend.context.mempool.check_tx(&tx, None);
-                checked.map_err(|error| CallError::BroadcastCommit(error.to_string()))
-            })
-            .await?
-    };
+    let checked = checked(calls, &tx)
+        .await?
+        .map_err(|error| CallError::BroadcastCommit(error.to_string()))?;
     if checked.response.code != 0 {
         return committed(
             &tx,

@@ -253,3 +253,32 @@ fn vector_rpc_consensus() {
     assert_eq!(keys(&ours["round_state"]), keys(&theirs["round_state"]));
     assert_eq!(ours["round_state"]["proposal_pol_round"], -1);
 }
+
+/// Neither callers who wait for the application nor a commit keep `broadcast_tx_async` waiting.
+#[test]
+fn transactions_are_taken_while_the_application_answers_nobody() {
+    let node = small_node(&RpcConfig::default());
+    let get = |path: String| ask(node.address(), "GET", &path, &[], None);
+    let lock = node.mempool.lock();
+    thread::scope(|scope| {
+        let waiting: Vec<_> = (0..8)
+            .map(|at| scope.spawn(move || get(format!("/broadcast_tx_sync?tx=%22s{at}=1%22"))))
+            .collect();
+        for at in 0..8 {
+            let reply = get(format!("/broadcast_tx_async?tx=%22a{at}=1%22"));
+            let hash = Hash::of(format!("a{at}=1").as_bytes()).to_string();
+            assert!(reply.text().contains(&hash), "{}", reply.text());
+        }
+        assert!(waiting.iter().all(|asking| !asking.is_finished()));
+        let again = get("/broadcast_tx_async?tx=%22a0=1%22".to_owned());
+        assert!(again.text().contains("tx already exists in cache"));
+        drop(lock);
+        for asking in waiting {
+            let reply = asking.join().unwrap();
+            assert!(reply.text().contains("\"code\":0"), "{}", reply.text());
+        }
+    });
+    while node.mempool.size() < 16 {
+        thread::yield_now();
+    }
+}
