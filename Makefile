@@ -18,14 +18,18 @@ setup: ## install or name what the build needs; compile RocksDB once
 build: setup ## the perihelion binary, optimised: target/release/perihelion
 	$(CARGO) build --release --locked -p perihelion-node
 
+# Built with its progress shown, and then run without cargo's words.
+LOCALNET = $(CARGO) build --release --locked -p perihelion-testkit --bin localnet && \
+  $(CARGO) run --release --locked -q -p perihelion-testkit --bin localnet --
+
 localnet: build ## a network on this machine, live; Ctrl-C ends it. VALIDATORS, FULL_NODES, LATE, LOAD, APP, BASE_PORT, LOCALNET_DIR
-	$(CARGO) run --release --locked -q -p perihelion-testkit --bin localnet
+	@$(LOCALNET)
 
 localnet-down: build ## stop the network in LOCALNET_DIR from another terminal
-	$(CARGO) run --release --locked -q -p perihelion-testkit --bin localnet -- down
+	@$(LOCALNET) down
 
 localnet-clean: build ## remove LOCALNET_DIR, where no network runs
-	$(CARGO) run --release --locked -q -p perihelion-testkit --bin localnet -- clean
+	@$(LOCALNET) clean
 
 test: setup ## every test
 	$(CARGO) test --workspace --locked

@@ -62,12 +62,17 @@ impl Folder {
             .with_context(|| format!("cannot write into {}", self.path.display()))
     }
 
+    /// Removes it, with what was made in it.
+    pub(crate) fn remove(self) -> anyhow::Result<()> {
+        remove(&self.path)
+    }
+
     /// Removes it, unless its user named it.
     pub(crate) fn end(self) -> anyhow::Result<()> {
         if self.is_kept {
             self.keep().map(drop)
         } else {
-            remove(&self.path)
+            self.remove()
         }
     }
 
@@ -121,7 +126,9 @@ pub(crate) fn clean(folder: &Path) -> anyhow::Result<()> {
         "{} is not the folder of a network: it stays",
         folder.display()
     );
-    remove(folder)
+    remove(folder)?;
+    println!("{} is removed.", folder.display());
+    Ok(())
 }
 
 fn is_empty(folder: &Path) -> anyhow::Result<bool> {

@@ -4,13 +4,15 @@
 
 mod folder;
 mod load;
+mod looks;
 mod nodes;
 mod options;
+mod screen;
 mod table;
+mod transactions;
 mod watch;
 
 use anyhow::Context as _;
-use clap::Parser as _;
 use perihelion_testkit::process::NodeProcess;
 use tokio_util::sync::CancellationToken;
 
@@ -20,7 +22,7 @@ use self::{
 };
 
 fn main() {
-    let options = Options::parse();
+    let options = Options::read();
     let result = match options.action {
         Action::Run => run_until_signal(&options),
         Action::Down => folder::down(&options.folder()),
@@ -51,6 +53,11 @@ fn run(options: &Options, stop: &CancellationToken) -> anyhow::Result<()> {
     let mut running = Vec::new();
     let ended = nodes::make(options, &plan, folder.path())
         .and_then(|launches| watch::run(options, &folder, launches, &mut running, stop));
+    if ended.is_err() && running.is_empty() {
+        // Nobody has run: there is nothing to be looked at.
+        folder.remove()?;
+        return ended;
+    }
     let stopped = stop_all(running);
     match ended.and(stopped) {
         Ok(()) => folder.end(),

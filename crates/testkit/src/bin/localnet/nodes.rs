@@ -1,12 +1,13 @@
 //! Binaries, ports and homes.
 
 use std::{
+    io::ErrorKind,
     net::{Ipv4Addr, TcpListener},
     path::{Path, PathBuf},
     process::Command,
 };
 
-use anyhow::{Context as _, ensure};
+use anyhow::{Context as _, anyhow, bail, ensure};
 use perihelion_testkit::{
     network::{NetworkShape, connect},
     process::Launch,
@@ -48,6 +49,9 @@ pub(crate) fn plan(options: &Options) -> anyhow::Result<Plan> {
         0 => None,
         _ => Some(find_cometbft(options)?),
     };
+    if let Some(problem) = options.app.problem(options.nodes()) {
+        bail!(problem);
+    }
     check_ports(options)?;
     Ok(Plan {
         perihelion,
@@ -96,8 +100,13 @@ fn check_ports(options: &Options) -> anyhow::Result<()> {
             )
         })?;
         for port in [port, port + 1, port + 2] {
-            TcpListener::bind((Ipv4Addr::LOCALHOST, port)).with_context(|| {
-                format!("port {port} is in use: stop what has it, or set BASE_PORT to another")
+            TcpListener::bind((Ipv4Addr::LOCALHOST, port)).map_err(|error| match error.kind() {
+                ErrorKind::PermissionDenied => {
+                    anyhow!("port {port} may not be used by you: set BASE_PORT to one above 1023")
+                }
+                _ => anyhow!(
+                    "port {port} is in use: stop what has it, or set BASE_PORT to another ({error})"
+                ),
             })?;
         }
     }
@@ -118,7 +127,8 @@ pub(crate) fn make(options: &Options, plan: &Plan, folder: &Path) -> anyhow::Res
         let mut set = |key: &str, value: toml_edit::Value| {
             launch.config.push((key.to_owned(), value));
         };
-        set("proxy_app", application(&options.app, number)?.into());
+        let application = options.app.of(number).context("it was looked at before")?;
+        set("proxy_app", application.into());
         set("instrumentation.prometheus", true.into());
         set("instrumentation.prometheus_listen_addr", metrics.into());
         if let Some(cometbft) = &plan.cometbft {
@@ -140,21 +150,4 @@ fn v040() -> toml_edit::Value {
     rule.insert("from_height", 1.into());
     rule.insert("rule", "v0.40".into());
     Array::from_iter([rule]).into()
-}
-
-/// Where node `number` finds its application.
-fn application(app: &str, number: u16) -> anyhow::Result<String> {
-    if let Some(path) = app.strip_prefix("unix://") {
-        return Ok(format!("unix://{path}.{number}"));
-    }
-    let Some((host, port)) = app.rsplit_once(':') else {
-        return Ok(app.to_owned());
-    };
-    let port: u16 = port.parse().ok().with_context(|| {
-        format!("APP={app} is no application: kvstore, tcp://HOST:PORT or unix://PATH")
-    })?;
-    let port = port
-        .checked_add(number)
-        .with_context(|| format!("APP={app}: there is no port for node {number}"))?;
-    Ok(format!("{host}:{port}"))
 }

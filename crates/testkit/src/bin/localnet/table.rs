@@ -1,17 +1,11 @@
 //! The nodes side by side.
 
 use std::{
-    collections::VecDeque,
-    fmt::Write as _,
-    time::{Duration, Instant},
+    fmt::{self, Write as _},
+    time::Duration,
 };
 
 use perihelion_node::progress::mode_words;
-use perihelion_testkit::process::NodeProcess;
-use serde_json::Value;
-
-/// Over which time a rate is measured.
-const RATE_TIME: Duration = Duration::from_secs(10);
 
 pub(crate) const HEAD: &str = "node              mode               height  round/step        peers  blocks/s  sync                app hash";
 
@@ -22,87 +16,40 @@ pub(crate) struct Row {
     /// As `/sync_status` tells it; of a CometBFT what `/status` says.
     pub(crate) mode: String,
     pub(crate) height: i64,
-    round: String,
-    peers: u64,
+    pub(crate) round: String,
+    pub(crate) peers: u64,
     /// Blocks a second over the last seconds.
-    rate: f64,
-    target: Option<i64>,
-    remaining: Option<Duration>,
-    app_hash: String,
+    pub(crate) rate: f64,
+    pub(crate) target: Option<i64>,
+    pub(crate) remaining: Option<Duration>,
+    pub(crate) app_hash: String,
+    /// In consensus, how it came there.
+    pub(crate) caught_up: Option<CaughtUp>,
 }
 
-/// Looks at one node again and again.
-pub(crate) struct Look {
-    heights: VecDeque<(Instant, i64)>,
+/// How a node caught up.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct CaughtUp {
+    pub(crate) blocks: i64,
+    /// From its start till it was in consensus, but for what it took to come up.
+    pub(crate) time: Duration,
 }
 
-impl Look {
-    pub(crate) fn new() -> Self {
-        Self {
-            heights: VecDeque::new(),
-        }
-    }
-
-    /// What the node says now; one that does not answer is starting or busy.
-    pub(crate) fn at(&mut self, node: &NodeProcess) -> Row {
-        let name = node.name().to_owned();
-        let Ok(status) = node.status() else {
-            return Row {
-                name,
-                mode: "starting".to_owned(),
-                ..Row::default()
-            };
-        };
-        // CometBFT has no such route.
-        let sync = node.sync_status().unwrap_or_default();
-        let mode = match sync["mode"].as_str() {
-            Some(mode) => mode,
-            None if status.catching_up => "block_sync",
-            None => "consensus",
-        };
-        let round = node.call("/consensus_state").unwrap_or_default();
-        let round = round["round_state"]["height/round/step"].as_str();
-        let round = round.and_then(|text| text.split_once('/'));
-        let peers = node.call("/net_info").unwrap_or_default();
-        let text = |value: &Value| value.as_str().and_then(|text| text.parse::<i64>().ok());
-        let is_consensus = mode == "consensus";
-        Row {
-            round: match round {
-                Some((_, round_and_step)) if is_consensus => name_step(round_and_step),
-                _ => "-".to_owned(),
-            },
-            mode: mode.to_owned(),
-            peers: text(&peers["n_peers"]).unwrap_or(0).unsigned_abs(),
-            rate: self.rate(status.height),
-            height: status.height,
-            target: text(&sync["target_height"]).filter(|_| !is_consensus),
-            remaining: text(&sync["remaining_time"])
-                .map(|nanos| Duration::from_nanos(nanos.unsigned_abs())),
-            app_hash: status.app_hash,
-            name,
-        }
-    }
-
-    fn rate(&mut self, height: i64) -> f64 {
-        let now = Instant::now();
-        self.heights.push_back((now, height));
-        while self.heights.len() > 2
-            && self
-                .heights
-                .front()
-                .is_some_and(|(at, _)| now - *at > RATE_TIME)
-        {
-            self.heights.pop_front();
-        }
-        let Some(&(at, first)) = self.heights.front() else {
-            return 0.0;
-        };
-        (height - first) as f64 / (now - at).as_secs_f64().max(0.001)
+/// `28 blocks in 0.4 s, 70 blocks/s`.
+impl fmt::Display for CaughtUp {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let seconds = self.time.as_secs_f64();
+        let rate = self.blocks as f64 / seconds.max(0.001);
+        write!(
+            f,
+            "{} blocks in {seconds:.1} s, {rate:.0} blocks/s",
+            self.blocks
+        )
     }
 }
 
 /// `ROUND/STEP` in words.
-fn name_step(text: &str) -> String {
+pub(crate) fn name_step(text: &str) -> String {
     let (round, step) = text.split_once('/').unwrap_or((text, ""));
     // CometBFT's numbers of the steps.
     let step = match step {
@@ -120,6 +67,22 @@ fn name_step(text: &str) -> String {
 }
 
 impl Row {
+    /// A node of which only this is known.
+    pub(crate) fn new(name: &str, mode: &str, height: i64) -> Self {
+        Self {
+            name: name.to_owned(),
+            mode: mode.to_owned(),
+            height,
+            round: "-".to_owned(),
+            ..Self::default()
+        }
+    }
+
+    /// Whether it is in consensus.
+    pub(crate) fn is_deciding(&self) -> bool {
+        self.mode == "consensus"
+    }
+
     /// How far a sync is; `-` in consensus.
     fn sync(&self) -> String {
         let Some(target) = self.target.filter(|target| *target > 0) else {
@@ -166,12 +129,9 @@ mod tests {
     #[test]
     fn a_sync_is_shown_with_its_share_and_time_left() {
         let row = Row {
-            name: "node4".to_owned(),
-            mode: "block_sync".to_owned(),
-            height: 250,
             target: Some(1_000),
             remaining: Some(Duration::from_secs(3)),
-            ..Row::default()
+            ..Row::new("node4", "block_sync", 250)
         };
         assert_eq!(row.brief(), "node4 syncing blocks 250 (25.0 % ETA 3 s)");
         let row = Row {

@@ -1,8 +1,10 @@
 //! Starts the nodes, shows them, and compares them.
 
 use std::{
-    io::{IsTerminal as _, Write as _},
-    sync::atomic::Ordering,
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+    },
     thread,
     time::{Duration, Instant},
 };
@@ -12,15 +14,12 @@ use perihelion_testkit::process::{Launch, NodeProcess};
 use tokio_util::sync::CancellationToken;
 
 use crate::{
-    folder::Folder,
-    load,
-    options::Options,
-    table::{HEAD, Look, Row},
+    folder::Folder, load, looks::Watched, options::Options, screen::Screen, table::Row,
+    transactions,
 };
 
-/// How often the table is drawn on a terminal, and how often a line is written elsewhere.
-const REDRAW: Duration = Duration::from_millis(500);
-const LINE: Duration = Duration::from_secs(2);
+/// Between two looks at what the nodes have said.
+const TICK: Duration = Duration::from_millis(50);
 
 /// Runs the network until told to stop, or with ONCE=1 until the late nodes are in consensus.
 /// `nodes` has all that were started, also when this fails.
@@ -32,48 +31,152 @@ pub(crate) fn run(
     stop: &CancellationToken,
 ) -> anyhow::Result<()> {
     let validators = usize::from(options.validators);
+    let late = count(options.full_nodes.into(), "late node");
     println!(
-        "{} and {} of chain \"localnet\" in {}",
+        "{} and {late} of chain \"localnet\" in {}",
         count(validators, "validator"),
-        count(options.full_nodes.into(), "late node"),
         folder.path().display()
     );
-    start(folder, &launches[..validators], nodes)?;
-    let rpc = nodes.iter().map(NodeProcess::rpc).collect();
-    let mut net = Net {
-        options,
-        looks: launches.iter().map(|_| Look::new()).collect(),
-        sent: load::start(options.load, rpc, stop.clone()),
-        txs: Transactions::default(),
-        screen: Screen::new(),
-        start: Instant::now(),
-    };
-    let mut is_late = launches.len() > validators;
+    let (first, others) = launches.split_at(validators);
+    let mut net = Net::start(options, folder, first, nodes, stop)?;
+    let mut is_late = !others.is_empty();
     let mut has_compared = false;
     while !stop.is_cancelled() {
-        let rows = net.look(nodes)?;
-        let top = rows.iter().map(|row| row.height).max().unwrap_or(0);
-        if is_late
-            && net.start.elapsed() >= Duration::from_secs(options.late)
-            && top >= i64::from(options.blocks)
-        {
+        for node in nodes.iter_mut() {
+            node.check_alive()?;
+        }
+        let rows = net.rows();
+        net.tell_caught_up(&rows);
+        net.show(&rows)?;
+        if is_late && net.is_time(&rows) {
             is_late = false;
-            net.screen.say(&format!(
-                "{} while the chain is at height {top}.",
-                starting(options.full_nodes.into())
-            ));
-            start(folder, &launches[validators..], nodes)?;
-        } else if !is_late && !has_compared && rows.iter().all(|row| row.mode == "consensus") {
+            net.start_late(folder, others, nodes, stop)?;
+        } else if !is_late
+            && !has_compared
+            && rows.iter().all(Row::is_deciding)
+            && let Some(text) = compare(nodes)?
+        {
             has_compared = true;
-            net.screen.say(&compare(nodes)?);
+            net.screen.say(&text);
             if options.is_once() {
                 return Ok(());
             }
             net.screen.say("Ctrl-C stops all nodes.");
         }
-        thread::sleep(net.screen.pause());
+        thread::sleep(TICK);
     }
     Ok(())
+}
+
+/// What runs, and what is shown of it.
+struct Net<'a> {
+    options: &'a Options,
+    watched: Vec<Watched>,
+    /// How many of the late nodes, which stand behind the validators, are in consensus.
+    caught_up: Vec<bool>,
+    sent: Arc<AtomicU64>,
+    committed: Arc<AtomicU64>,
+    screen: Screen,
+    start: Instant,
+}
+
+impl<'a> Net<'a> {
+    /// Starts the validators.
+    fn start(
+        options: &'a Options,
+        folder: &Folder,
+        launches: &[Launch],
+        nodes: &mut Vec<NodeProcess>,
+        stop: &CancellationToken,
+    ) -> anyhow::Result<Self> {
+        start(folder, launches, nodes)?;
+        let clients: Vec<_> = nodes.iter().map(|node| node.client().clone()).collect();
+        let watched = clients.iter();
+        Ok(Self {
+            options,
+            watched: watched
+                .map(|node| Watched::start(node, stop.clone()))
+                .collect(),
+            caught_up: Vec::new(),
+            committed: transactions::start(clients.clone(), stop.clone()),
+            sent: load::start(options.load, clients, stop),
+            screen: Screen::new(),
+            start: Instant::now(),
+        })
+    }
+
+    fn rows(&self) -> Vec<Row> {
+        self.watched.iter().map(Watched::row).collect()
+    }
+
+    /// Whether the late nodes are to start.
+    fn is_time(&self, rows: &[Row]) -> bool {
+        self.start.elapsed() >= Duration::from_secs(self.options.late)
+            && highest(rows) >= i64::from(self.options.blocks)
+    }
+
+    fn start_late(
+        &mut self,
+        folder: &Folder,
+        launches: &[Launch],
+        nodes: &mut Vec<NodeProcess>,
+        stop: &CancellationToken,
+    ) -> anyhow::Result<()> {
+        self.screen.say(&format!(
+            "{} while the chain is at height {}.",
+            starting(launches.len()),
+            highest(&self.rows())
+        ));
+        let before = nodes.len();
+        start(folder, launches, nodes)?;
+        for node in &nodes[before..] {
+            let watched = Watched::start(node.client(), stop.clone());
+            self.watched.push(watched);
+            self.caught_up.push(false);
+        }
+        Ok(())
+    }
+
+    /// The late nodes.
+    fn late<'r>(&self, rows: &'r [Row]) -> &'r [Row] {
+        &rows[rows.len() - self.caught_up.len()..]
+    }
+
+    /// Says of each late node once that it has caught up, and how fast.
+    fn tell_caught_up(&mut self, rows: &[Row]) {
+        let rows = self.late(rows);
+        for (row, told) in rows.iter().zip(&mut self.caught_up) {
+            if let Some(caught_up) = row.caught_up.filter(|_| !*told) {
+                *told = true;
+                self.screen
+                    .say(&format!("{} caught up: {caught_up}", row.name));
+            }
+        }
+    }
+
+    /// Shows what the nodes have said, where it is time to.
+    fn show(&mut self, rows: &[Row]) -> anyhow::Result<()> {
+        let now = Instant::now();
+        let is_quick = self.late(rows).iter().any(|row| row.target.is_some());
+        if !self.screen.is_due(now, is_quick) {
+            return Ok(());
+        }
+        let seconds = self.start.elapsed().as_secs();
+        // Read in this order, those in blocks are no more than those that were sent.
+        let committed = self.committed.load(Ordering::Relaxed);
+        let sent = self.sent.load(Ordering::Relaxed);
+        let mut foot = format!("{seconds} s, transactions: {sent} sent, {committed} in blocks");
+        let waits = self.options.late.saturating_sub(seconds);
+        if rows.len() < usize::from(self.options.nodes()) && waits > 0 {
+            let late = starting(self.options.full_nodes.into());
+            foot += &format!("; {late} in {waits} s");
+        }
+        self.screen.show(now, rows, &foot)
+    }
+}
+
+fn highest(rows: &[Row]) -> i64 {
+    rows.iter().map(|row| row.height).max().unwrap_or(0)
 }
 
 fn start(folder: &Folder, launches: &[Launch], nodes: &mut Vec<NodeProcess>) -> anyhow::Result<()> {
@@ -84,64 +187,33 @@ fn start(folder: &Folder, launches: &[Launch], nodes: &mut Vec<NodeProcess>) -> 
     Ok(())
 }
 
-/// Compares all nodes' hashes at the lowest of their heights.
-fn compare(nodes: &[NodeProcess]) -> anyhow::Result<String> {
-    let mut height = i64::MAX;
-    for node in nodes {
-        height = height.min(node.status()?.height);
-    }
-    let hashes = nodes
-        .iter()
-        .map(|node| node.hashes(height))
-        .collect::<anyhow::Result<Vec<_>>>()?;
+/// Compares all nodes' hashes at the lowest of their heights; `None` where one does not answer now.
+///
+/// # Errors
+/// When they differ.
+fn compare(nodes: &[NodeProcess]) -> anyhow::Result<Option<String>> {
+    let statuses: anyhow::Result<Vec<_>> = nodes.iter().map(|node| node.status()).collect();
+    let Ok(statuses) = statuses else {
+        return Ok(None);
+    };
+    let height = statuses.iter().map(|status| status.height).min();
+    let height = height.context("there are nodes")?;
+    let hashes: anyhow::Result<Vec<_>> = nodes.iter().map(|node| node.hashes(height)).collect();
+    let Ok(hashes) = hashes else {
+        return Ok(None);
+    };
     let (block, app) = hashes.first().context("there are nodes")?;
     ensure!(
         hashes.iter().all(|other| other == &hashes[0]),
         "the nodes differ at height {height}: {hashes:?}"
     );
-    Ok(format!(
-        "All {} nodes are in consensus; at height {height} they have the same block {block} and app hash {app}.",
-        nodes.len()
-    ))
-}
-
-struct Net<'a> {
-    options: &'a Options,
-    looks: Vec<Look>,
-    sent: std::sync::Arc<std::sync::atomic::AtomicU64>,
-    txs: Transactions,
-    screen: Screen,
-    start: Instant,
-}
-
-impl Net<'_> {
-    /// Asks all nodes and shows what they say.
-    fn look(&mut self, nodes: &mut [NodeProcess]) -> anyhow::Result<Vec<Row>> {
-        for node in nodes.iter_mut() {
-            node.check_alive()?;
-        }
-        let rows: Vec<_> = nodes
-            .iter()
-            .zip(&mut self.looks)
-            .map(|(node, look)| look.at(node))
-            .collect();
-        if let Some(node) = nodes.first() {
-            self.txs.count(node);
-        }
-        let seconds = self.start.elapsed().as_secs();
-        let mut foot = format!(
-            "{seconds} s, transactions: {} sent, {} in blocks",
-            self.sent.load(Ordering::Relaxed),
-            self.txs.committed
-        );
-        let waits = self.options.late.saturating_sub(seconds);
-        if nodes.len() < usize::from(self.options.nodes()) && waits > 0 {
-            let late = starting(self.options.full_nodes.into());
-            foot += &format!("; {late} in {waits} s");
-        }
-        self.screen.show(&rows, &foot)?;
-        Ok(rows)
-    }
+    let (who, have) = match nodes.len() {
+        1 => ("The node is".to_owned(), "it has"),
+        number => (format!("All {number} nodes are"), "they have the same"),
+    };
+    Ok(Some(format!(
+        "{who} in consensus; at height {height} {have} block {block} and app hash {app}."
+    )))
 }
 
 /// So many of them: `1 validator`, `4 validators`.
@@ -154,80 +226,6 @@ fn count(number: usize, what: &str) -> String {
 fn starting(number: usize) -> String {
     let verb = if number == 1 { "starts" } else { "start" };
     format!("{} {verb}", count(number, "late node"))
-}
-
-/// Counts transactions in blocks.
-#[derive(Default)]
-struct Transactions {
-    height: i64,
-    committed: u64,
-}
-
-impl Transactions {
-    /// Blocks that `/blockchain` tells of at once.
-    const PAGE: i64 = 20;
-
-    fn count(&mut self, node: &NodeProcess) {
-        let (from, to) = (self.height + 1, self.height + Self::PAGE);
-        let path = format!("/blockchain?minHeight={from}&maxHeight={to}");
-        let answer = node.call(&path).unwrap_or_default();
-        for meta in answer["block_metas"].as_array().into_iter().flatten() {
-            let number = |text: &serde_json::Value| text.as_str().and_then(|it| it.parse().ok());
-            self.height = self
-                .height
-                .max(number(&meta["header"]["height"]).unwrap_or(0));
-            self.committed += number(&meta["num_txs"]).unwrap_or(0).unsigned_abs();
-        }
-    }
-}
-
-/// A table on a terminal, lines elsewhere.
-struct Screen {
-    is_terminal: bool,
-    /// Lines of the table that stand on the terminal.
-    drawn: usize,
-}
-
-impl Screen {
-    fn new() -> Self {
-        Self {
-            is_terminal: std::io::stdout().is_terminal(),
-            drawn: 0,
-        }
-    }
-
-    fn pause(&self) -> Duration {
-        if self.is_terminal { REDRAW } else { LINE }
-    }
-
-    /// Says something that stays; the table goes on below it.
-    fn say(&mut self, text: &str) {
-        println!("{text}");
-        self.drawn = 0;
-    }
-
-    fn show(&mut self, rows: &[Row], foot: &str) -> anyhow::Result<()> {
-        let mut text = String::new();
-        if self.is_terminal {
-            if self.drawn > 0 {
-                text += &format!("\x1b[{}A", self.drawn);
-            }
-            text += &format!("\x1b[K{HEAD}\n");
-            for row in rows {
-                text.push_str("\x1b[K");
-                row.write(&mut text);
-                text.push('\n');
-            }
-            text += &format!("\x1b[K{foot}\n");
-            self.drawn = rows.len() + 2;
-        } else {
-            let rows: Vec<_> = rows.iter().map(Row::brief).collect();
-            text = format!("{foot} | {}\n", rows.join(" | "));
-        }
-        let mut out = std::io::stdout().lock();
-        out.write_all(text.as_bytes())?;
-        Ok(out.flush()?)
-    }
 }
 
 #[cfg(test)]

@@ -1,34 +1,9 @@
+use std::{
+    net::{Ipv4Addr, TcpListener},
+    thread,
+};
+
 use super::*;
-
-#[test]
-fn keys_are_changed_where_they_stand_and_added_where_they_are_not() {
-    let home = tempfile::tempdir().unwrap();
-    let path = home.path().join("config/config.toml");
-    fs::create_dir(path.parent().unwrap()).unwrap();
-    fs::write(&path, "moniker = \"a\" # mine\n\n[p2p]\nladdr = \"x\"\n").unwrap();
-    edit_config(
-        home.path(),
-        [
-            ("p2p.laddr", "y".into()),
-            ("p2p.send_rate", 5.into()),
-            ("rpc.laddr", "z".into()),
-        ],
-    )
-    .unwrap();
-    let text = fs::read_to_string(&path).unwrap();
-    let read: toml_edit::DocumentMut = text.parse().unwrap();
-    assert_eq!(read["p2p"]["laddr"].as_str(), Some("y"));
-    assert_eq!(read["p2p"]["send_rate"].as_integer(), Some(5));
-    assert_eq!(read["rpc"]["laddr"].as_str(), Some("z"));
-    assert!(text.starts_with("moniker = \"a\" # mine\n"), "{text}");
-}
-
-#[test]
-fn usage_of_this_process_is_told_and_of_none_is_not() {
-    let used = usage(std::process::id()).unwrap();
-    assert!(used.peak_rss_bytes > 100_000, "{used:?}");
-    assert!(usage(u32::MAX).is_err());
-}
 
 #[test]
 fn the_body_is_what_follows_the_head() {
@@ -64,12 +39,4 @@ fn a_status_is_read_and_one_that_lacks_something_is_not() {
     assert_eq!((read.base, read.height, read.catching_up), (3, 12, true));
     status["sync_info"]["latest_block_height"] = 12.into();
     assert!(NodeStatus::from_json(&status).is_err());
-}
-
-#[test]
-fn a_missing_binary_is_named() {
-    let home = tempfile::tempdir().unwrap();
-    let launch = Launch::new("a", &home.path().join("none"), home.path()).unwrap();
-    let error = launch.start().unwrap_err().to_string();
-    assert!(error.contains("there is no binary"), "{error}");
 }
