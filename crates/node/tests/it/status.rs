@@ -6,7 +6,12 @@ use std::{
     thread,
 };
 
-use crate::binary::{error_of, perihelion, succeed};
+use perihelion_node::files::SignState;
+
+use crate::{
+    binary::{Home, error_of, perihelion, succeed},
+    running::Running,
+};
 
 /// Answers `requests` requests, with the body that `answer` gives for a path, 404 without one.
 fn serve(requests: usize, answer: fn(&str) -> Option<&'static str>) -> String {
@@ -84,4 +89,31 @@ fn no_node_and_no_node_at_all() {
     let address = serve(2, |_| Some("hello"));
     let output = perihelion(&["status", "--rpc", &address]).output().unwrap();
     assert!(error_of(&output).contains("not as a node does"));
+}
+
+/// A validator alone whose state is ahead of the chain signs nothing, and nothing goes on.
+#[test]
+fn a_node_that_stands_still_says_why_and_that_its_validator_is_silent() {
+    let home = Home::new();
+    let signed = SignState {
+        height: 5_000,
+        step: 3,
+        ..SignState::default()
+    };
+    let file = home.file("data/priv_validator_state.json");
+    signed.save(&file).unwrap();
+    let mut node = Running::start(&home, &[]);
+    let running = node.says("Perihelion is running");
+    let rpc = running["rpc"].as_str().unwrap().to_owned();
+    let told = node.says("stalled: height 1 round 0 waits (");
+    assert_eq!(told["level"], "WARN", "{told}");
+    let status = succeed(&["status", "--rpc", &rpc, "--home", home.text()]);
+    for part in [
+        "stalled: height 1 round 0 waits (",
+        "prevotes of 0 of 1 validators (0 % of the power, more than 2/3 needed); missing: ",
+        " (this node), the validator stays silent: not signed: height 1 round 0 prevote is before \
+         height 5000 round 0 precommit, which was signed already",
+    ] {
+        assert!(status.contains(part), "no {part:?} in {status}");
+    }
 }
