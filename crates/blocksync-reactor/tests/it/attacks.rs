@@ -229,3 +229,49 @@ async fn chatter_is_no_sign_of_a_block() {
     }
     node.stop().await;
 }
+
+/// A range that contradicts itself is for the pool to judge; what is no message ends the connection.
+#[tokio::test]
+async fn what_makes_no_sense_has_its_consequences() {
+    let mut node = Node::start(0).await;
+    let peer = Peer::connect(&mut node).await;
+    peer.send(wire::status_response(SECOND, FIRST)).await;
+    let told = node
+        .input(|input| match input {
+            PoolInput::ImpossibleStatus { base, height, .. } => Some((base, height)),
+            PoolInput::Status { .. } => panic!("it was believed"),
+            _ => None,
+        })
+        .await;
+    assert_eq!(told, (SECOND, FIRST));
+    peer.send(Bytes::from_static(&[0xff; 3])).await;
+    let reason = node.removal(peer.id()).await;
+    assert!(
+        matches!(reason, DisconnectReason::Misbehaviour { .. }),
+        "{reason}"
+    );
+    node.stop().await;
+}
+
+/// Requests beyond the queue are of no use to anybody.
+#[tokio::test]
+async fn a_flood_of_requests_ends_the_connection() {
+    let mut node = Node::start(CRAWL).await;
+    let peer = Peer::connect(&mut node).await;
+    let id = peer.id();
+    let flood = tokio::spawn(async move {
+        while peer
+            .node
+            .send(0x40, wire::block_request(FIRST))
+            .await
+            .is_ok()
+        {}
+    });
+    let reason = node.removal(id).await;
+    assert!(
+        reason.to_string().contains("a flood of messages"),
+        "{reason}"
+    );
+    soon("the flood to end", flood).await.unwrap();
+    node.stop().await;
+}

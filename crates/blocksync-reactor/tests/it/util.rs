@@ -19,8 +19,8 @@ use tokio_util::sync::CancellationToken;
 
 pub(crate) const BLOCKSYNC: u8 = 0x40;
 
-/// Far longer than anything here takes: a test that hangs fails.
-const PATIENCE: Duration = Duration::from_secs(30);
+/// Far longer than anything here takes, where the clock is paused as well: a test that hangs fails.
+const PATIENCE: Duration = Duration::from_secs(180);
 
 /// Waits for what must happen.
 pub(crate) async fn soon<T>(what: &str, future: impl Future<Output = T>) -> T {
@@ -87,6 +87,15 @@ impl Node {
 
     /// The same with other bounds on serving.
     pub(crate) async fn start_within(limits: ServeLimits, send_rate: u64) -> Self {
+        Self::start_as(limits, send_rate, 1 << 20).await
+    }
+
+    /// A node with room for so many bytes of blocks.
+    pub(crate) async fn with_budget(bytes: usize) -> Self {
+        Self::start_as(ServeLimits::default(), 0, bytes).await
+    }
+
+    async fn start_as(limits: ServeLimits, send_rate: u64, budget: usize) -> Self {
         let home = tempfile::tempdir().unwrap();
         let store = Arc::new(Store::open(home.path(), &StoreOptions::default()).unwrap());
         for (block, padding) in blocks().iter().zip([512 << 10, 0]) {
@@ -98,7 +107,7 @@ impl Node {
             };
             store.save_block(&save, Sync::No).unwrap();
         }
-        let budget = ByteBudget::new(1 << 20);
+        let budget = ByteBudget::new(budget);
         let (switch, events) = switch(channel(budget.clone()), send_rate).await;
         let (input_sender, inputs) = mpsc::channel(1024);
         let (commands, command_receiver) = mpsc::channel(1024);
@@ -184,8 +193,13 @@ pub(crate) struct Peer {
 
 impl Peer {
     pub(crate) async fn connect(to: &mut Node) -> Self {
+        Self::connect_at(to, 0).await
+    }
+
+    /// A peer that sends so many bytes a second; 0 for as many as it can.
+    pub(crate) async fn connect_at(to: &mut Node, send_rate: u64) -> Self {
         let descriptor = ChannelDescriptor::new(BLOCKSYNC, 5, 2000, 100 << 20);
-        let (switch, events) = switch(descriptor, 0).await;
+        let (switch, events) = switch(descriptor, send_rate).await;
         let (node, connection) = dial(&switch, to).await;
         Self {
             switch,

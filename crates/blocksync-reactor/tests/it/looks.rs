@@ -1,0 +1,252 @@
+//! What is noticed of peers over time. The clock is paused: it goes on only while nothing else does, in
+//! steps of the reactor's own looks.
+
+use std::time::Duration;
+
+use bytes::Bytes;
+use perihelion_blocksync_reactor::wire::{self, Message};
+use perihelion_p2p::DisconnectReason;
+use perihelion_pool::PoolInput;
+use perihelion_types::Height;
+use tokio::time::{Instant, pause, sleep};
+
+use crate::util::{Node, Peer, blocks, padded, soon};
+
+const FIRST: Height = Height::new(1);
+const SECOND: Height = Height::new(2);
+const A_SECOND: Duration = Duration::from_secs(1);
+
+/// So slow that 30 seconds bring less than 64 KiB.
+const SNAIL: u64 = 1_000;
+
+/// So slow that a block of [`LARGE`] KiB takes longer than it may where others wait, and quick enough for
+/// the connection.
+const WALK: u64 = 200 << 10;
+const LARGE: usize = 14 << 10;
+
+/// How long a block may be arriving while others wait.
+const ARRIVAL: Duration = Duration::from_secs(30);
+
+/// Asks a peer for a block and waits until it knows.
+async fn ask(node: &Node, peer: &mut Peer) {
+    node.commands.send(peer.request(FIRST)).await.unwrap();
+    peer.receive(|bytes| *bytes == wire::block_request(FIRST))
+        .await;
+}
+
+/// The response with a block of about `kib` KiB.
+fn response(kib: usize) -> Bytes {
+    wire::block_response(&padded(&blocks()[0], kib << 10), None)
+}
+
+/// Waits until a block from `peer` is arriving.
+async fn arrives(node: &Node, peer: &Peer) {
+    let handle = node.switch.peer(&peer.id()).unwrap();
+    soon("a block to arrive", async {
+        while handle.stats().arriving_since.is_none() {
+            sleep(Duration::from_millis(10)).await;
+        }
+    })
+    .await;
+}
+
+/// Waits until reading from `peer` is held back.
+async fn waits(node: &Node, peer: &Peer) {
+    let handle = node.switch.peer(&peer.id()).unwrap();
+    soon("a block to wait", async {
+        while !handle.stats().held {
+            sleep(Duration::from_millis(10)).await;
+        }
+    })
+    .await;
+}
+
+async fn next_block(node: &mut Node, from: &Peer) {
+    let id = from.id();
+    node.input(|input| match input {
+        PoolInput::Block { peer, .. } => (peer == id).then_some(()),
+        PoolInput::PeerRemoved { peer } if peer == id => panic!("it is gone"),
+        _ => None,
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn a_peer_that_asks_for_blocks_and_takes_none_is_let_go() {
+    let mut node = Node::start(SNAIL).await;
+    let peer = Peer::connect(&mut node).await;
+    pause();
+    let start = Instant::now();
+    peer.send(wire::block_request(FIRST)).await;
+    let reason = node.removal(peer.id()).await;
+    let expected = "asks for blocks and takes none";
+    assert!(reason.to_string().contains(expected), "{reason}");
+    assert!(start.elapsed() >= 30 * A_SECOND);
+    node.stop().await;
+}
+
+#[tokio::test]
+async fn a_peer_that_takes_a_block_slowly_gets_it() {
+    let mut node = Node::start(10 * SNAIL).await;
+    let mut peer = Peer::connect(&mut node).await;
+    pause();
+    let start = Instant::now();
+    peer.send(wire::block_request(FIRST)).await;
+    let whole = response(512);
+    peer.receive(|bytes| *bytes == whole).await;
+    assert!(start.elapsed() > 30 * A_SECOND, "it was looked at");
+    node.stop().await;
+}
+
+#[tokio::test]
+async fn the_slowest_gives_way_to_who_waits_for_its_room() {
+    let mut node = Node::start(0).await;
+    let mut slow = Peer::connect_at(&mut node, WALK).await;
+    let mut waiting = Peer::connect(&mut node).await;
+    pause();
+    ask(&node, &mut slow).await;
+    let start = Instant::now();
+    slow.send(response(LARGE)).await;
+    arrives(&node, &slow).await;
+    // There is no room for both. One gets through after each standstill, and the next one waits.
+    for _ in 0..40 {
+        ask(&node, &mut waiting).await;
+        waiting.send(response(600)).await;
+    }
+    waits(&node, &waiting).await;
+    let reason = node.removal(slow.id()).await;
+    assert!(
+        matches!(reason, DisconnectReason::Replaced { .. }),
+        "{reason}"
+    );
+    assert!(start.elapsed() >= ARRIVAL, "{:?}", start.elapsed());
+    next_block(&mut node, &waiting).await;
+    node.stop().await;
+}
+
+#[tokio::test]
+async fn slow_is_no_fault_while_nobody_waits_and_only_the_slowest_is_let_go() {
+    let mut node = Node::with_budget(64 << 20).await;
+    let mut slow = Peer::connect_at(&mut node, WALK).await;
+    let mut slow_too = Peer::connect_at(&mut node, WALK).await;
+    let mut waiting = Peer::connect(&mut node).await;
+    pause();
+    ask(&node, &mut slow).await;
+    slow.send(response(LARGE)).await;
+    arrives(&node, &slow).await;
+    sleep(ARRIVAL + 5 * A_SECOND).await;
+    assert!(node.switch.peer(&slow.id()).is_some());
+    ask(&node, &mut slow_too).await;
+    slow_too.send(response(LARGE)).await;
+    arrives(&node, &slow_too).await;
+    let begun = Instant::now();
+    ask(&node, &mut waiting).await;
+    waiting.send(response(LARGE)).await;
+    let reason = node.removal(slow.id()).await;
+    assert!(
+        matches!(reason, DisconnectReason::Replaced { .. }),
+        "{reason}"
+    );
+    assert!(begun.elapsed() < ARRIVAL, "{:?}", begun.elapsed());
+    next_block(&mut node, &waiting).await;
+    assert!(node.switch.peer(&slow_too.id()).is_some());
+    node.stop().await;
+}
+
+/// Blocks that wait for another one hold the whole budget: that one gets through.
+#[tokio::test]
+async fn in_a_standstill_each_peer_that_waits_gets_one_message_through() {
+    let mut node = Node::start(0).await;
+    let mut peer = Peer::connect(&mut node).await;
+    let held = node.budget.acquire(node.budget.total()).await;
+    pause();
+    ask(&node, &mut peer).await;
+    let start = Instant::now();
+    peer.send(response(600)).await;
+    node.input(|input| matches!(input, PoolInput::Starved).then_some(()))
+        .await;
+    next_block(&mut node, &peer).await;
+    assert!(start.elapsed() >= 2 * A_SECOND, "{:?}", start.elapsed());
+    drop(held);
+    node.stop().await;
+}
+
+/// How many of an allowance of statuses there can have been since `start`.
+fn allowed(start: Instant) -> u128 {
+    16 + 1 + start.elapsed().as_millis() / 100
+}
+
+#[tokio::test]
+async fn who_asks_for_statuses_too_often_is_not_answered_each_time() {
+    let mut node = Node::start(0).await;
+    let mut peer = Peer::connect(&mut node).await;
+    pause();
+    let start = Instant::now();
+    for _ in 0..2_000 {
+        peer.send(wire::status_request()).await;
+    }
+    peer.send(wire::block_request(SECOND)).await;
+    let mut answers = 0;
+    loop {
+        let bytes = peer.receive(|_| true).await;
+        match Message::decode(&bytes).unwrap() {
+            Message::StatusResponse(_) => answers += 1,
+            Message::BlockResponse(_) => break,
+            _ => {}
+        }
+    }
+    // One was told without being asked for.
+    assert!(answers >= 2, "{answers}");
+    assert!(answers <= 1 + allowed(start), "{answers}");
+    node.stop().await;
+}
+
+#[tokio::test]
+async fn who_tells_its_status_too_often_is_not_listened_to_each_time() {
+    let mut node = Node::start(0).await;
+    let mut peer = Peer::connect(&mut node).await;
+    pause();
+    ask(&node, &mut peer).await;
+    let start = Instant::now();
+    for _ in 0..2_000 {
+        peer.send(wire::status_response(FIRST, SECOND)).await;
+    }
+    peer.send(wire::no_block_response(FIRST)).await;
+    let mut told = 0;
+    loop {
+        let is_last = node
+            .input(|input| match input {
+                PoolInput::Status { .. } => Some(false),
+                PoolInput::NoBlock { .. } => Some(true),
+                _ => None,
+            })
+            .await;
+        if is_last {
+            break;
+        }
+        told += 1;
+    }
+    assert!(told >= 1);
+    assert!(told <= allowed(start), "{told}");
+    node.stop().await;
+}
+
+/// CometBFT asks again at once, and would spin with us.
+#[tokio::test]
+async fn absent_blocks_are_answered_at_a_bounded_rate() {
+    let mut node = Node::start(0).await;
+    let mut peer = Peer::connect(&mut node).await;
+    pause();
+    let start = Instant::now();
+    let requests = 64 + 200;
+    for _ in 0..requests {
+        peer.send(wire::block_request(SECOND.next())).await;
+    }
+    let absent = wire::no_block_response(SECOND.next());
+    for _ in 0..requests {
+        peer.receive(|bytes| *bytes == absent).await;
+    }
+    let least = 200 * Duration::from_millis(20);
+    assert!(start.elapsed() >= least, "{:?}", start.elapsed());
+    node.stop().await;
+}
