@@ -97,7 +97,7 @@ impl Abreast {
     }
 
     /// Nanoseconds since the last block was made; negative when it is of the future.
-    fn age(&self, now: Instant) -> Option<i128> {
+    pub(crate) fn age(&self, now: Instant) -> Option<i128> {
         Some(self.wall(now)?.nanos_since(*self.times.back()?))
     }
 

@@ -136,6 +136,9 @@ pub struct Progress {
     pub target: Height,
     /// How that is known.
     pub target_source: TargetSource,
+    /// How old the last block that blocksync applied is by the wall clock, zero where it is of the
+    /// future; `None` before there is one, and once consensus has had the executor.
+    pub block_age: Option<Duration>,
     /// Blocks applied a second, over the last second.
     pub blocks_per_second: f64,
     /// The same over the last minute.
@@ -180,6 +183,7 @@ impl Progress {
             certified: height,
             target: height,
             target_source: TargetSource::Unknown,
+            block_age: None,
             blocks_per_second: 0.0,
             blocks_per_second_minute: 0.0,
             bytes_per_second: 0.0,

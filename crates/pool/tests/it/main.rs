@@ -2,8 +2,10 @@
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 mod chain_id;
+mod clock;
 mod connections;
 mod last_commit;
 mod switching;
+mod threads;
 mod unsolicited;
 mod util;

@@ -71,6 +71,16 @@ impl Pool {
     }
 
     fn start_as(home: &std::path::Path, last_commit: LastCommitKnown, follow: bool) -> Self {
+        Self::start_changed(home, last_commit, follow, |_| {})
+    }
+
+    /// The same with an executor that was changed before.
+    pub(crate) fn start_changed(
+        home: &std::path::Path,
+        last_commit: LastCommitKnown,
+        follow: bool,
+        change: impl FnOnce(&mut Executor),
+    ) -> Self {
         let store = Arc::new(Store::open(home, &StoreOptions::default()).unwrap());
         let defaults = GenesisDefaults {
             time: Time::ZERO,
@@ -81,7 +91,7 @@ impl Pool {
         let column = Arc::new(AppColumn::new(Arc::clone(&store)));
         let app = KvStore::persistent(column, KvStoreOptions::default()).unwrap();
         let app = AppConnections::in_process(Arc::new(app));
-        let executor = Executor::start(
+        let mut executor = Executor::start(
             Arc::clone(&store),
             &genesis,
             app.consensus,
@@ -89,6 +99,7 @@ impl Pool {
             ExecutorConfig::default(),
         )
         .unwrap();
+        change(&mut executor);
         let config = PoolConfig {
             workers: NonZero::<usize>::MIN,
             own_address: None::<Address>,

@@ -199,6 +199,8 @@ struct SyncStatus<'a> {
     mode_time: Text<u128>,
     /// How often the mode has changed since the start.
     mode_switches: Text<u64>,
+    /// How old the last block that blocksync applied is by the wall clock.
+    block_age: Option<Text<u128>>,
     catching_up: bool,
     base: Height,
     height: Height,
@@ -272,6 +274,7 @@ pub(super) fn sync_status(backend: &Backend, _: &Arguments) -> Answer {
         mode_reason: progress.why.to_string(),
         mode_time: Text(progress.in_mode.as_nanos()),
         mode_switches: Text(progress.switches),
+        block_age: progress.block_age.map(|age| Text(age.as_nanos())),
         catching_up: progress.is_catching_up(),
         base: context.store.base(),
         height: progress.height,

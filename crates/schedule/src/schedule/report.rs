@@ -1,6 +1,9 @@
 //! What is told of the sync: progress, the target, and why nothing moves.
 
-use std::{collections::BTreeSet, time::Instant};
+use std::{
+    collections::BTreeSet,
+    time::{Duration, Instant},
+};
 
 use perihelion_types::{Hash, Height, PeerId};
 
@@ -90,12 +93,13 @@ impl Schedule {
             certified: self.certified_to,
             target,
             target_source,
+            block_age: self.block_age(),
             blocks_per_second: self.blocks_applied.last_second(),
             blocks_per_second_minute: per_minute,
             bytes_per_second: self.bytes_received.last_second(),
             bytes_per_second_minute: self.bytes_received.last_minute(),
             eta: (per_minute > 0.0 && left / per_minute < 1e9)
-                .then(|| std::time::Duration::from_secs_f64(left.max(0.0) / per_minute)),
+                .then(|| Duration::from_secs_f64(left.max(0.0) / per_minute)),
             window: self.window(),
             limit: self.limit(target),
             peers: self
@@ -110,6 +114,11 @@ impl Schedule {
             blocks_received: self.totals.blocks_received,
             bytes_received: self.totals.bytes_received,
         }
+    }
+
+    fn block_age(&self) -> Option<Duration> {
+        let nanos = self.abreast.age(self.now)?.max(0);
+        u64::try_from(nanos).ok().map(Duration::from_nanos)
     }
 
     fn peer_progress(&self, id: PeerId) -> Option<PeerProgress> {
