@@ -7,6 +7,8 @@
 
 mod chain;
 mod extensions;
+mod halts;
+mod heights;
 mod lone;
 mod messages;
 mod recovery;

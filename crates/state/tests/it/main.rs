@@ -8,6 +8,8 @@ mod crashes;
 mod decided;
 mod handshake;
 mod history;
+mod judging;
 mod proposals;
+mod proposer;
 mod remote;
 mod validation_vectors;

@@ -1,98 +1,22 @@
-//! Blocks that are made to be proposed, and what the application is asked about those of others.
+//! Blocks that are made to be proposed.
 
-use std::sync::{Arc, Mutex};
+use std::sync::Arc;
 
 use bytes::Bytes;
-use perihelion_abci::{
-    AppConnections, AppFault, Application, CallName, KvStore, KvStoreOptions,
-    types::{
-        response_process_proposal::ProposalStatus, response_verify_vote_extension::VerifyStatus,
-    },
-};
-use perihelion_certify::{EvidenceError, HistoryError, verify_evidence_list};
-use perihelion_proto::tendermint::types as pb;
-use perihelion_state::{
-    ApplyError, BlockContents, Executor, ExecutorConfig, MAX_OWN_EXTENSION_BYTES, ProposalFault,
-    StoreHistory, ValidationError,
-};
-use perihelion_store::{Store, StoreOptions};
+use perihelion_abci::{AppFault, Application, CallName};
+use perihelion_state::{ApplyError, ProposalFault};
 use perihelion_test_support::each;
 use perihelion_testkit::ParamsApp;
 use perihelion_types::{
-    Address, Block, BlockId, Evidence, ExtendedCommit, ExtendedCommitSig, FetchedBlock, Genesis,
-    Height, Round, Rules, RulesByHeight, Time, Vote,
+    Address, Block, ExtendedCommit, ExtendedCommitSig, FetchedBlock, Genesis, Height, Rules,
 };
 use prost::Message as _;
 
 use crate::{
-    apps::{Asked, Opinions, Recorded, Trouble},
+    apps::{Opinions, Recorded, Trouble},
     chain_file::{Chain, Line},
+    proposer::{Node, Waiting, fetched, kvstore, no_commit, opinionated},
 };
-
-/// What waits, and what was asked for.
-#[derive(Default)]
-struct Waiting {
-    evidence: Vec<Evidence>,
-    txs: Vec<Bytes>,
-    asked: Mutex<Vec<(i64, i64)>>,
-    asked_evidence: Mutex<Vec<i64>>,
-}
-
-impl BlockContents for Waiting {
-    fn evidence(&self, max_bytes: i64) -> (Vec<Evidence>, i64) {
-        self.asked_evidence.lock().unwrap().push(max_bytes);
-        let list = pb::EvidenceList {
-            evidence: self.evidence.iter().map(Into::into).collect(),
-        };
-        (self.evidence.clone(), list.encoded_len() as i64)
-    }
-
-    fn txs(&self, max_bytes: i64, max_gas: i64) -> Vec<Bytes> {
-        self.asked.lock().unwrap().push((max_bytes, max_gas));
-        self.txs.clone()
-    }
-}
-
-struct Node {
-    _folder: tempfile::TempDir,
-    store: Arc<Store>,
-    executor: Executor,
-}
-
-impl Node {
-    fn start(genesis: &Genesis, app: Arc<dyn Application>, rules: Rules) -> Self {
-        let folder = tempfile::tempdir().unwrap();
-        let store = Arc::new(Store::open(folder.path(), &StoreOptions::default()).unwrap());
-        let app = AppConnections::in_process(app);
-        let config = ExecutorConfig {
-            rules: RulesByHeight::always(rules),
-            ..ExecutorConfig::default()
-        };
-        let (consensus, query) = (app.consensus, app.query);
-        let executor =
-            Executor::start(Arc::clone(&store), genesis, consensus, &query, config).unwrap();
-        Self {
-            _folder: folder,
-            store,
-            executor,
-        }
-    }
-
-    fn judge(&self, block: &FetchedBlock) -> Result<Result<(), ValidationError>, ApplyError> {
-        self.executor.validate_proposed(block, None, |list| {
-            let state = self.executor.state();
-            let history = StoreHistory::new(&self.store, state.last_block_height);
-            verify_evidence_list(list, state, &history)
-        })
-    }
-
-    fn make(&self, last: &ExtendedCommit, waiting: &Waiting) -> Result<Option<Block>, ApplyError> {
-        let state = self.executor.state();
-        let proposer = state.validators.validators()[0].address;
-        let height = state.next_height();
-        self.executor.make_block(height, proposer, last, waiting)
-    }
-}
 
 /// The precommits for the block before `line`: of the block's own last commit, and with the
 /// extensions that came with the block before.
@@ -189,10 +113,6 @@ fn replay(chain: &Chain, rules: Rules, app: Arc<dyn Application>) {
     });
 }
 
-fn kvstore() -> Arc<dyn Application> {
-    Arc::new(KvStore::in_memory(KvStoreOptions::default()))
-}
-
 #[test]
 fn vector_chain_basic() {
     replay(&Chain::load("chain_basic"), Rules::V038, kvstore());
@@ -218,30 +138,6 @@ fn vector_chain_params() {
 fn vector_chain_params_v040() {
     let app = Arc::new(ParamsApp::new());
     replay(&Chain::load("chain_params_v0.40"), Rules::V040, app);
-}
-
-fn no_commit() -> ExtendedCommit {
-    ExtendedCommit {
-        height: Height::ZERO,
-        round: Round::ZERO,
-        block_id: BlockId::NIL,
-        extended_signatures: Vec::new(),
-    }
-}
-
-/// A node before its first block, with an application of these opinions.
-fn opinionated(opinions: Opinions, change: impl FnOnce(&mut Genesis)) -> (Node, Arc<Mutex<Asked>>) {
-    let mut genesis = Chain::load("chain_basic").genesis;
-    change(&mut genesis);
-    let asked = Arc::clone(&opinions.asked);
-    (
-        Node::start(&genesis, Arc::new(opinions), Rules::V038),
-        asked,
-    )
-}
-
-fn fetched(block: &Block) -> FetchedBlock {
-    FetchedBlock::decode(block.encode(), None).unwrap()
 }
 
 #[test]
@@ -391,231 +287,4 @@ fn precommits_that_do_not_fit_the_state_are_refused() {
         };
         assert!(matches!(made, Err(ApplyError::Proposal { fault: got, .. }) if got == fault),);
     }
-}
-
-#[test]
-fn every_signature_of_a_proposed_blocks_last_commit_is_verified() {
-    let chain = Chain::load("chain_basic");
-    let mut node = Node::start(&chain.genesis, kvstore(), Rules::V038);
-    for line in &chain.blocks {
-        let certified = line.certified(node.executor.state());
-        let good = certified.fetched().block();
-        let places = good.last_commit.as_ref().unwrap().signatures.len();
-        for index in 0..places {
-            let mut bad = good.clone();
-            let commit = bad.last_commit.as_mut().unwrap();
-            let place = &mut commit.signatures[index];
-            if place.signature.is_empty() {
-                continue;
-            }
-            let mut signature = place.signature.to_vec();
-            signature[40] ^= 1;
-            place.signature = signature.into();
-            bad.header.last_commit_hash = commit.hash();
-            let verdict = node.judge(&fetched(&bad)).unwrap();
-            assert!(
-                matches!(verdict, Err(ValidationError::LastCommit(_))),
-                "height {}, place {index}: {verdict:?}",
-                line.height
-            );
-        }
-        node.judge(certified.fetched()).unwrap().unwrap();
-        node.executor.apply(&certified).unwrap();
-    }
-}
-
-#[test]
-fn a_block_from_the_future_is_refused_where_the_clock_counts() {
-    let (node, _) = opinionated(Opinions::default(), |_| {});
-    let block = fetched(
-        &node
-            .make(&no_commit(), &Waiting::default())
-            .unwrap()
-            .unwrap(),
-    );
-    let time = block.block().header.time;
-    let verdict = |now: Option<Time>| {
-        let judged = node.executor.validate_proposed(&block, now, |_| Ok(()));
-        judged.unwrap()
-    };
-    let second = 1_000_000_000;
-    let before = |nanos: i64| Some(time.checked_add_nanos(-nanos).unwrap());
-    assert_eq!(verdict(None), Ok(()));
-    assert_eq!(verdict(Some(time)), Ok(()));
-    assert_eq!(verdict(before(-3600 * second)), Ok(()));
-    assert_eq!(verdict(before(60 * second - 1)), Ok(()));
-    let ahead = verdict(before(60 * second)).unwrap_err();
-    assert!(
-        matches!(ahead, ValidationError::TimeAhead { .. }),
-        "{ahead}"
-    );
-}
-
-#[test]
-fn evidence_of_a_proposed_block_is_judged_by_who_keeps_it() {
-    let chain = Chain::load("chain_params");
-    let mut node = Node::start(&chain.genesis, Arc::new(ParamsApp::new()), Rules::V038);
-    let mut judged = 0;
-    for line in &chain.blocks {
-        let certified = line.certified(node.executor.state());
-        let block = certified.fetched();
-        let with = |error: fn() -> EvidenceError| {
-            node.executor.validate_proposed(block, None, |list| {
-                assert_eq!(list, &block.block().evidence[..]);
-                Err(error())
-            })
-        };
-        let refused = with(|| EvidenceError::AlreadyCommitted)
-            .unwrap()
-            .unwrap_err();
-        assert!(matches!(refused, ValidationError::Evidence(_)), "{refused}");
-        let local = with(|| {
-            EvidenceError::History(HistoryError {
-                what: "the header",
-                height: Height::new(1),
-                reason: "the disk is gone".to_owned(),
-            })
-        });
-        let local = local.unwrap_err();
-        assert!(matches!(local, ApplyError::History { .. }), "{local}");
-        judged += block.block().evidence.len();
-        node.executor.apply(&certified).unwrap();
-    }
-    assert!(judged > 0, "the chain has evidence");
-}
-
-#[test]
-fn the_application_decides_on_proposals_and_extensions() {
-    for (accepts, proposal, verdict) in [
-        (true, ProposalStatus::Accept, VerifyStatus::Accept),
-        (false, ProposalStatus::Reject, VerifyStatus::Reject),
-    ] {
-        let (node, asked) = opinionated(
-            Opinions {
-                proposal,
-                verdict,
-                ..Opinions::default()
-            },
-            |_| {},
-        );
-        let block = fetched(
-            &node
-                .make(&no_commit(), &Waiting::default())
-                .unwrap()
-                .unwrap(),
-        );
-        assert_eq!(node.executor.process_proposal(&block).unwrap(), accepts);
-        let vote = vote(&block);
-        assert_eq!(node.executor.verify_vote_extension(&vote).unwrap(), accepts);
-        let asked = asked.lock().unwrap();
-        let [request] = &asked.verified[..] else {
-            panic!("asked {} times", asked.verified.len());
-        };
-        assert_eq!(request.hash[..], *block.block_id().hash.as_bytes());
-        assert_eq!(request.height, 1);
-        assert_eq!(request.validator_address, vote.validator_address);
-        assert_eq!(request.vote_extension, vote.extension);
-    }
-}
-
-fn vote(block: &FetchedBlock) -> Vote {
-    Vote {
-        vote_type: perihelion_types::SignedMsgType::Precommit,
-        height: block.height(),
-        round: Round::ZERO,
-        block_id: block.block_id(),
-        timestamp: block.block().header.time,
-        validator_address: vec![3; 20].into(),
-        validator_index: 0,
-        signature: Bytes::new(),
-        extension: Bytes::from_static(b"theirs"),
-        extension_signature: Bytes::new(),
-    }
-}
-
-#[test]
-fn an_answer_that_neither_accepts_nor_rejects_is_a_contradiction() {
-    let (node, _) = opinionated(
-        Opinions {
-            proposal: ProposalStatus::Unknown,
-            verdict: VerifyStatus::Unknown,
-            ..Opinions::default()
-        },
-        |_| {},
-    );
-    let block = fetched(
-        &node
-            .make(&no_commit(), &Waiting::default())
-            .unwrap()
-            .unwrap(),
-    );
-    for (error, call) in [
-        (
-            node.executor.process_proposal(&block).unwrap_err(),
-            CallName::ProcessProposal,
-        ),
-        (
-            node.executor
-                .verify_vote_extension(&vote(&block))
-                .unwrap_err(),
-            CallName::VerifyVoteExtension,
-        ),
-    ] {
-        contradicts(error, call);
-    }
-}
-
-fn contradicts(error: ApplyError, call: CallName) {
-    let ApplyError::Application(error) = error else {
-        panic!("{error}");
-    };
-    assert_eq!((error.call, error.height), (call, Some(Height::new(1))));
-    assert!(
-        matches!(error.reason, AppFault::Contradiction(_)),
-        "{error}"
-    );
-}
-
-#[test]
-fn an_own_extension_must_pass_the_applications_own_check() {
-    let extend = |extension: &[u8], verdict| {
-        let opinions = Opinions {
-            extension: Bytes::copy_from_slice(extension),
-            verdict,
-            ..Opinions::default()
-        };
-        let (node, asked) = opinionated(opinions, |_| {});
-        let block = fetched(
-            &node
-                .make(&no_commit(), &Waiting::default())
-                .unwrap()
-                .unwrap(),
-        );
-        let me = node.executor.state().validators.validators()[0].address;
-        let given = node.executor.extend_vote(&block, me);
-        let asked = asked.lock().unwrap();
-        let [request] = &asked.extended[..] else {
-            panic!("asked {} times", asked.extended.len());
-        };
-        assert_eq!(request.hash[..], *block.block_id().hash.as_bytes());
-        for verified in &asked.verified {
-            assert_eq!(verified.validator_address[..], *me.as_bytes());
-            assert_eq!(verified.vote_extension[..], *extension);
-        }
-        (given, asked.verified.len())
-    };
-    let (good, checks) = extend(b"mine", VerifyStatus::Accept);
-    assert_eq!((&good.unwrap()[..], checks), (&b"mine"[..], 1));
-    // As CometBFT, which leaves an empty one to whoever signs it.
-    let (empty, checks) = extend(b"", VerifyStatus::Reject);
-    assert_eq!((&empty.unwrap()[..], checks), (&b""[..], 0));
-    let (bad, checks) = extend(b"mine", VerifyStatus::Reject);
-    contradicts(bad.unwrap_err(), CallName::ExtendVote);
-    assert_eq!(checks, 1);
-    let longest = vec![1; MAX_OWN_EXTENSION_BYTES];
-    let (long, _) = extend(&longest, VerifyStatus::Accept);
-    assert_eq!(long.unwrap().len(), MAX_OWN_EXTENSION_BYTES);
-    let (long, checks) = extend(&[&longest[..], b"1"].concat(), VerifyStatus::Accept);
-    contradicts(long.unwrap_err(), CallName::ExtendVote);
-    assert_eq!(checks, 0);
 }
