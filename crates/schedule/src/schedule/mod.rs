@@ -1,11 +1,13 @@
 //! The schedule itself, by concern: inputs from peers here, then what is asked (`requests`), of whom
 //! (`choose`), what is late (`hedge`), what becomes of a copy (`receive`), what links (`link`), what
 //! is verified together (`runs`), who is to blame (`blame`, `hearing`), what is applied (`apply`), when the
-//! chain has been caught up with (`caught_up`), who has the executor (`switch`), and what is told (`report`).
+//! chain has been caught up with (`caught_up`), who has the executor (`switch`), what is told (`report`), and that
+//! the books agree (`check`).
 
 mod apply;
 mod blame;
 mod caught_up;
+mod check;
 mod choose;
 mod hearing;
 mod hedge;

@@ -1,12 +1,14 @@
 //! A schedule with a made-up clock, whose workers and executor answer at once.
 
 use std::{
-    collections::BTreeSet,
+    collections::{BTreeMap, BTreeSet},
     sync::Arc,
     time::{Duration, Instant},
 };
 
-use perihelion_schedule::{Applied, CommitFault, Config, Effect, Schedule, Verdict};
+use perihelion_schedule::{
+    Applied, CommitFault, Config, Decided, Effect, RunId, Schedule, Verdict,
+};
 use perihelion_types::{Height, HeightRange};
 
 use crate::blocks::{CHAINS, SET, peer, start};
@@ -17,6 +19,8 @@ pub(crate) type Number = u8;
 pub(crate) struct Driver {
     pub(crate) schedule: Schedule,
     now: Instant,
+    /// What peers claim.
+    claims: BTreeMap<Number, i64>,
     /// All requests so far, in order.
     requests: Vec<(Number, i64)>,
     /// Those that have no answer yet.
@@ -27,6 +31,16 @@ pub(crate) struct Driver {
     pub(crate) probes: bool,
     /// Whether blocks are applied.
     pub(crate) applies: bool,
+    /// Whether runs are verified.
+    pub(crate) certifies: bool,
+    /// Whether peers tell their statuses when they are asked.
+    pub(crate) tells: bool,
+    /// Heights of blocks whose last commits were probed, in order.
+    pub(crate) probed: Vec<i64>,
+    /// Runs that were taken back.
+    pub(crate) cancelled: Vec<RunId>,
+    /// Heights after which consensus got the executor.
+    pub(crate) entered: Vec<i64>,
 }
 
 impl Driver {
@@ -41,18 +55,58 @@ impl Driver {
             bad_commits: BTreeSet::new(),
             probes: true,
             applies: true,
+            claims: BTreeMap::new(),
+            certifies: true,
+            tells: false,
+            probed: Vec::new(),
+            cancelled: Vec::new(),
+            entered: Vec::new(),
         }
     }
 
     /// A peer joins that claims the blocks up to `top`.
     pub(crate) fn join(&mut self, number: Number, top: i64) {
-        let range = HeightRange::new(Height::new(1), Height::new(top)).unwrap();
+        self.claims.insert(number, top);
         self.schedule.handle_peer_added(self.now, peer(number));
-        self.schedule.handle_status(self.now, peer(number), range);
+        self.tell(number);
         self.settle();
     }
 
+    fn tell(&mut self, number: Number) {
+        if let Some(&top) = self.claims.get(&number) {
+            let range = HeightRange::new(Height::new(1), Height::new(top)).unwrap();
+            self.schedule.handle_status(self.now, peer(number), range);
+        }
+    }
+
+    /// Consensus has come to the main chain's block of this height.
+    pub(crate) fn decide(&mut self, height: i64) {
+        let decided = Self::decided(height);
+        self.schedule.handle_decided(self.now, decided);
+        self.settle();
+    }
+
+    /// It gives the executor back after this height.
+    pub(crate) fn give_back(&mut self, height: i64) {
+        let decided = Self::decided(height);
+        self.schedule.handle_executor(self.now, decided);
+        self.settle();
+    }
+
+    fn decided(height: i64) -> Decided {
+        Decided {
+            height: Height::new(height),
+            block_id: CHAINS[0][usize::try_from(height - 1).unwrap()].block_id(),
+            last_validators: Arc::clone(&SET),
+            validators: Arc::clone(&SET),
+            next_validators: Arc::clone(&SET),
+            extensions_from: None,
+            own_power: 0,
+        }
+    }
+
     pub(crate) fn leave(&mut self, number: Number) {
+        self.claims.remove(&number);
         self.schedule.handle_peer_removed(self.now, peer(number));
         self.open.retain(|&(other, _)| other != number);
         self.settle();
@@ -121,14 +175,21 @@ impl Driver {
                     self.requests.push(request);
                     self.open.push(request);
                 }
-                Effect::Certify(request) => {
+                Effect::AskStatus { peer } if self.tells => self.tell(peer.as_bytes()[0]),
+                Effect::CaughtUp { height } => self.entered.push(height.get()),
+                Effect::Cancel { run } => self.cancelled.push(run),
+                Effect::Certify(request) if self.certifies => {
                     let last = request.blocks.last().unwrap().height();
                     let verdict =
                         self.judge(request.closing.height(), Verdict::Pinned { to: last });
                     self.schedule
                         .handle_verdict(self.now, request.id, verdict, 1);
                 }
-                Effect::Probe(request) if self.probes => {
+                Effect::Probe(request) => {
+                    self.probed.push(request.closing.height().get());
+                    if !self.probes {
+                        continue;
+                    }
                     let verdict = self.judge(request.closing.height(), Verdict::Vouched);
                     self.schedule
                         .handle_verdict(self.now, request.id, verdict, 1);
