@@ -7,12 +7,18 @@
 //! holds.
 
 mod consensus;
+mod effects;
+mod outcome;
 mod peer;
+mod peers;
 mod random;
+mod setup;
 mod workers;
 mod world;
 
 pub use consensus::{Consensus, Switch};
+pub use outcome::Outcome;
 pub use peer::{Kind, PeerSpec};
 pub use random::Random;
-pub use world::{Outcome, Setup, World};
+pub use setup::Setup;
+pub use world::World;

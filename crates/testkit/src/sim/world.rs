@@ -5,86 +5,13 @@ use std::{
     time::{Duration, Instant},
 };
 
-use perihelion_schedule::{
-    Applied, BodyFault, Config, Effect, Fault, Mode, ModeReason, RunId, Schedule, StallReason,
-    Start, Verdict,
-};
-use perihelion_types::{FetchedBlock, Height, HeightRange, PeerId, Time};
+use perihelion_schedule::{BodyFault, Mode, ModeReason, RunId, Schedule, Start, Verdict};
+use perihelion_types::{FetchedBlock, Height, PeerId, Time};
 
-use super::{
-    Consensus, Switch,
-    consensus::Running,
-    peer::{Answer, Kind, PeerSpec, answer},
-    workers,
-};
-use crate::chain::Chain;
+use super::{Outcome, PeerSpec, Setup, consensus::Running, peers::Node};
 
 /// Far more happens at one moment only when something asks for itself without end.
 const AT_ONCE: u64 = 100_000;
-
-/// A simulation before it starts.
-#[derive(Clone)]
-pub struct Setup {
-    /// The chain that honest peers have.
-    pub chain: Arc<Chain>,
-    /// What forkers serve.
-    pub fork: Arc<Chain>,
-    /// The peers.
-    pub peers: Vec<PeerSpec>,
-    /// The schedule's bounds.
-    pub config: Config,
-    /// How long the application takes for a block.
-    pub apply_time: Duration,
-    /// Verification workers.
-    pub workers: usize,
-    /// The height that is applied at the start; one below the initial height for none.
-    pub applied: i64,
-    /// Whether a verified commit for it is at hand.
-    pub last_commit_verified: bool,
-    /// Where the schedule does not follow the chain itself: how consensus behaves; none decides nothing.
-    pub consensus: Option<Consensus>,
-    /// The chain's height at the start, and the time from one block to the next.
-    pub growth: Option<(i64, Duration)>,
-    /// What our wall clock shows at the start.
-    pub wall: Time,
-    /// Our own share of the voting power.
-    pub own_power: i64,
-    /// A height whose application fails with another app hash.
-    pub wrong_app_at: Option<i64>,
-    /// Our genesis has other validators than the chain.
-    pub other_genesis: bool,
-    /// Both chains are signed by two thirds: either may be applied, until that is found out.
-    pub either_chain: bool,
-    /// The schedule's books, whose check costs as much as the window is long, are checked after so
-    /// many steps.
-    pub check_every: u64,
-}
-
-impl Setup {
-    /// A fresh node among `peers`.
-    #[must_use]
-    pub fn new(chain: &Arc<Chain>, peers: Vec<PeerSpec>) -> Self {
-        Self {
-            chain: Arc::clone(chain),
-            fork: Arc::clone(chain),
-            peers,
-            config: Config::default(),
-            apply_time: Duration::from_millis(1),
-            workers: 2,
-            applied: chain.shape().initial_height - 1,
-            last_commit_verified: true,
-            consensus: None,
-            growth: None,
-            // The chain has been standing for an hour.
-            wall: chain.time(chain.height() + 3_600),
-            own_power: 0,
-            wrong_app_at: None,
-            other_genesis: false,
-            either_chain: false,
-            check_every: 1,
-        }
-    }
-}
 
 /// What happens at a moment.
 #[derive(Debug)]
@@ -111,65 +38,10 @@ pub(super) enum Event {
     Back,
 }
 
-pub(super) struct Node {
-    pub(super) spec: PeerSpec,
-    pub(super) connected: bool,
-    /// Each connection has a number: what was sent on an old one is lost.
-    connection: u64,
-    sends_until: Instant,
-    statuses: i64,
-    /// Requests that have come over this connection.
-    asked: u64,
-    /// Heights that it was asked for.
-    heights: BTreeSet<i64>,
-    banned: bool,
-}
-
-/// What came out of a simulation.
-#[derive(Debug, Clone)]
-pub struct Outcome {
-    /// The last applied height.
-    pub height: i64,
-    /// Virtual time when it ended, or first caught up.
-    pub took: Duration,
-    /// When the schedule was caught up first, at which height.
-    pub caught_up: Option<(Duration, i64)>,
-    /// Punished peers by index, with fault and ban.
-    pub punished: Vec<(usize, Fault, bool)>,
-    /// Why it halted.
-    pub halted: Option<StallReason>,
-    /// Reasons told while nothing moved.
-    pub stalls: Vec<StallReason>,
-    /// Requests made, in all and by peer.
-    pub requests: Vec<u64>,
-    /// Most bytes held and expected at once.
-    pub most_bytes: usize,
-    /// Signatures verified.
-    pub signatures: u64,
-    /// The longest run.
-    pub longest_run: usize,
-    /// Largest delay from a peer holding h+1 to h being applied, once caught up.
-    pub follow_delay: Duration,
-    /// The longest time from a block's being applied to consensus being entered after it.
-    pub entered_after: Option<Duration>,
-    /// What became of the executor, and when.
-    pub switches: Vec<(Duration, Switch)>,
-    /// Requests made while consensus had the executor.
-    pub lookout_requests: u64,
-    /// What the node was at in the end.
-    pub mode: Mode,
-    /// Why.
-    pub why: ModeReason,
-    /// For how long.
-    pub in_mode: Duration,
-    /// Everything that happened, a line each.
-    pub log: Vec<String>,
-}
-
 /// A running simulation.
 pub struct World {
     pub(super) setup: Setup,
-    chain_id: Arc<str>,
+    pub(super) chain_id: Arc<str>,
     pub(super) schedule: Schedule,
     pub(super) origin: Instant,
     pub(super) now: Instant,
@@ -177,9 +49,9 @@ pub struct World {
     events: BTreeMap<usize, Event>,
     sequence: u64,
     pub(super) nodes: Vec<Node>,
-    workers_free: Vec<Instant>,
-    cancelled: BTreeSet<RunId>,
-    executor_free: Instant,
+    pub(super) workers_free: Vec<Instant>,
+    pub(super) cancelled: BTreeSet<RunId>,
+    pub(super) executor_free: Instant,
     pub(super) outcome: Outcome,
     pub(super) running: Running,
     steps: u64,
@@ -390,17 +262,6 @@ impl World {
         wall.expect("a simulation is short")
     }
 
-    /// When the block of a height will be made.
-    fn made_at(&self, height: i64) -> Option<Instant> {
-        let (from, every) = self.setup.growth?;
-        let blocks = u32::try_from(height - from).ok()?;
-        (height <= self.setup.chain.height()).then(|| self.origin + every * blocks)
-    }
-
-    fn live(&self, index: usize, connection: u64) -> bool {
-        self.nodes[index].connected && self.nodes[index].connection == connection
-    }
-
     fn happen(&mut self, event: Event) {
         let now = self.now;
         match event {
@@ -461,295 +322,6 @@ impl World {
         }
     }
 
-    fn join(&mut self, index: usize) {
-        if self.nodes[index].banned || self.nodes[index].connected {
-            return;
-        }
-        let node = &mut self.nodes[index];
-        node.connected = true;
-        node.connection += 1;
-        node.statuses = 0;
-        node.asked = 0;
-        node.sends_until = self.now;
-        let (kind, connection) = (node.spec.kind, node.connection);
-        self.log(format!("{index} joins"));
-        self.schedule.handle_peer_added(self.now, id_of(index));
-        if kind == Kind::Drip {
-            self.at(self.now, Event::Bytes(index, connection));
-        }
-        if kind == Kind::Unsolicited
-            && let Some(block) = self.setup.chain.block(self.setup.chain.height()).cloned()
-        {
-            self.at(
-                self.now + Duration::from_millis(50),
-                Event::Block(index, block, connection),
-            );
-        }
-    }
-
-    fn disconnect(&mut self, index: usize) {
-        if self.nodes[index].connected {
-            self.nodes[index].connected = false;
-            self.log(format!("{index} leaves"));
-            self.schedule.handle_peer_removed(self.now, id_of(index));
-        }
-    }
-
-    fn tell_status(&mut self, index: usize) {
-        let node = &self.nodes[index];
-        if node.connected && node.spec.kind != Kind::Mute {
-            let slow = u64::from(node.spec.kind == Kind::SlowStatus);
-            let takes = node.spec.latency + Duration::from_secs(3 * slow);
-            let (at, connection) = (self.now + takes, node.connection);
-            self.at(at, Event::Status(index, connection));
-        }
-    }
-
-    fn take_status(&mut self, index: usize) {
-        let tip = self.tip();
-        let node = &mut self.nodes[index];
-        node.statuses += 1;
-        let initial = self.setup.chain.shape().initial_height;
-        let top = (tip - node.spec.lag).max(0);
-        let base = node.spec.base.max(initial).min(top.max(1));
-        let (base, height) = match node.spec.kind {
-            Kind::Inflated | Kind::FrontRunner => (base, top + 1000),
-            Kind::Creeping => (base, top + 1000 + node.statuses),
-            Kind::OtherValidators => (initial, initial + 4),
-            Kind::MaxHeight | Kind::MaxHeightSilent => (1, i64::MAX),
-            Kind::Lowered => (base, top - node.statuses),
-            Kind::Impossible => (top + 1, top),
-            _ if top < initial => (0, 0),
-            _ => (base, top),
-        };
-        let (id, now) = (id_of(index), self.now);
-        match HeightRange::new(Height::new(base), Height::new(height)) {
-            Some(range) => self.schedule.handle_status(now, id, range),
-            None => {
-                let (base, height) = (Height::new(base), Height::new(height));
-                self.schedule
-                    .handle_impossible_status(now, id, base, height);
-            }
-        }
-    }
-
-    /// A peer has the request: its answer leaves when what it sent before has left.
-    fn serve(&mut self, index: usize, height: i64) {
-        let spec = &self.nodes[index].spec;
-        let tip = self.tip() - spec.lag;
-        if spec.kind == Kind::FrontRunner && height > tip {
-            if let Some(at) = self.made_at(height + spec.lag) {
-                self.at(at, Event::Asked(index, height));
-            }
-            return;
-        }
-        let node = &mut self.nodes[index];
-        if !node.connected {
-            return;
-        }
-        node.asked += 1;
-        let forgets = node.spec.kind == Kind::Forgetful && node.heights.insert(height);
-        let fades = forgets || (node.spec.kind == Kind::Fading && node.asked > 1);
-        let (spec, connection) = (node.spec.clone(), node.connection);
-        let what = if height < spec.base {
-            Answer::NoBlock
-        } else if fades {
-            Answer::Nothing
-        } else {
-            answer(spec.kind, &self.setup.chain, &self.setup.fork, height, tip)
-        };
-        let bytes = match &what {
-            Answer::Block(block) => block.raw().len() as u64,
-            Answer::Corrupt => 1000,
-            Answer::NoBlock | Answer::Nothing => 20,
-        };
-        let sending = Duration::from_secs_f64(bytes as f64 / spec.bandwidth as f64);
-        let leaves = self.nodes[index].sends_until.max(self.now) + sending;
-        let arrives = leaves + spec.latency;
-        match what {
-            Answer::Nothing => return,
-            Answer::Block(block) => self.at(arrives, Event::Block(index, block, connection)),
-            Answer::Corrupt => self.at(arrives, Event::Corrupt(index, height, connection)),
-            Answer::NoBlock => self.at(arrives, Event::NoBlock(index, height, connection)),
-        }
-        self.nodes[index].sends_until = leaves;
-        if spec.kind == Kind::NoBlockFlood {
-            for flood in 0..100 {
-                self.at(arrives, Event::NoBlock(index, height + flood, connection));
-            }
-        }
-    }
-
-    fn drain(&mut self) {
-        while let Some(effect) = self.schedule.poll_effect() {
-            self.carry_out(effect);
-        }
-    }
-
-    fn carry_out(&mut self, effect: Effect) {
-        match effect {
-            Effect::Request { peer, height } => {
-                let index = index_of(peer);
-                self.outcome.requests[index] += 1;
-                self.outcome.lookout_requests += u64::from(!self.has_executor());
-                self.log(format!("ask {index} for {height}"));
-                let at = self.now + self.nodes[index].spec.latency;
-                self.at(at, Event::Asked(index, height.get()));
-            }
-            Effect::AskStatus { peer } => {
-                let index = index_of(peer);
-                let at = self.now + self.nodes[index].spec.latency;
-                self.at(at, Event::StatusAsked(index));
-            }
-            Effect::Certify(request) => {
-                let (first, count) = (request.blocks[0].height(), request.blocks.len());
-                self.log(format!(
-                    "certify {}: {count} from {first}",
-                    request.id.get()
-                ));
-                let (verdict, signatures, time) = workers::certify(&self.chain_id, &request);
-                let at = self.worker(time);
-                self.at(at, Event::Verdict(request.id, verdict, signatures));
-            }
-            Effect::Probe(request) => {
-                self.log(format!(
-                    "probe {}: {}",
-                    request.id.get(),
-                    request.closing.height()
-                ));
-                let (verdict, signatures, time) = workers::probe(&self.chain_id, &request);
-                let at = self.worker(time);
-                self.at(at, Event::Verdict(request.id, verdict, signatures));
-            }
-            Effect::Cancel { run } => {
-                self.cancelled.insert(run);
-            }
-            Effect::VerifyExtended {
-                height,
-                from,
-                block,
-                set,
-            } => {
-                let good = workers::extended(&self.chain_id, &set, &block);
-                let at = self.worker(workers::extended_time(&set));
-                self.at(at, Event::Extended(height, from, good));
-            }
-            Effect::Decide { id, block, set } => {
-                self.log(format!("decide {}: {}", id.get(), block.height()));
-                let good = workers::extended(&self.chain_id, &set, &block);
-                let verdict = if good {
-                    Verdict::Pinned { to: block.height() }
-                } else {
-                    Verdict::Suspect {
-                        fault: perihelion_schedule::CommitFault::WrongSignature,
-                    }
-                };
-                let at = self.worker(workers::extended_time(&set));
-                self.at(at, Event::Verdict(id, verdict, 2 * set.len() as u64));
-            }
-            Effect::Apply {
-                height,
-                run,
-                extended,
-            } => self.apply(height, run, extended),
-            Effect::Punish { peer, fault, ban } => self.punished(index_of(peer), fault, ban),
-            effect @ (Effect::CaughtUp { .. }
-            | Effect::Pinned { .. }
-            | Effect::FallenBehind { .. }) => self.switch(&effect),
-            Effect::Stalled { reason } => {
-                self.log(format!("stalled: {reason}"));
-                self.outcome.stalls.push(reason);
-            }
-            Effect::Halt { reason } => {
-                self.log(format!("halted: {reason}"));
-                self.outcome.halted = Some(reason);
-            }
-        }
-    }
-
-    /// When a worker that starts now or when it is free will have worked for `time`.
-    fn worker(&mut self, time: Duration) -> Instant {
-        let now = self.now;
-        let free = self.workers_free.iter_mut().min();
-        free.map_or(now + time, |free| {
-            *free = (*free).max(now) + time;
-            *free
-        })
-    }
-
-    fn apply(&mut self, height: Height, run: RunId, extended: bool) {
-        assert_eq!(height.get(), self.apply_next, "blocks are applied in order");
-        assert!(self.has_executor(), "consensus has the executor");
-        assert!(
-            !self.cancelled.contains(&run),
-            "a cancelled run certifies nothing"
-        );
-        let from = self.setup.chain.shape().extensions_from;
-        let needed = from.is_some_and(|from| height.get() >= from);
-        assert_eq!(
-            extended, needed,
-            "an extended commit exactly where there must be one"
-        );
-        self.apply_next += 1;
-        self.executor_free = self.executor_free.max(self.now) + self.setup.apply_time;
-        self.at(self.executor_free, Event::Executed(height));
-    }
-
-    fn executed(&mut self, height: Height) {
-        let now = self.now;
-        if self.setup.wrong_app_at == Some(height.get()) {
-            let hashes = (
-                perihelion_types::Hash::of(b"ours"),
-                perihelion_types::Hash::of(b"theirs"),
-            );
-            self.schedule.handle_apply_failed(now, height, Some(hashes));
-            return;
-        }
-        let shape = self.setup.chain.shape();
-        let applied = Applied {
-            height,
-            next_validators: self.setup.chain.set(height.get() + 2),
-            extensions_from: shape.extensions_from.map(Height::new),
-            own_power: self.setup.own_power,
-        };
-        self.schedule.handle_applied(now, applied);
-        let id = self.schedule.applied_id();
-        let other = self.setup.either_chain && id == self.setup.fork.id(height.get());
-        assert!(
-            other || id == self.setup.chain.id(height.get()),
-            "what is applied at {height} is the chain's block\n{}",
-            self.outcome.log.join("\n")
-        );
-        self.log(format!("applied {height}"));
-        self.outcome.height = height.get();
-        self.applied_times.insert(height.get(), now);
-        self.note_delay(height.get());
-    }
-
-    /// How long after the block above was there this one was applied, once caught up.
-    fn note_delay(&mut self, height: i64) {
-        if let (Some((from, every)), Some((at, caught))) =
-            (self.setup.growth, self.outcome.caught_up)
-            && height > caught + 2
-        {
-            let made = every * u32::try_from((height + 1 - from).max(0)).unwrap_or(0);
-            let there = self.origin + made.max(at);
-            self.outcome.follow_delay = self.outcome.follow_delay.max(self.now - there);
-        }
-    }
-
-    fn punished(&mut self, index: usize, fault: Fault, ban: bool) {
-        self.log(format!("punish {index}: {fault}"));
-        let kind = self.nodes[index].spec.kind;
-        assert!(
-            !kind.is_honest(),
-            "an honest peer is punished: {index}, {fault}"
-        );
-        self.outcome.punished.push((index, fault, ban));
-        self.nodes[index].banned |= ban;
-        self.nodes[index].connected = false;
-    }
-
     fn check(&mut self) {
         if let Err(broken) = self.schedule.check() {
             panic!("{broken}\n{}", self.outcome.log.join("\n"));
@@ -764,13 +336,13 @@ impl World {
 }
 
 /// The id of the peer with this index.
-fn id_of(index: usize) -> PeerId {
+pub(super) fn id_of(index: usize) -> PeerId {
     let mut bytes = [0; 20];
     bytes[..8].copy_from_slice(&(index as u64).to_be_bytes());
     PeerId::new(bytes)
 }
 
-fn index_of(peer: PeerId) -> usize {
+pub(super) fn index_of(peer: PeerId) -> usize {
     let mut bytes = [0; 8];
     bytes.copy_from_slice(&peer.as_bytes()[..8]);
     usize::try_from(u64::from_be_bytes(bytes)).unwrap_or(usize::MAX)
