@@ -15,7 +15,7 @@ use prost::Message as _;
 use crate::{
     apps::{Opinions, Recorded, Trouble},
     chain_file::{Chain, Line},
-    proposer::{Node, Waiting, fetched, kvstore, no_commit, opinionated},
+    proposer::{Node, Waiting, kvstore, no_commit, opinionated},
 };
 
 /// The precommits for the block before `line`: of the block's own last commit, and with the
