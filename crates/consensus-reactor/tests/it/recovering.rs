@@ -2,12 +2,13 @@
 
 use std::{fs, sync::Arc};
 
-use perihelion_consensus::WalMessage;
+use perihelion_consensus::{StartError, WalMessage};
 use perihelion_consensus_reactor::{
     ConsensusError,
     privval::{DoubleSignRisk, SignState},
     wal::{Wal, WalError, WalOptions},
 };
+use perihelion_store::{StateSave, Sync};
 use perihelion_types::{Height, Time};
 use proptest::test_runner::{RngAlgorithm, TestRng};
 
@@ -50,6 +51,37 @@ fn consensus_is_left_and_entered_again_and_nothing_is_signed_between() {
         for home in close_all(nodes).await {
             home.assert_signed_once();
         }
+    });
+}
+
+/// Where the last block's precommits carried extensions its plain commit is no beginning: the next
+/// proposer gives them to the application.
+#[test]
+fn consensus_does_not_begin_without_the_last_blocks_extended_commit() {
+    threads().block_on(async {
+        let home = Home::all(&genesis(&[10])).pop().unwrap();
+        let mut node = Node::begin(home).await;
+        node.reach(2).await;
+        node.leave().await;
+        let executor = node.executor.take().unwrap();
+        let mut state = executor.state().clone();
+        drop(executor);
+        let last = state.last_block_height;
+        assert!(node.store.load_seen_commit(last).unwrap().is_some());
+        state.consensus_params.abci.vote_extensions_enable_height = last.get();
+        let save = StateSave {
+            state: &state,
+            previous: &state,
+            app_writes: &[],
+        };
+        node.store.save_state(&save, Sync::Yes).unwrap();
+        let mut node = Node::open(node.close().await).await;
+        let error = node.try_enter().await.unwrap_err();
+        let ConsensusError::Start { height, source } = &error else {
+            panic!("{error}");
+        };
+        assert_eq!(*height, last.next());
+        assert_eq!(*source, StartError::NoExtendedCommit { height: last });
     });
 }
 

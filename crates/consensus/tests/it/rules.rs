@@ -6,7 +6,7 @@ use perihelion_consensus::{Announce, BlockVerdict, ConsensusConfig, Notice, Step
 use perihelion_types::{BlockId, Height, Round};
 
 use crate::{
-    chain::{self, REJECTED_TX},
+    chain::REJECTED_TX,
     lone::{Lone, PRECOMMIT, PREVOTE},
 };
 

@@ -1,14 +1,17 @@
 //! What blocksync begins with.
 
-use std::num::NonZero;
+use std::{collections::BTreeSet, num::NonZero};
 
-use perihelion_p2p::SwitchHandle;
+use perihelion_p2p::{NodeId, SwitchHandle};
 use perihelion_pool::{LastCommitKnown, PoolConfig, VerifyMode};
 use perihelion_store::Store;
 use perihelion_types::{Height, State};
 
 use super::{begin, switch};
-use crate::{config::Verify, prepare::Prepared};
+use crate::{
+    config::{Config, Verify},
+    prepare::Prepared,
+};
 
 /// Whether the last block's own commit is stored and verifies in full: with its vote extensions,
 /// where the block after it must be proposed with them.
@@ -54,12 +57,7 @@ pub(super) fn pool_config(
 ) -> anyhow::Result<PoolConfig> {
     let sync = &prepared.config.block_sync;
     let defaults = PoolConfig::default();
-    let persistent = switch::persistent_peers(&prepared.config)?
-        .into_iter()
-        .map(|address| address.id)
-        // Nobody dials itself, whatever the list of all nodes of a network says.
-        .filter(|id| *id != network.id())
-        .collect();
+    let persistent = awaited(&prepared.config, network.id())?;
     Ok(PoolConfig {
         verify: match sync.verify {
             Verify::Pinned => VerifyMode::Pinned,
@@ -83,6 +81,14 @@ pub(super) fn pool_config(
             .as_ref()
             .map(|key| key.key.public_key().address()),
     })
+}
+
+/// Configured peers that are waited for at the start. Nobody dials itself, whatever the list of all
+/// nodes of a network says.
+fn awaited(config: &Config, own: NodeId) -> anyhow::Result<BTreeSet<NodeId>> {
+    let peers = switch::persistent_peers(config)?.into_iter();
+    let ids = peers.map(|address| address.id);
+    Ok(ids.filter(|id| *id != own).collect())
 }
 
 /// Bytes of blocks on their way and in memory at most.
@@ -209,5 +215,14 @@ mod tests {
         // Where they are enabled a plain one does not do.
         save(Some(&forged));
         assert_eq!(known(&extended), LastCommitKnown::Missing);
+    }
+
+    #[test]
+    fn a_node_does_not_wait_for_itself() {
+        let (own, other) = (NodeId::new([1; 20]), NodeId::new([2; 20]));
+        let mut config = Config::new(std::path::Path::new("home"));
+        config.p2p.persistent_peers = format!("{own}@10.0.0.1:26656,{other}@10.0.0.2:26656");
+        assert_eq!(awaited(&config, own).unwrap(), BTreeSet::from([other]));
+        assert_eq!(awaited(&config, NodeId::new([3; 20])).unwrap().len(), 2);
     }
 }

@@ -112,6 +112,35 @@ fn a_node_waits_for_its_application_and_ends_with_it() {
     }
 }
 
+/// Whoever stops a node whose application hangs is told what is waited for, and not made to wait without
+/// end; and nothing is lost.
+#[test]
+fn a_node_whose_application_hangs_can_be_stopped() {
+    let home = Home::new();
+    let address = format!("unix://{}", home.file("app.sock").display());
+    let folder = home.file("app").display().to_string();
+    let start = ["start", "--home", home.text(), "--proxy_app", &address];
+    let app = serve(&address, &folder, "socket");
+    let mut node = Process::start(perihelion(&start));
+    node.wait_for("block applied");
+    app.signal(Signal::STOP);
+    // The only validator of its chain asks it for the next block.
+    let line = node.wait_for("the application has not finished");
+    node.signal(Signal::TERM);
+    node.wait_for("stopping once the application has finished");
+    let told = node.wait_for("the application does not finish");
+    assert!(told.contains("its connections are closed"), "{told}");
+    node.wait_for("stopped without waiting for the application");
+    let (status, error) = node.ended();
+    assert!(status.success(), "{line}: {error}");
+    app.signal(Signal::CONT);
+    let mut node = Process::start(perihelion(&start));
+    node.wait_for("block applied");
+    node.signal(Signal::TERM);
+    let (status, error) = node.ended();
+    assert!(status.success(), "{error}");
+}
+
 #[test]
 fn a_node_that_waits_for_its_application_can_be_stopped() {
     let home = Home::new();

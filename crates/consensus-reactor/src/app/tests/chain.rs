@@ -268,13 +268,22 @@ impl Chain {
 
     /// The thread of the executor.
     pub(super) fn run(&self, executor: Executor) -> Running {
+        let (sender, reports) = mpsc::channel();
+        self.run_reporting(executor, move |report| drop(sender.send(report)), reports)
+    }
+
+    /// The same, which tells by `report` what comes out of `reports`.
+    pub(super) fn run_reporting(
+        &self,
+        executor: Executor,
+        report: impl Fn(AppReport) + Send + 'static,
+        reports: mpsc::Receiver<AppReport>,
+    ) -> Running {
         let (leased, signing) = LeasedExecutor::new(executor);
         let pools = Pools {
             mempool: Arc::clone(&self.mempool),
             evidence: Arc::clone(&self.evidence),
         };
-        let (sender, reports) = mpsc::channel();
-        let report = move |report| drop(sender.send(report));
         let rules = RulesByHeight::default();
         Running {
             thread: AppThread::start(leased, pools, rules, report).unwrap(),

@@ -1,5 +1,7 @@
 //! An application that fails ends the thread, which says why.
 
+use std::sync::mpsc;
+
 use perihelion_abci::{AppFault, CallName};
 use perihelion_consensus::{Ask, RequestId};
 use perihelion_state::ApplyError;
@@ -62,6 +64,21 @@ fn a_panic_is_a_failure_too() {
     running.thread.ask(RequestId::new(1), chain.wants_block());
     let reason = is_over(running, &chain, 1, CallName::PrepareProposal);
     assert!(matches!(reason, AppFault::Panicked(_)), "{reason}");
+}
+
+/// Whatever goes wrong in the thread that nobody thought of: nobody waits for it any more.
+#[test]
+fn a_panic_of_the_thread_itself_leaves_nobody_waiting() {
+    let (chain, executor) = Chain::new(Setup::of(App::hooked(|_| None)));
+    let (sender, reports) = mpsc::channel();
+    let report = move |_| {
+        let _kept_until_the_end = &sender;
+        panic!("what cannot be");
+    };
+    let running = chain.run_reporting(executor, report, reports);
+    running.thread.ask(RequestId::new(1), chain.wants_block());
+    assert!(running.reports.recv().is_err());
+    assert_eq!(running.thread.end().unwrap_err(), AppEnded);
 }
 
 #[test]
