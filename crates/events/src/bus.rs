@@ -62,8 +62,10 @@ struct Shared {
     count: AtomicUsize,
     /// What waits to be handed out.
     waiting: AtomicUsize,
-    /// Bytes of blocks among it.
+    /// Bytes of blocks among it, with the one that is handed out now.
     waiting_bytes: AtomicUsize,
+    /// Bytes of that one.
+    in_hand: AtomicUsize,
     /// Whether a block found no room.
     lost_block: AtomicBool,
     /// Whether a step found none.

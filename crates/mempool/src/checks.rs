@@ -81,7 +81,7 @@ pub(crate) fn start(shared: &Arc<Shared>) -> Vec<JoinHandle<()>> {
     };
     begun().unwrap_or_else(|error| {
         let fault = AppFault::failed(format!("there is no thread to ask it: {error}"));
-        shared.chain().failed = Some(failure(fault));
+        shared.fail(failure(fault));
         Vec::new()
     })
 }

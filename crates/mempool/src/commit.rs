@@ -93,6 +93,7 @@ impl<'a> MempoolLock<'a> {
         if shared.config.kind == MempoolKind::Nop {
             return Ok(updated);
         }
+        shared.check_alive()?;
         if shared.config.recheck {
             self.recheck(&mut updated)?;
         }

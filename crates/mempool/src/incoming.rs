@@ -9,10 +9,9 @@ use std::{
 };
 
 use bytes::Bytes;
-use perihelion_abci::AppError;
 use perihelion_p2p::Permit;
 use perihelion_types::PeerId;
-use tokio::sync::{mpsc, oneshot};
+use tokio::sync::mpsc;
 use tracing::debug;
 
 use crate::{CheckTxError, Checked, Mempool};
@@ -49,14 +48,8 @@ pub(crate) struct Waiting {
 
 /// What is being checked, and told of it.
 struct Checks {
-    state: Mutex<State>,
+    under_way: Mutex<usize>,
     changed: Condvar,
-}
-
-struct State {
-    under_way: usize,
-    /// Told once, of an application that fails.
-    fail: Option<oneshot::Sender<AppError>>,
 }
 
 impl FromPeer {
@@ -95,18 +88,10 @@ impl Drop for Share {
 }
 
 /// Has what peers sent checked, on a thread where waiting is allowed: in order, but a message of
-/// very many transactions keeps no other waiting until its end. `fail` is told of an application
-/// that fails.
-pub(crate) fn check_all(
-    mempool: &Mempool,
-    mut queued: mpsc::Receiver<FromPeer>,
-    fail: oneshot::Sender<AppError>,
-) {
+/// very many transactions keeps no other waiting until its end.
+pub(crate) fn check_all(mempool: &Mempool, mut queued: mpsc::Receiver<FromPeer>) {
     let checks = Arc::new(Checks {
-        state: Mutex::new(State {
-            under_way: 0,
-            fail: Some(fail),
-        }),
+        under_way: Mutex::new(0),
         changed: Condvar::new(),
     });
     // Messages whose turn is over before they are; each still has its peer's share.
@@ -150,7 +135,7 @@ impl Checks {
     fn give_one(self: &Arc<Self>, mempool: &Mempool, tx: &Bytes, message: &FromPeer) {
         let from = message.from;
         loop {
-            self.lock().under_way += 1;
+            *self.lock() += 1;
             let (checks, share) = (Arc::clone(self), Arc::clone(&message.share));
             let given = mempool.try_check_tx(tx, Some(from), move |outcome| {
                 drop(share);
@@ -159,7 +144,7 @@ impl Checks {
             let Err(error) = given else {
                 return;
             };
-            let others = self.lock().under_way - 1;
+            let others = *self.lock() - 1;
             if others == 0 || !matches!(error, CheckTxError::Full(_)) {
                 mempool.note(&error);
                 self.settle(from, Err(error));
@@ -173,19 +158,13 @@ impl Checks {
     fn settle(&self, from: PeerId, outcome: Result<Checked, CheckTxError>) {
         match outcome {
             Ok(checked) => debug!(peer = %from, fate = ?checked.fate, "transaction checked"),
-            Err(CheckTxError::App(error)) => {
-                if let Some(fail) = self.lock().fail.take() {
-                    // Nobody waits for it when the reactor is gone.
-                    let _unheard = fail.send(error);
-                }
-            }
             Err(error) => debug!(peer = %from, %error, "transaction not checked"),
         }
         self.settle_quietly();
     }
 
     fn settle_quietly(&self) {
-        self.lock().under_way -= 1;
+        *self.lock() -= 1;
         self.changed.notify_all();
     }
 
@@ -193,11 +172,13 @@ impl Checks {
     fn wait_until_below(&self, count: usize) {
         let waited = self
             .changed
-            .wait_while(self.lock(), |state| state.under_way >= count);
+            .wait_while(self.lock(), |under_way| *under_way >= count);
         drop(waited.unwrap_or_else(PoisonError::into_inner));
     }
 
-    fn lock(&self) -> MutexGuard<'_, State> {
-        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    fn lock(&self) -> MutexGuard<'_, usize> {
+        self.under_way
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
     }
 }

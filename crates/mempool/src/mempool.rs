@@ -175,6 +175,11 @@ impl Mempool {
         self.shared.added.subscribe()
     }
 
+    /// Told of an application that fails, whoever had it asked.
+    pub(crate) fn failure(&self) -> watch::Receiver<Option<AppError>> {
+        self.shared.failure()
+    }
+
     /// Changes once for each block behind which there are transactions: when the first one comes,
     /// or at once when some are left.
     #[must_use]

@@ -43,17 +43,17 @@ pub(crate) struct Shared {
     pub(crate) ordered: Condvar,
     pub(crate) added: watch::Sender<u64>,
     pub(crate) available: watch::Sender<u64>,
+    /// Why the application is not asked any more.
+    failure: watch::Sender<Option<AppError>>,
     pub(crate) stats: Stats,
 }
 
 /// Where the chain stands, as the last block left it.
-#[derive(Clone)]
+#[derive(Clone, Copy)]
 pub(crate) struct Chain {
     pub(crate) limits: TxLimits,
     /// The last block.
     pub(crate) height: Height,
-    /// Why the application is not asked any more.
-    pub(crate) failed: Option<AppError>,
 }
 
 /// The transactions.
@@ -87,15 +87,12 @@ impl Shared {
             config,
             app,
             gate: Gate::new(CHECKS_UNDER_WAY),
-            chain: Mutex::new(Chain {
-                limits,
-                height,
-                failed: None,
-            }),
+            chain: Mutex::new(Chain { limits, height }),
             pool: Mutex::new(pool),
             ordered: Condvar::new(),
             added: watch::Sender::new(0),
             available: watch::Sender::new(0),
+            failure: watch::Sender::new(None),
             stats: Stats::default(),
         }
     }
@@ -115,17 +112,32 @@ impl Shared {
 
     /// Notes an application that failed: it is asked for nothing more.
     pub(crate) fn heed<T>(&self, outcome: Result<T, AppError>) -> Result<T, AppError> {
-        outcome.inspect_err(|error| {
-            self.chain().failed.get_or_insert_with(|| error.clone());
-        })
+        outcome.inspect_err(|error| self.fail(error.clone()))
+    }
+
+    /// Notes why the application is not asked any more; the first reason stays.
+    pub(crate) fn fail(&self, error: AppError) {
+        self.failure.send_if_modified(|failure| {
+            let is_first = failure.is_none();
+            failure.get_or_insert(error);
+            is_first
+        });
+    }
+
+    /// Fails once the application has.
+    pub(crate) fn check_alive(&self) -> Result<(), AppError> {
+        self.failure.borrow().clone().map_or(Ok(()), Err)
+    }
+
+    /// Told of an application that fails.
+    pub(crate) fn failure(&self) -> watch::Receiver<Option<AppError>> {
+        self.failure.subscribe()
     }
 
     /// Keeps room for a transaction that the application may be asked about, and counts it as seen.
     pub(crate) fn admit(&self, order: Order) -> Result<(), CheckTxError> {
-        let Chain { limits, failed, .. } = self.chain().clone();
-        if let Some(error) = failed {
-            return Err(error.into());
-        }
+        self.check_alive()?;
+        let limits = self.chain().limits;
         let tx = &order.tx;
         let mut pool = self.pool();
         self.check_room(&pool, tx.len())?;
@@ -154,8 +166,9 @@ impl Shared {
     /// # Errors
     /// The reason to be told; the transaction is forgotten.
     pub(crate) fn confirm(&self, order: &Order) -> Result<(), CheckTxError> {
-        let Chain { limits, failed, .. } = self.chain().clone();
-        let refusal = failed.map_or_else(|| check_size(&order.tx, limits), |e| Err(e.into()));
+        let limits = self.chain().limits;
+        let alive = self.check_alive().map_err(CheckTxError::from);
+        let refusal = alive.and_then(|()| check_size(&order.tx, limits));
         if refusal.is_err() {
             let mut pool = self.pool();
             pool.release(order);
@@ -170,7 +183,7 @@ impl Shared {
         order: &Order,
         response: Result<ResponseCheckTx, AppError>,
     ) -> Result<Checked, CheckTxError> {
-        let Chain { limits, height, .. } = self.chain().clone();
+        let Chain { limits, height } = *self.chain();
         let mut pool = self.pool();
         pool.release(order);
         let response = response?;

@@ -12,7 +12,7 @@ use perihelion_p2p::{
     ChannelDescriptor, DisconnectReason, MIN_UNHANDLED_BYTES, PeerEvent, PeerHandle, Permit,
 };
 use perihelion_types::PeerId;
-use tokio::sync::{Semaphore, mpsc, oneshot, watch};
+use tokio::sync::{Semaphore, mpsc, watch};
 use tokio_util::{sync::CancellationToken, task::AbortOnDropHandle};
 
 use crate::{
@@ -60,7 +60,6 @@ pub struct MempoolReactor {
     gossip_tasks: HashMap<PeerId, AbortOnDropHandle<()>>,
     queue: mpsc::Sender<FromPeer>,
     waiting: Waiting,
-    failed: oneshot::Receiver<AppError>,
 }
 
 impl MempoolReactor {
@@ -88,16 +87,14 @@ impl MempoolReactor {
             active,
         };
         let (queue, queued) = mpsc::channel(QUEUE);
-        let (fail, failed) = oneshot::channel();
         let checked = Arc::clone(&gossip.mempool);
-        tokio::task::spawn_blocking(move || check_all(&checked, queued, fail));
+        tokio::task::spawn_blocking(move || check_all(&checked, queued));
         Self {
             gossip,
             unconditional,
             gossip_tasks: HashMap::new(),
             queue,
             waiting,
-            failed,
         }
     }
 
@@ -110,10 +107,13 @@ impl MempoolReactor {
         mut events: mpsc::Receiver<PeerEvent>,
         stop: CancellationToken,
     ) -> Result<(), AppError> {
+        let mut failure = self.gossip.mempool.failure();
         loop {
             tokio::select! {
                 () = stop.cancelled() => return Ok(()),
-                Ok(error) = &mut self.failed => return Err(error),
+                Ok(error) = failure.wait_for(Option::is_some) => {
+                    return error.clone().map_or(Ok(()), Err);
+                }
                 event = events.recv() => match event {
                     Some(event) => self.take_event(event),
                     None => return Ok(()),

@@ -8,7 +8,7 @@ use perihelion_store::{Store, StoreError};
 use perihelion_types::{BlockIdFlag, Commit, Height, SignedMsgType};
 use thiserror::Error;
 
-use super::{HeightRoundStep, SignState, Step};
+use super::{HeightRoundStep, SignState, Step, WITHOUT_A_COPY};
 
 /// Heights below the last that are searched for signatures that the state does not know of. A
 /// validator that signed is in nearly every commit, so a few would do; more make the start of a
@@ -23,9 +23,7 @@ pub enum DoubleSignRisk {
         "the validator state {} is too old: it knows of {last}, but this validator signed block \
          {signed}. With it the validator may sign twice at a height, for which it loses a part of \
          its stake and on most chains is barred for good. Restore the newest state; or, when no other \
-         copy of this validator runs and none will, set \"height\" in the file to the height \
-         that the chain has now, \"step\" to 3, and remove \"signature\" and \"signbytes\": then \
-         it signs above that height only",
+         copy of this validator runs and none will, {WITHOUT_A_COPY}",
         path.display()
     )]
     StaleState {

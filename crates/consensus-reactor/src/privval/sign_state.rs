@@ -11,18 +11,34 @@ use serde::{Deserialize, Serialize, Serializer};
 
 use crate::files::{FileError, FileKind, write_atomically};
 
+/// The way out where there is no copy of the newest state. The chain's next height is one at which the
+/// validator may have signed: hence one more than the height that the chain has, and the last round.
+macro_rules! without_a_copy {
+    () => {
+        "write {\"height\": \"H\", \"round\": 2147483647, \"step\": 3} into it, H being one more than the \
+         height that the chain has now: then it signs above H only, once the chain has come there \
+         without it"
+    };
+}
+
+/// What to do where there is no copy of what a validator signed last, to stand behind "Without a
+/// copy,".
+pub const WITHOUT_A_COPY: &str = without_a_copy!();
+
 const STATE: FileKind = FileKind {
     what: "validator state",
-    missing: "`perihelion init` makes one for a new key. For a key that has signed, restore the newest \
-              copy: without it the validator may sign twice at a height, for which it loses a part \
-              of its stake and on most chains is barred for good. Without a copy, write \
-              {\"height\": \"H\", \"round\": 0, \"step\": 3} into it, H being the height that the chain \
-              has now: then it signs above that height only",
-    damaged: "it prevents double signing, for which a validator loses a part of its stake and on most \
-              chains is barred for good: restore the newest copy, and never one that is older than \
-              the last signature. Without one, write {\"height\": \"H\", \"round\": 0, \"step\": 3} \
-              into it, H being the height that the chain has now: then it signs above that height \
-              only",
+    missing: concat!(
+        "`perihelion init` makes one for a new key. For a key that has signed, restore the newest copy: \
+         without it the validator may sign twice at a height, for which it loses a part of its stake \
+         and on most chains is barred for good. Without a copy, ",
+        without_a_copy!()
+    ),
+    damaged: concat!(
+        "it prevents double signing, for which a validator loses a part of its stake and on most chains \
+         is barred for good: restore the newest copy, and never one that is older than the last \
+         signature. Without a copy, ",
+        without_a_copy!()
+    ),
 };
 
 /// What a message is in its round, in the order of signing.

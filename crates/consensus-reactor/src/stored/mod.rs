@@ -56,7 +56,7 @@ impl StoredBlocks {
     /// A block that was decided just now: peers that lag by one ask for it first.
     pub(crate) fn decided(&self, height: Height, parts: Option<Arc<PartSet>>, commit: VotesView) {
         if let Some(parts) = parts.filter(|parts| parts.is_complete()) {
-            self.ready.keep_parts(height, parts);
+            self.ready.keep_decided(height, parts);
         }
         self.ready.keep_commit(height, Arc::new(commit));
     }

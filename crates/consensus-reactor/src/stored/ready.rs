@@ -11,11 +11,16 @@ use tokio::sync::{Semaphore, watch};
 use super::{Source, Wanted};
 use crate::{peer::VotesView, shared::lock};
 
-/// Bytes of blocks that are kept ready. Fewer, and peers that lag by different heights have large
-/// blocks read and cut again for every few parts; more is memory of the node's. At least one block
-/// is kept, however large: six of the default's largest fit.
+/// Decided blocks that are kept ready before anybody asks for them: peers that follow are behind by
+/// one or two.
+const KEPT_DECIDED: usize = 4;
+/// Bytes of them; the last one is kept however large.
+const KEPT_DECIDED_BYTES: usize = 16 << 20;
+/// Bytes of loaded blocks that are kept ready. Fewer, and peers that lag by different heights have
+/// large blocks read and cut again for every few parts; more is memory of the node's. At least one
+/// block is kept, however large: six of the default's largest fit.
 const KEPT_PARTS_BYTES: usize = 128 << 20;
-/// Small blocks that are kept ready at most.
+/// Small loaded blocks that are kept ready at most.
 const KEPT_PARTS: usize = 256;
 /// Commits that are kept ready; they are small.
 const KEPT_COMMITS: usize = 32;
@@ -26,7 +31,8 @@ const LOADS_AT_ONCE: usize = 1;
 /// The last few blocks that were asked for or decided.
 pub(super) struct Ready {
     source: Arc<dyn Source>,
-    parts: Mutex<Recent<PartSet>>,
+    decided: Mutex<Recent<PartSet>>,
+    loaded: Mutex<Recent<PartSet>>,
     commits: Mutex<Recent<VotesView>>,
     /// What is being loaded, or waits for its turn.
     loads: Mutex<BTreeMap<Wanted, watch::Receiver<()>>>,
@@ -37,7 +43,8 @@ impl Ready {
     pub(super) fn new(source: Arc<dyn Source>) -> Arc<Self> {
         Arc::new(Self {
             source,
-            parts: Mutex::new(Recent::new(KEPT_PARTS, KEPT_PARTS_BYTES)),
+            decided: Mutex::new(Recent::new(KEPT_DECIDED, KEPT_DECIDED_BYTES)),
+            loaded: Mutex::new(Recent::new(KEPT_PARTS, KEPT_PARTS_BYTES)),
             commits: Mutex::new(Recent::new(KEPT_COMMITS, usize::MAX)),
             loads: Mutex::default(),
             turns: Semaphore::new(LOADS_AT_ONCE),
@@ -45,21 +52,25 @@ impl Ready {
     }
 
     pub(super) fn header(&self, height: Height) -> Option<PartSetHeader> {
-        let kept = lock(&self.parts).peek(height).map(|parts| parts.header());
-        kept.or_else(|| self.source.header(height))
+        let of = |kept: &Mutex<Recent<PartSet>>| lock(kept).peek(height).map(|it| it.header());
+        of(&self.decided)
+            .or_else(|| of(&self.loaded))
+            .or_else(|| self.source.header(height))
     }
 
     pub(super) fn parts(&self, height: Height) -> Option<Arc<PartSet>> {
-        lock(&self.parts).get(height)
+        let decided = lock(&self.decided).get(height);
+        decided.or_else(|| lock(&self.loaded).get(height))
     }
 
     pub(super) fn commit(&self, height: Height) -> Option<Arc<VotesView>> {
         lock(&self.commits).get(height)
     }
 
-    pub(super) fn keep_parts(&self, height: Height, parts: Arc<PartSet>) {
+    /// A block that was decided just now.
+    pub(super) fn keep_decided(&self, height: Height, parts: Arc<PartSet>) {
         let bytes = parts.byte_size();
-        lock(&self.parts).keep(height, parts, bytes);
+        lock(&self.decided).keep(height, parts, bytes);
     }
 
     pub(super) fn keep_commit(&self, height: Height, commit: Arc<VotesView>) {
@@ -100,7 +111,8 @@ impl Ready {
                 if self.parts(height).is_none()
                     && let Some(parts) = self.source.parts(height)
                 {
-                    self.keep_parts(height, parts);
+                    let bytes = parts.byte_size();
+                    lock(&self.loaded).keep(height, parts, bytes);
                 }
             }
             Wanted::Commit(height) => {

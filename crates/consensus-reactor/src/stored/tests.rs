@@ -150,7 +150,7 @@ async fn headers_are_told_without_a_load() {
     let header = parts(Height::new(9)).header();
     assert_eq!(Look::at(&ready).header(Height::new(9)), Some(header));
     assert_eq!(source.headers.load(Ordering::SeqCst), 1);
-    ready.keep_parts(Height::new(9), parts(Height::new(9)));
+    ready.keep_decided(Height::new(9), parts(Height::new(9)));
     assert_eq!(Look::at(&ready).header(Height::new(9)), Some(header));
     assert_eq!(source.headers.load(Ordering::SeqCst), 1);
     assert!(source.loads().is_empty());

@@ -11,7 +11,10 @@ use bytes::Bytes;
 use perihelion_abci::{AppConnections, Noop};
 use perihelion_consensus_reactor::{
     files::FileError,
-    privval::{FilePrivval, LeasedExecutor, SignError, SignState, SigningLease, ValidatorKey},
+    privval::{
+        FilePrivval, LeasedExecutor, SignError, SignState, SigningLease, ValidatorKey,
+        WITHOUT_A_COPY,
+    },
 };
 use perihelion_crypto::PrivateKey;
 use perihelion_state::{Executor, ExecutorConfig};
@@ -238,16 +241,24 @@ fn refusals_name_both_places() {
     );
 }
 
-/// A height written by hand, as after a restoration without a copy.
+/// A place written by hand, as the errors tell: no round of its height is signed.
 #[test]
 fn a_place_without_a_signature_counts_as_signed() {
     let (_executor, lease) = lease();
     let home = Home::new(ed25519());
-    fs::write(home.state(), r#"{"height": "50", "round": 0, "step": 3}"#).unwrap();
+    let (from, to) = (
+        WITHOUT_A_COPY.find('{').unwrap(),
+        WITHOUT_A_COPY.find('}').unwrap(),
+    );
+    let text = WITHOUT_A_COPY[from..=to].replace("\"H\"", "\"50\"");
+    fs::write(home.state(), text).unwrap();
     let mut signer = home.open();
-    let mut at = vote(SignedMsgType::Precommit, 50, 0, block(1));
-    let error = signer.sign_vote(&lease, CHAIN, &mut at).unwrap_err();
-    assert!(matches!(error, SignError::Unknown { .. }), "{error}");
+    for round in [0, 1, i32::MAX] {
+        let mut at = vote(SignedMsgType::Precommit, 50, round, block(1));
+        let error = signer.sign_vote(&lease, CHAIN, &mut at).unwrap_err();
+        let is_last = matches!(error, SignError::Unknown { .. });
+        assert_eq!(is_last, round == i32::MAX, "{error}");
+    }
     let mut above = vote(SignedMsgType::Prevote, 51, 0, block(1));
     signer.sign_vote(&lease, CHAIN, &mut above).unwrap();
 }

@@ -16,8 +16,10 @@ pub(super) fn run(shared: &Shared, items: &Receiver<Item>) {
         shared.cancel_losers();
         match item {
             Item::Block(block, size) => {
+                shared.in_hand.store(size, Ordering::Release);
                 shared.send_block(&block);
                 drop(block);
+                shared.in_hand.store(0, Ordering::Release);
                 shared.waiting_bytes.fetch_sub(size, Ordering::AcqRel);
             }
             Item::Round(event) => {
@@ -58,15 +60,14 @@ impl Shared {
         }
     }
 
-    /// How much waits, in thousandths of what may.
+    /// How much waits behind what is handed out now, in thousandths of what may: a single large
+    /// block, behind which nothing waits, is nobody's burden.
     fn load(&self) -> usize {
         let of = |waiting: usize, most: usize| waiting.saturating_mul(1_000) / most;
         let items = of(self.waiting.load(Ordering::Acquire), MAX_WAITING);
-        let bytes = of(
-            self.waiting_bytes.load(Ordering::Acquire),
-            MAX_WAITING_BYTES,
-        );
-        items.max(bytes)
+        let bytes = self.waiting_bytes.load(Ordering::Acquire);
+        let behind = bytes.saturating_sub(self.in_hand.load(Ordering::Acquire));
+        items.max(of(behind, MAX_WAITING_BYTES))
     }
 
     /// Hands one event to those who asked for it; `make` makes its data once somebody did.

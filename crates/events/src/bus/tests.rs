@@ -277,6 +277,21 @@ async fn who_costs_most_is_cancelled_and_those_who_wait_for_a_tx_are_not() {
     assert_eq!(steps.next().await.unwrap_err(), Cancelled::Exited);
 }
 
+/// However large it is and whatever the queries cost: nothing waits behind it.
+#[tokio::test]
+async fn a_single_large_block_cancels_nobody() {
+    let bus = EventBus::default();
+    let mut subscriptions = ["a", "b"].map(|name| {
+        let query = query("long.value CONTAINS 'a'");
+        bus.subscribe(name, query, 10).unwrap()
+    });
+    bus.publish_block(with_value(MAX_WAITING_BYTES / 2));
+    for subscription in &mut subscriptions {
+        assert_eq!(names(subscription, 2).await, ["NewBlock", "NewBlockEvents"]);
+    }
+    assert_eq!(bus.num_clients(), 2);
+}
+
 #[tokio::test]
 async fn a_burst_of_little_work_cancels_nobody() {
     let bus = EventBus::default();

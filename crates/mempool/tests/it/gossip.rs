@@ -1,8 +1,10 @@
 //! Transactions between nodes.
 
+use std::sync::Arc;
+
 use bytes::Bytes;
 use perihelion_abci::CallName;
-use perihelion_mempool::{Fate, MempoolConfig, TxLimits, wire};
+use perihelion_mempool::{CheckTxError, Fate, MempoolConfig, TxLimits, wire};
 use perihelion_types::Height;
 
 use crate::{
@@ -307,6 +309,22 @@ async fn an_application_that_fails_ends_the_reactor() {
     let node = Node::start(MempoolConfig::default()).await;
     let peer = Peer::connect(&node).await;
     peer.send_tx(&tx("panic")).await;
+    let error = soon("the end", node.ended).await.unwrap().unwrap_err();
+    assert_eq!(error.call, CallName::CheckTx);
+}
+
+/// Whoever had it asked, and though it may answer again.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_application_that_fails_a_client_ends_the_reactor_too() {
+    let node = Node::start(MempoolConfig::default()).await;
+    let mempool = Arc::clone(&node.mempool);
+    let given = tokio::task::spawn_blocking(move || {
+        let checked = mempool.check_tx(&tx("panic"), None);
+        (checked, mempool.lock().recheck_left())
+    });
+    let (checked, rechecked) = given.await.unwrap();
+    assert!(matches!(checked, Err(CheckTxError::App(_))), "{checked:?}");
+    assert_eq!(rechecked.unwrap_err().call, CallName::CheckTx);
     let error = soon("the end", node.ended).await.unwrap().unwrap_err();
     assert_eq!(error.call, CallName::CheckTx);
 }

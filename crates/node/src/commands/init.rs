@@ -1,5 +1,6 @@
 //! `init`: the files of a new home.
 
+use perihelion_consensus_reactor::privval::WITHOUT_A_COPY;
 use perihelion_types::{GenesisValidator, Height};
 
 use super::Context;
@@ -88,8 +89,7 @@ fn make_validator(config: &Config) -> anyhow::Result<ValidatorKey> {
             SignState::exists(&state_file)?,
             "{} is there without its state {}. For a key that never signed, \
              `perihelion unsafe-reset-priv-validator` makes one. For one that has, restore the newest \
-             copy, or write {{\"height\": \"H\", \"round\": 0, \"step\": 3}} into it, H being the height \
-             that the chain has now: then it signs above that height only",
+             copy; without a copy, {WITHOUT_A_COPY}",
             key_file.display(),
             state_file.display()
         );

@@ -44,7 +44,7 @@ const HARMLESS: [&str; 11] = [
 ];
 
 /// How ends of connections are told by either kind.
-const ENDS: [&str; 9] = [
+const ENDS: [&str; 10] = [
     "EOF",
     "connection reset by peer",
     "broken pipe",
@@ -54,6 +54,8 @@ const ENDS: [&str; 9] = [
     "connection lost",
     "cannot be reached",
     "i/o timeout",
+    // CometBFT stops a connection that its other half has stopped.
+    "already stopped",
 ];
 
 /// Reads a part of a log, of either kind.
