@@ -46,7 +46,7 @@ pub(crate) struct Waiting {
     max: usize,
 }
 
-/// What is being checked, and told of it.
+/// How many are being checked, and who waits for fewer.
 struct Checks {
     under_way: Mutex<usize>,
     changed: Condvar,

@@ -155,3 +155,18 @@ async fn headers_are_told_without_a_load() {
     assert_eq!(source.headers.load(Ordering::SeqCst), 1);
     assert!(source.loads().is_empty());
 }
+
+#[tokio::test]
+async fn blocks_that_nobody_asks_for_are_few_and_displace_none_that_was_loaded() {
+    let source = Arc::new(Blocks::default());
+    let ready = ready(&source);
+    assert!(wait_for(&ready, Height::new(1)).await.is_some());
+    for height in heights(2..22) {
+        ready.keep_decided(height, parts(height));
+    }
+    let at_hand: Vec<_> = heights(1..22)
+        .filter(|height| ready.parts(*height).is_some())
+        .map(Height::get)
+        .collect();
+    assert_eq!(at_hand, [1, 18, 19, 20, 21]);
+}

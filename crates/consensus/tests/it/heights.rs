@@ -153,16 +153,22 @@ fn without_transactions_round_0_waits() {
     assert_eq!(lone.core.step(), Step::Prevote);
 }
 
+/// One of four that is to propose the third block, behind two empty ones.
+fn behind_empty_blocks(config: ConsensusConfig) -> Lone {
+    let mut lone = Lone::with(&[10; 4], 0, config, 3);
+    lone.begin();
+    lone.decide("");
+    lone.decide("");
+    lone
+}
+
 #[test]
 fn transactions_that_are_there_before_the_round_end_its_wait_at_once() {
     let config = ConsensusConfig {
         create_empty_blocks: false,
         ..ConsensusConfig::default()
     };
-    let mut lone = Lone::with(&[10; 4], 0, config, 3);
-    lone.begin();
-    lone.decide("");
-    lone.decide("");
+    let mut lone = behind_empty_blocks(config);
     lone.core.handle_txs_available(lone.now);
     lone.drain();
     assert_eq!(lone.core.step(), Step::NewHeight);
@@ -179,10 +185,7 @@ fn an_interval_bounds_the_wait_for_transactions() {
         create_empty_blocks_interval: Duration::from_secs(7),
         ..ConsensusConfig::default()
     };
-    let mut lone = Lone::with(&[10; 4], 0, config, 3);
-    lone.begin();
-    lone.decide("");
-    lone.decide("");
+    let mut lone = behind_empty_blocks(config);
     lone.elapse();
     assert_eq!(
         (lone.core.height(), lone.core.step()),
@@ -199,10 +202,7 @@ fn a_proposal_ends_the_wait_for_transactions() {
         create_empty_blocks: false,
         ..ConsensusConfig::default()
     };
-    let mut lone = Lone::with(&[10; 4], 0, config, 3);
-    lone.begin();
-    lone.decide("");
-    lone.decide("");
+    let mut lone = behind_empty_blocks(config);
     lone.elapse();
     assert_eq!(lone.core.step(), Step::NewRound);
     let block = lone.block(0, "c");

@@ -51,15 +51,16 @@ fn every_signature_of_a_proposed_blocks_last_commit_is_verified() {
     }
 }
 
+/// The first block, which this node makes of nothing.
+fn own_block(node: &Node) -> FetchedBlock {
+    let made = node.make(&no_commit(), &Waiting::default());
+    fetched(&made.unwrap().unwrap())
+}
+
 #[test]
 fn a_block_from_the_future_is_refused_where_the_clock_counts() {
     let (node, _) = opinionated(Opinions::default(), |_| {});
-    let block = fetched(
-        &node
-            .make(&no_commit(), &Waiting::default())
-            .unwrap()
-            .unwrap(),
-    );
+    let block = own_block(&node);
     let time = block.block().header.time;
     let verdict = |now: Option<Time>| {
         let judged = node.executor.validate_proposed(&block, now, |_| Ok(()));
@@ -125,12 +126,7 @@ fn the_application_decides_on_proposals_and_extensions() {
             },
             |_| {},
         );
-        let block = fetched(
-            &node
-                .make(&no_commit(), &Waiting::default())
-                .unwrap()
-                .unwrap(),
-        );
+        let block = own_block(&node);
         assert_eq!(node.executor.process_proposal(&block).unwrap(), accepts);
         let vote = vote(&block);
         assert_eq!(node.executor.verify_vote_extension(&vote).unwrap(), accepts);
@@ -170,12 +166,7 @@ fn an_answer_that_neither_accepts_nor_rejects_is_a_contradiction() {
         },
         |_| {},
     );
-    let block = fetched(
-        &node
-            .make(&no_commit(), &Waiting::default())
-            .unwrap()
-            .unwrap(),
-    );
+    let block = own_block(&node);
     for (error, call) in [
         (
             node.executor.process_proposal(&block).unwrap_err(),
@@ -212,12 +203,7 @@ fn an_own_extension_must_pass_the_applications_own_check() {
             ..Opinions::default()
         };
         let (node, asked) = opinionated(opinions, |_| {});
-        let block = fetched(
-            &node
-                .make(&no_commit(), &Waiting::default())
-                .unwrap()
-                .unwrap(),
-        );
+        let block = own_block(&node);
         let me = node.executor.state().validators.validators()[0].address;
         let given = node.executor.extend_vote(&block, me);
         let asked = asked.lock().unwrap();
