@@ -2,6 +2,7 @@
 
 use std::{
     collections::BTreeSet,
+    ops::ControlFlow,
     thread,
     time::{Duration, Instant},
 };
@@ -14,6 +15,8 @@ use crate::process::{Launch, NodeProcess, NodeStatus};
 
 /// Pause between two looks at something that is awaited.
 const LOOK: Duration = Duration::from_millis(20);
+/// How long a node is asked for what an error says of it.
+const ERROR_PATIENCE: Duration = Duration::from_secs(5);
 
 /// The nodes of a network, numbered as they were given. Those that run are killed when this is
 /// dropped.
@@ -149,13 +152,18 @@ impl Cluster {
         waited.with_context(|| self.overview())
     }
 
-    /// Waits until a node has a block of this height.
+    /// Waits until a node has a block of this height. It may take as long as it likes where blocks
+    /// come: patience begins anew with each.
     ///
     /// # Errors
     /// When patience or a node ends.
     pub fn wait_height(&mut self, number: usize, height: i64) -> anyhow::Result<NodeStatus> {
-        self.wait(number, &format!("height {height}"), |it| {
-            it.height >= height
+        self.follow(number, &format!("height {height}"), |node| {
+            match node.status() {
+                Ok(status) if status.height >= height => ControlFlow::Break(status),
+                Ok(status) => ControlFlow::Continue(status.height),
+                Err(_) => ControlFlow::Continue(0),
+            }
         })
     }
 
@@ -193,12 +201,36 @@ impl Cluster {
         what: &str,
         mut look: impl FnMut(&NodeProcess) -> Option<T>,
     ) -> anyhow::Result<T> {
-        let deadline = Instant::now() + self.patience;
+        self.follow(number, what, |node| match look(node) {
+            Some(found) => ControlFlow::Break(found),
+            None => ControlFlow::Continue(0),
+        })
+    }
+
+    /// Waits until `look` finds something at a node, and as long as it comes nearer: patience begins
+    /// anew whenever `look` tells a higher number than ever before. What it tells must be bounded,
+    /// or nothing ends the wait for what never comes.
+    ///
+    /// # Errors
+    /// When patience or a node ends; `what` then says what was awaited.
+    pub fn follow<T>(
+        &mut self,
+        number: usize,
+        what: &str,
+        mut look: impl FnMut(&NodeProcess) -> ControlFlow<T, i64>,
+    ) -> anyhow::Result<T> {
+        let mut deadline = Instant::now() + self.patience;
+        let mut highest = i64::MIN;
         loop {
             let node = self.node_mut(number);
             node.check_alive()?;
-            if let Some(found) = look(node) {
-                return Ok(found);
+            match look(node) {
+                ControlFlow::Break(found) => return Ok(found),
+                ControlFlow::Continue(at) if at > highest => {
+                    highest = at;
+                    deadline = Instant::now() + self.patience;
+                }
+                ControlFlow::Continue(_) => {}
             }
             if Instant::now() >= deadline {
                 anyhow::bail!(
@@ -212,12 +244,16 @@ impl Cluster {
         }
     }
 
-    /// The highest block that any of the running nodes has.
-    #[must_use]
-    pub fn top(&self) -> i64 {
-        let heights = self.running().into_iter();
-        let heights = heights.filter_map(|number| self.node(number).status().ok());
-        heights.map(|status| status.height).max().unwrap_or(0)
+    /// The highest block that any of the running nodes has; the answer of each is waited for.
+    ///
+    /// # Errors
+    /// When patience or a node ends.
+    pub fn top(&mut self) -> anyhow::Result<i64> {
+        let mut top = 0;
+        for number in self.running() {
+            top = top.max(self.wait(number, "its height", |_| true)?.height);
+        }
+        Ok(top)
     }
 
     /// The address of a node's validator key, in upper-case hexadecimal.
@@ -293,8 +329,9 @@ impl Cluster {
             let Some(node) = node else {
                 return format!("node {number} does not run");
             };
-            let mode = node.sync_status().unwrap_or_default();
-            let round = node.call("/consensus_state").unwrap_or_default();
+            let client = node.client().clone().patience(ERROR_PATIENCE);
+            let mode = client.sync_status().unwrap_or_default();
+            let round = client.call("/consensus_state").unwrap_or_default();
             format!(
                 "node {number}: {} height {} peers {} round {}",
                 mode["mode"],

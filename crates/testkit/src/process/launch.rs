@@ -11,11 +11,16 @@ use std::{
         OnceLock,
         atomic::{AtomicU32, Ordering},
     },
+    time::Duration,
 };
 
 use anyhow::{Context as _, ensure};
 
 use super::{NodeClient, NodeProcess, edit_config, init, node_id};
+
+/// How long an answer of a node may take: a disk that stands still for some seconds is no fault of
+/// the node, and who tests it asks once.
+const ANSWER_PATIENCE: Duration = Duration::from_secs(60);
 
 /// How a node is started.
 #[derive(Debug, Clone)]
@@ -107,7 +112,8 @@ impl Launch {
         ))
     }
 
-    /// Writes the configuration and starts the node. Its output goes to `node.log` in its home.
+    /// Writes the configuration and starts the node. Its output goes to `node.log` in its home; its
+    /// answers may take a minute each.
     ///
     /// # Errors
     /// When the binary is not there, the configuration cannot be edited or the process cannot be
@@ -136,7 +142,7 @@ impl Launch {
             .spawn()
             .with_context(|| format!("cannot run {}", self.program.display()))?;
         Ok(NodeProcess {
-            client: NodeClient::new(&self.name, loopback(self.rpc_port)),
+            client: NodeClient::new(&self.name, loopback(self.rpc_port)).patience(ANSWER_PATIENCE),
             child,
             home: self.home.clone(),
             log,

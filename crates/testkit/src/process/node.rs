@@ -14,8 +14,9 @@ use anyhow::{Context as _, bail, ensure};
 
 use super::{NodeClient, NodeStatus, Usage, usage};
 
-/// How long a node may take to end after SIGTERM before it is killed.
-const STOP_TIMEOUT: Duration = Duration::from_secs(20);
+/// How long a node may take to end after SIGTERM before it is killed: several that write all they
+/// have to one disk at the same time need long.
+const STOP_TIMEOUT: Duration = Duration::from_secs(60);
 /// Pause between two looks at something that is awaited.
 const LOOK: Duration = Duration::from_millis(20);
 /// Bytes of the log's end that an error quotes.
@@ -129,7 +130,7 @@ impl NodeProcess {
         usage(self.pid())
     }
 
-    /// Sends SIGTERM, unless that was done, and waits for the end; kills it after 20 seconds.
+    /// Sends SIGTERM, unless that was done, and waits for the end; kills it after a minute.
     ///
     /// # Errors
     /// When it had to be killed, or could not be signalled.

@@ -44,13 +44,13 @@ fn validators_join_and_leave_by_transactions() {
     let join = power(&net, JOINING, 10);
     net.node(JOINING).broadcast(&join).unwrap();
     wait_set_size(&mut net, 1, "4");
-    let top = net.top();
+    let top = net.top().unwrap();
     net.wait_signed(1, JOINING, top).unwrap();
 
     let leave = power(&net, LEAVING, 0);
     net.node(1).broadcast(&leave).unwrap();
     wait_set_size(&mut net, 1, "3");
-    let top = net.top();
+    let top = net.top().unwrap();
     // The others go on without it, also where it is away.
     net.stop([LEAVING]).unwrap();
     net.wait_heights(top + 5).unwrap();
@@ -61,7 +61,7 @@ fn validators_join_and_leave_by_transactions() {
     // It follows as a full node.
     net.start([LEAVING]).unwrap();
     net.wait_mode(LEAVING, "consensus").unwrap();
-    let top = net.top();
+    let top = net.top().unwrap();
     net.wait_heights(top + 3).unwrap();
     net.agree(1).unwrap();
     net.stop(0..4).unwrap();

@@ -11,7 +11,7 @@ use perihelion_testkit::{cluster::Cluster, network::NetworkShape, process::Launc
 use tempfile::TempDir;
 
 /// Far longer than anything takes: who waits so long waits for what never comes.
-pub(crate) const PATIENCE: Duration = Duration::from_secs(120);
+pub(crate) const PATIENCE: Duration = Duration::from_secs(240);
 
 /// A test's turn and folder: networks of several processes share the processors, so only one runs
 /// at a time.

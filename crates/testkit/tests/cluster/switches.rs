@@ -1,5 +1,7 @@
 //! From consensus to blocksync and back.
 
+use std::ops::ControlFlow;
+
 use perihelion_testkit::{
     home::{ChainShape, make_home},
     network::{NetworkShape, connect, go_on_with, move_on_to},
@@ -25,7 +27,7 @@ fn a_validator_that_missed_200_blocks_syncs_them_and_signs_again() {
     net.wait_heights(3).unwrap();
     net.wait_signed(0, 3, 2).unwrap();
     net.stop([3]).unwrap();
-    let stopped_at = net.top();
+    let stopped_at = net.top().unwrap();
     // Blocksync ends below the highest block, whose commit comes with the next one.
     net.wait_height(0, stopped_at + MISSED + 1).unwrap();
     net.start([3]).unwrap();
@@ -102,10 +104,14 @@ fn a_validator_that_was_cut_off_goes_back_to_blocksync_by_itself() {
     net.start(0..3).unwrap();
     // Its status may be as old as the end of its first stay in consensus.
     let last = after.height.get();
-    let entered = net.poll(3, "consensus behind what it missed", |node| {
-        let status = node.sync_status().ok()?;
-        let height: i64 = status["height"].as_str()?.parse().ok()?;
-        (status["mode"] == "consensus" && height >= last).then_some(height)
+    let entered = net.follow(3, "consensus behind what it missed", |node| {
+        let status = node.sync_status().unwrap_or_default();
+        let height = status["height"].as_str().and_then(|text| text.parse().ok());
+        let height: i64 = height.unwrap_or(0);
+        if status["mode"] == "consensus" && height >= last {
+            return ControlFlow::Break(height);
+        }
+        ControlFlow::Continue(height.min(last))
     });
     let entered = entered.unwrap();
     let log = std::fs::read_to_string(net.node(3).log()).unwrap();

@@ -163,11 +163,11 @@ impl Mixed {
     /// Kills a validator and starts it again; the others go on meanwhile, and it signs again.
     pub(crate) fn kill_and_restart(&mut self, number: usize) -> anyhow::Result<()> {
         self.check_logs(&Excuses::default())?;
-        let before = self.cluster.top();
+        let before = self.cluster.top()?;
         self.cluster.kill([number])?;
         self.cluster.wait_heights(before + 6)?;
         self.cluster.start([number])?;
-        let back = self.cluster.top();
+        let back = self.cluster.top()?;
         self.cluster.wait_height(number, back)?;
         let witness = (number + 1) % VALIDATORS.len();
         let signed = self.cluster.wait_signed(witness, number, back + 1)?;

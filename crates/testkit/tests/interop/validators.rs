@@ -44,7 +44,7 @@ fn two_and_two_commit_under_load_are_killed_in_turn_and_joined_late() {
     }
 
     for number in VALIDATORS.len()..mixed.cluster.len() {
-        let top = mixed.cluster.top();
+        let top = mixed.cluster.top().unwrap();
         mixed.cluster.start([number]).unwrap();
         let status = mixed
             .cluster
@@ -191,10 +191,10 @@ fn a_cometbft_validator_moves_to_perihelion_and_back() {
         fs::copy(launch.home.join("node.log"), home.join("node.log")).unwrap();
         launch.home = home;
         launch.program = program;
-        let stopped_at = mixed.cluster.top();
+        let stopped_at = mixed.cluster.top().unwrap();
         mixed.cluster.wait_heights(stopped_at + 20).unwrap();
         mixed.cluster.start([moving]).unwrap();
-        let top = mixed.cluster.top();
+        let top = mixed.cluster.top().unwrap();
         mixed.cluster.wait_height(moving, top).unwrap();
         let signed = mixed.cluster.wait_signed(OURS[0], moving, top + 1).unwrap();
         eprintln!("move {step}: stopped at {stopped_at}, signed {signed}");

@@ -18,7 +18,7 @@ use crate::table::{CaughtUp, Row, name_step};
 const PAUSE: Duration = Duration::from_millis(200);
 const SHORT_PAUSE: Duration = Duration::from_millis(20);
 /// How long one request may take.
-const PATIENCE: Duration = Duration::from_secs(5);
+pub(crate) const PATIENCE: Duration = Duration::from_secs(5);
 /// A node that says nothing for so long does not answer. Shorter: a busy one would seem to hang.
 const SILENCE: Duration = Duration::from_secs(3);
 /// Over which time a rate is measured.

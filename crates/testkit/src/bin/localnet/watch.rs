@@ -10,11 +10,16 @@ use std::{
 };
 
 use anyhow::{Context as _, ensure};
-use perihelion_testkit::process::{Launch, NodeProcess};
+use perihelion_testkit::process::{Launch, NodeClient, NodeProcess};
 use tokio_util::sync::CancellationToken;
 
 use crate::{
-    folder::Folder, load, looks::Watched, options::Options, screen::Screen, table::Row,
+    folder::Folder,
+    load,
+    looks::{PATIENCE, Watched},
+    options::Options,
+    screen::Screen,
+    table::Row,
     transactions,
 };
 
@@ -192,7 +197,10 @@ fn start(folder: &Folder, launches: &[Launch], nodes: &mut Vec<NodeProcess>) -> 
 /// # Errors
 /// When they differ.
 fn compare(nodes: &[NodeProcess]) -> anyhow::Result<Option<String>> {
-    let statuses: anyhow::Result<Vec<_>> = nodes.iter().map(|node| node.status()).collect();
+    // Who waits at the screen is told soon that one does not answer.
+    let clients = nodes.iter().map(|node| node.client().clone());
+    let nodes: Vec<_> = clients.map(|node| node.patience(PATIENCE)).collect();
+    let statuses: anyhow::Result<Vec<_>> = nodes.iter().map(NodeClient::status).collect();
     let Ok(statuses) = statuses else {
         return Ok(None);
     };
