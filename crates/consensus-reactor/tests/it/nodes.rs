@@ -35,6 +35,8 @@ use tokio_util::sync::CancellationToken;
 
 /// Far longer than anything here takes: a test that hangs fails.
 const PATIENCE: Duration = Duration::from_secs(240);
+/// Pause between two looks at something that is awaited.
+pub(crate) const LOOK: Duration = Duration::from_millis(5);
 
 /// A runtime whose threads wait for one another.
 pub(crate) fn threads() -> tokio::runtime::Runtime {
@@ -56,7 +58,7 @@ pub(crate) async fn soon<T>(what: &str, future: impl Future<Output = T>) -> T {
 pub(crate) async fn until(what: &str, check: impl Fn() -> bool) {
     soon(what, async {
         while !check() {
-            tokio::task::yield_now().await;
+            tokio::time::sleep(LOOK).await;
         }
     })
     .await;
@@ -225,7 +227,7 @@ async fn open_store(path: &Path) -> Arc<Store> {
         loop {
             match Store::open(path, &StoreOptions::default()) {
                 Ok(store) => break Arc::new(store),
-                Err(_) => tokio::task::yield_now().await,
+                Err(_) => tokio::time::sleep(LOOK).await,
             }
         }
     })
@@ -382,15 +384,27 @@ impl Node {
 
 /// Nodes in consensus, each connected to every other one.
 pub(crate) async fn mesh(homes: Vec<Home>) -> Vec<Node> {
+    let nodes = begin_all(homes).await;
+    connect_all(&nodes).await;
+    nodes
+}
+
+/// Nodes in consensus, of which none knows another: nothing is decided while the last begins.
+pub(crate) async fn begin_all(homes: Vec<Home>) -> Vec<Node> {
     let mut nodes = Vec::new();
     for home in homes {
-        let node = Node::begin(home).await;
-        for other in &nodes {
-            node.connect(other).await;
-        }
-        nodes.push(node);
+        nodes.push(Node::begin(home).await);
     }
     nodes
+}
+
+/// Connects each to every other one.
+pub(crate) async fn connect_all(nodes: &[Node]) {
+    for (number, node) in nodes.iter().enumerate() {
+        for other in &nodes[..number] {
+            node.connect(other).await;
+        }
+    }
 }
 
 pub(crate) async fn close_all(nodes: Vec<Node>) -> Vec<Home> {

@@ -1,6 +1,6 @@
 //! Networks of whole nodes: they decide, come late, and tell what they do.
 
-use std::sync::Arc;
+use std::{collections::BTreeSet, sync::Arc};
 
 use bytes::Bytes;
 use perihelion_consensus::{Step, WalMessage};
@@ -10,41 +10,60 @@ use perihelion_types::{Height, Round, SignedMsgType};
 
 use crate::{
     apps::{Call, EXTENSION, Gate, gated},
-    nodes::{Home, Node, assert_same_chain, close_all, genesis, key, mesh, soon, threads, until},
+    nodes::{
+        Home, Node, assert_same_chain, begin_all, close_all, connect_all, genesis, key, mesh, soon,
+        threads, until,
+    },
 };
 
 #[test]
 fn four_validators_commit_ten_heights_and_what_clients_sent() {
+    const SIGNED: usize = 5;
     threads().block_on(async {
-        let nodes = mesh(Home::all(&genesis(&[10; 4]))).await;
+        let nodes = begin_all(Home::all(&genesis(&[10; 4]))).await;
         let tx = Bytes::from_static(b"name=value");
         let pool = Arc::clone(&nodes[1].mempool);
         let sent = tx.clone();
         tokio::task::spawn_blocking(move || pool.check_tx(&sent, None).unwrap())
             .await
             .unwrap();
-        for node in &nodes {
-            node.reach(10).await;
-        }
-        assert_same_chain(&nodes, 10).await;
-        let proposers: std::collections::BTreeSet<_> = (1..=10)
-            .map(|height| nodes[0].block(height).header.proposer_address)
-            .collect();
-        assert_eq!(proposers.len(), 4);
+        connect_all(&nodes).await;
         let has_tx = |height: &i64| nodes[3].block(*height).data.to_vec().contains(&tx);
-        let holders: Vec<_> = (1..=10).filter(has_tx).collect();
+        // Ten heights, and as many more as it takes until a machine that is busy with other things
+        // has let each of them have its turn.
+        let mut proposers = BTreeSet::new();
+        let mut signed = [0; 4];
+        let mut top = 0;
+        let mut sent = false;
+        while top < 10 || proposers.len() < 4 || signed.iter().any(|&it| it < SIGNED) || !sent {
+            top += 1;
+            for node in &nodes {
+                node.reach(top).await;
+            }
+            proposers.insert(nodes[0].block(top).header.proposer_address);
+            sent |= has_tx(&top);
+            for (number, signed) in signed.iter_mut().enumerate() {
+                *signed += usize::from(top > 1 && nodes[0].has_signed(number, top - 1));
+            }
+        }
+        assert_same_chain(&nodes, top).await;
+        let holders: Vec<_> = (1..=top).filter(has_tx).collect();
         assert_eq!(holders.len(), 1, "the transaction is in one block");
         assert_eq!(nodes[1].mempool.size(), 0);
-        // Others are known to be near.
+        // Others come to be known to be near.
         let heights = nodes[0].handle.heights();
-        for peer in nodes[0].handle.peers() {
-            let height = (heights)(&peer.peer.id()).unwrap();
-            assert!(height.get() >= 9, "{height}");
-            assert!(peer.votes > 0);
-        }
-        assert_eq!(nodes[0].handle.peers().len(), 3);
+        until("the others to be near", || {
+            let peers = nodes[0].handle.peers();
+            let near = peers.iter().filter(|peer| {
+                let height = (heights)(&peer.peer.id());
+                height.is_some_and(|height| height.get() >= 9) && peer.votes > 0
+            });
+            (peers.len(), near.count()) == (3, 3)
+        })
+        .await;
         for home in close_all(nodes).await {
-            assert!(home.assert_signed_once() >= 20);
+            // A proposal, and the precommits that were counted.
+            assert!(home.assert_signed_once() > SIGNED);
         }
     });
 }

@@ -13,7 +13,9 @@ use perihelion_types::{
 use tokio::sync::mpsc;
 
 use crate::apps::{EXTENSION, Gate, gated};
-use crate::nodes::{Home, Node, close_all, dial, genesis, key, mesh, soon, switch, threads, until};
+use crate::nodes::{
+    Home, LOOK, Node, close_all, dial, genesis, key, mesh, soon, switch, threads, until,
+};
 
 /// A peer that does what the test says.
 struct Stranger {
@@ -71,7 +73,7 @@ impl Stranger {
                 if let Some(gone) = recent.into_iter().find(|gone| gone.id == id) {
                     return gone.reason.to_string();
                 }
-                tokio::task::yield_now().await;
+                tokio::time::sleep(LOOK).await;
             }
         })
         .await
@@ -443,7 +445,7 @@ fn while_a_node_syncs_states_are_kept_and_nothing_else() {
         let id = stranger.switch.id();
         soon("the peer's height", async {
             while (heights)(&id) != Some(Height::new(5)) {
-                tokio::task::yield_now().await;
+                tokio::time::sleep(LOOK).await;
             }
         })
         .await;
@@ -466,7 +468,7 @@ fn while_a_node_syncs_states_are_kept_and_nothing_else() {
         stranger.say(&step(6, 0)).await;
         soon("the peer's next height", async {
             while (heights)(&id) != Some(Height::new(6)) {
-                tokio::task::yield_now().await;
+                tokio::time::sleep(LOOK).await;
             }
         })
         .await;
