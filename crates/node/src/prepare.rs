@@ -383,9 +383,12 @@ fn check_folder(folder: &Path) -> Result<(), PrepareError> {
     Ok(())
 }
 
-/// Whether the addresses are free, all at once; their servers bind them again when everything else
-/// is ready.
+/// Whether the addresses differ and are free, all at once; their servers bind them again when
+/// everything else is ready.
 fn check_addresses(config: &Config) -> Result<(), PrepareError> {
+    if let Some(error) = same_port(config) {
+        return Err(error);
+    }
     let (p2p, rpc) = (&config.p2p.laddr, &config.rpc.laddr);
     let for_peers = listen("p2p.laddr", p2p)?;
     let metrics = &config.instrumentation;

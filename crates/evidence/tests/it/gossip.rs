@@ -24,7 +24,9 @@ use tokio_util::sync::CancellationToken;
 use crate::node::{Node, heights_with_evidence};
 
 /// Far longer than anything here takes: a test that hangs fails.
-const PATIENCE: Duration = Duration::from_secs(60);
+const PATIENCE: Duration = Duration::from_secs(240);
+/// Pause between two looks at something that is awaited.
+const LOOK: Duration = Duration::from_millis(5);
 
 async fn soon<T>(what: &str, future: impl Future<Output = T>) -> T {
     tokio::time::timeout(PATIENCE, future)
@@ -35,7 +37,7 @@ async fn soon<T>(what: &str, future: impl Future<Output = T>) -> T {
 async fn until(what: &str, check: impl Fn() -> bool) {
     soon(what, async {
         while !check() {
-            tokio::task::yield_now().await;
+            tokio::time::sleep(LOOK).await;
         }
     })
     .await;
@@ -129,7 +131,7 @@ impl Running {
                 if let Some(gone) = recent.into_iter().find(|gone| gone.id == peer) {
                     return gone.reason.to_string();
                 }
-                tokio::task::yield_now().await;
+                tokio::time::sleep(LOOK).await;
             }
         })
         .await

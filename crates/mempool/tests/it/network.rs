@@ -24,7 +24,9 @@ use tokio_util::sync::CancellationToken;
 use crate::apps::{Picky, connect};
 
 /// Far longer than anything here takes: a test that hangs fails.
-const PATIENCE: Duration = Duration::from_secs(30);
+const PATIENCE: Duration = Duration::from_secs(240);
+/// Pause between two looks at something that is awaited.
+const LOOK: Duration = Duration::from_millis(5);
 
 /// Waits for what must happen.
 pub(crate) async fn soon<T>(what: &str, future: impl Future<Output = T>) -> T {
@@ -37,7 +39,7 @@ pub(crate) async fn soon<T>(what: &str, future: impl Future<Output = T>) -> T {
 pub(crate) async fn until(what: &str, check: impl Fn() -> bool) {
     soon(what, async {
         while !check() {
-            tokio::task::yield_now().await;
+            tokio::time::sleep(LOOK).await;
         }
     })
     .await;
@@ -229,7 +231,7 @@ pub(crate) async fn removal(node: &Node, peer: PeerId) -> String {
             if let Some(gone) = recent.into_iter().find(|gone| gone.id == peer) {
                 return gone.reason.to_string();
             }
-            tokio::task::yield_now().await;
+            tokio::time::sleep(LOOK).await;
         }
     })
     .await

@@ -2,11 +2,12 @@
 
 use std::{
     io::{BufRead as _, BufReader, Write as _},
-    net::TcpListener,
+    net::{SocketAddr, TcpListener},
     thread,
 };
 
 use perihelion_node::files::SignState;
+use socket2::{Domain, Socket, Type};
 
 use crate::{
     binary::{Home, error_of, perihelion, succeed},
@@ -76,9 +77,11 @@ fn a_node_without_it() {
 
 #[test]
 fn no_node_and_no_node_at_all() {
-    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
-    let address = listener.local_addr().unwrap().to_string();
-    drop(listener);
+    // Nobody else gets a port that is held, and who does not listen there refuses.
+    let held = Socket::new(Domain::IPV4, Type::STREAM, None).unwrap();
+    let any = SocketAddr::from(([127, 0, 0, 1], 0));
+    held.bind(&any.into()).unwrap();
+    let address = held.local_addr().unwrap().as_socket().unwrap().to_string();
     let output = perihelion(&["status", "--rpc", &address]).output().unwrap();
     let error = error_of(&output);
     assert!(

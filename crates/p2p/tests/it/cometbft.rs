@@ -16,7 +16,7 @@ use perihelion_proto::tendermint::blocksync as pb;
 use prost::Message as _;
 use tokio::sync::mpsc;
 
-use crate::util::{node_info, soon};
+use crate::util::{free_port, node_info, soon};
 
 const BLOCKSYNC: u8 = 0x40;
 const CHANNELS: [u8; 8] = [BLOCKSYNC, 0x20, 0x21, 0x22, 0x23, 0x30, 0x38, 0x00];
@@ -53,12 +53,6 @@ impl Drop for Comet {
             .and_then(|()| self.process.wait())
             .unwrap();
     }
-}
-
-/// A port that was free a moment ago.
-fn free_port() -> u16 {
-    let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
-    listener.local_addr().unwrap().port()
 }
 
 fn run(binary: &Path, home: &Path, command: &str) -> String {

@@ -12,7 +12,8 @@ use tokio::{
 };
 
 use crate::util::{
-    BLOCKSYNC, NETWORK, Node, OTHER, Options, RawPeer, large_message, node_info, packet, soon,
+    BLOCKSYNC, NETWORK, Node, OTHER, Options, RawPeer, free_port, large_message, node_info, packet,
+    soon,
 };
 
 fn loopback(change: impl FnOnce(&mut P2pConfig)) -> Options {
@@ -368,21 +369,19 @@ async fn broken_packets_and_frames_cost_the_connection_with_a_reason() {
 #[tokio::test]
 async fn a_persistent_peer_is_found_again_after_its_restart() {
     let key = NodeKey::generate();
-    let mut server = Node::start(Options {
+    let laddr = format!("tcp://127.0.0.1:{}", free_port());
+    let at = |laddr: &str| Options {
         key: key.clone(),
-        ..Options::default()
-    })
-    .await;
+        ..loopback(|it| it.laddr = laddr.to_owned())
+    };
+    let mut server = Node::start(at(&laddr)).await;
     let address = server.address();
-    let laddr = format!("tcp://{}", server.socket());
     let mut client = Node::start(loopback(|it| it.persistent_peers = vec![address])).await;
     assert!(client.added().await.is_persistent());
     server.added().await;
     server.stop().await;
     assert_eq!(client.removed().await.0, key.id());
-    let mut options = loopback(|it| it.laddr = laddr);
-    options.key = key.clone();
-    let mut again = Node::start(options).await;
+    let mut again = Node::start(at(&laddr)).await;
     assert_eq!(client.added().await.id(), key.id());
     again.added().await;
     client.stop().await;

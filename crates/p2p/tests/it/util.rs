@@ -1,6 +1,11 @@
 //! Switches and hand-driven peers for the tests.
 
-use std::{future::Future, net::SocketAddr, time::Duration};
+use std::{
+    future::Future,
+    net::{Ipv4Addr, SocketAddr, TcpListener},
+    sync::atomic::{AtomicU32, Ordering},
+    time::Duration,
+};
 
 use bytes::Bytes;
 use perihelion_p2p::{
@@ -17,7 +22,7 @@ use tokio::{
 };
 
 /// Far longer than anything here takes: a test that hangs fails.
-const PATIENCE: Duration = Duration::from_secs(60);
+const PATIENCE: Duration = Duration::from_secs(240);
 
 pub(crate) const BLOCKSYNC: u8 = 0x40;
 pub(crate) const OTHER: u8 = 0x30;
@@ -28,6 +33,21 @@ pub(crate) async fn soon<T>(what: &str, future: impl Future<Output = T>) -> T {
     tokio::time::timeout(PATIENCE, future)
         .await
         .unwrap_or_else(|_| panic!("{what}: it never happened"))
+}
+
+/// A port that is free now, and is given to nobody who asks the system for any: those are higher.
+/// Who asks again gets another one.
+pub(crate) fn free_port() -> u16 {
+    const FIRST: u32 = 12_000;
+    const COUNT: u32 = 10_000;
+    static GIVEN: AtomicU32 = AtomicU32::new(0);
+    let mut candidates = (0..COUNT).map(|_| {
+        let next = GIVEN.fetch_add(1, Ordering::Relaxed);
+        let next = std::process::id().wrapping_mul(37).wrapping_add(next) % COUNT;
+        u16::try_from(FIRST + next).unwrap()
+    });
+    let is_free = |port: &u16| TcpListener::bind((Ipv4Addr::LOCALHOST, *port)).is_ok();
+    candidates.find(is_free).unwrap()
 }
 
 pub(crate) fn node_info(moniker: &str, network: &str) -> NodeInfo {

@@ -19,7 +19,9 @@ use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
 /// Far longer than anything here takes: a test that hangs fails.
-const PATIENCE: Duration = Duration::from_secs(60);
+const PATIENCE: Duration = Duration::from_secs(240);
+
+const HOUR: Duration = Duration::from_secs(3600);
 
 /// Waits for what must happen.
 pub(crate) async fn soon<T>(what: &str, future: impl Future<Output = T>) -> T {
@@ -107,6 +109,9 @@ impl Pool {
                 follow,
                 // Consensus is the test, which is quick.
                 lookout_after: Duration::ZERO,
+                // What a busy machine makes late is no reason to ask somebody else.
+                peer_deadline: HOUR,
+                hedge_after: (HOUR, HOUR),
                 ..perihelion_schedule::Config::default()
             },
             ..PoolConfig::default()

@@ -26,7 +26,7 @@ use crate::{
 
 const TRANSPORTS: [AppTransport; 2] = [AppTransport::Socket, AppTransport::Grpc];
 /// Far longer than anything takes.
-const PATIENCE: Duration = Duration::from_secs(60);
+const PATIENCE: Duration = Duration::from_secs(240);
 
 /// The key-value application that keeps its own state on `disk`.
 fn standalone(disk: &Arc<MemoryAppStore>) -> Arc<dyn Application> {

@@ -22,7 +22,7 @@ use perihelion_abci::{
 pub(crate) const TRANSPORTS: [AppTransport; 2] = [AppTransport::Socket, AppTransport::Grpc];
 
 /// Far longer than anything takes: who waits so long waits for what never comes.
-pub(crate) const PATIENCE: Duration = Duration::from_secs(60);
+pub(crate) const PATIENCE: Duration = Duration::from_secs(240);
 
 pub(crate) fn loopback() -> AppAddress {
     "tcp://127.0.0.1:0".parse().unwrap()
