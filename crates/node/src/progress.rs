@@ -58,13 +58,6 @@ impl ProgressLine {
         self.target.is_some_and(|target| self.height >= target)
     }
 
-    /// Whether the node follows the chain as closely as can be without consensus: a block is final
-    /// by the commit in the next one, so the peers are one block ahead.
-    fn follows(&self) -> bool {
-        let target = self.target.unwrap_or_default();
-        self.mode == "following" && self.height.saturating_add(1) >= target
-    }
-
     /// In consensus nothing is caught up with.
     fn is_deciding(&self) -> bool {
         self.mode == "consensus"
@@ -76,14 +69,13 @@ impl ProgressLine {
 
     /// Whether there is a way to go.
     fn catches_up(&self) -> bool {
-        !self.follows() && !self.is_deciding() && !self.waits_for_peers()
+        !self.is_deciding() && !self.waits_for_peers()
     }
 
     /// The line: `syncing blocks 12345/50000 24.69% 812.4 blocks/s 16.1 MB/s ETA 46s 8 peers, limited
     /// by network`, and behind it why nothing moves, and why this validator signs nothing; `waiting
-    /// for peers at height 7, 0 peers` before that, `consensus 599, deciding 600 at round 0, propose, 1.0 blocks/s 3 peers` where blocks are
-    /// decided, `following 599, block 600 waits for the commit in block 601, …` at the chain's tip
-    /// without consensus.
+    /// for peers at height 7, 0 peers` before that, `consensus 599, deciding 600 at round 0, propose,
+    /// 1.0 blocks/s 3 peers` where blocks are decided.
     #[must_use]
     pub fn format(&self) -> String {
         let (mode, height) = (mode_words(&self.mode), self.height);
@@ -91,11 +83,6 @@ impl ProgressLine {
             _ if self.waits_for_peers() => format!("{mode} at height {height},"),
             _ if self.is_deciding() && self.round.is_empty() => format!("{mode} {height},"),
             _ if self.is_deciding() => format!("{mode} {height}, deciding {},", self.round),
-            (Some(target), _) if self.follows() && target > height => format!(
-                "{mode} {height}, block {target} waits for the commit in block {},",
-                target.saturating_add(1)
-            ),
-            _ if self.follows() => format!("{mode} {height},"),
             (Some(target), Some(percent)) => format!("{mode} {height}/{target} {percent:.2}%"),
             _ => format!("{mode} {height}/?"),
         };
@@ -269,27 +256,6 @@ mod tests {
             syncing().format(),
             "syncing blocks 12345/50000 24.69% 812.4 blocks/s 16.1 MB/s ETA 46s 8 peers, limited by network"
         );
-    }
-
-    #[test]
-    fn at_the_tip_nothing_limits() {
-        let line = |height, target| ProgressLine {
-            mode: "following".into(),
-            height,
-            target: Some(target),
-            blocks_per_second: 1.0,
-            bytes_per_second: 2_000.0,
-            ..syncing()
-        };
-        assert_eq!(
-            line(599, 600).format(),
-            "following 599, block 600 waits for the commit in block 601, 1.0 blocks/s 0.0 MB/s 8 peers"
-        );
-        assert_eq!(
-            line(600, 600).format(),
-            "following 600, 1.0 blocks/s 0.0 MB/s 8 peers"
-        );
-        assert!(line(598, 600).format().contains("ETA"), "it lags");
     }
 
     #[test]

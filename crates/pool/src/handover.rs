@@ -1,8 +1,7 @@
 use perihelion_state::Executor;
 use perihelion_types::Height;
 
-/// What the pool tells the owner of consensus, in this order; only where it does not go on by itself
-/// once caught up (`schedule.follow`).
+/// What the pool tells the owner of consensus, in this order.
 #[derive(Debug)]
 pub enum Handover {
     /// The chain has been caught up with: the executor goes to consensus. Everything that it has

@@ -46,8 +46,10 @@ pub struct Config {
     pub applying: usize,
     /// How often peers are asked for their status while catching up.
     pub status_interval: Duration,
-    /// The same once caught up: within two of these and a round trip a new block is noticed.
-    pub follow_interval: Duration,
+    /// The same of a peer whose claim is nearly reached, and of all while consensus has not told of a
+    /// block that is final: within one of these and a round trip a new block is noticed. Shorter costs
+    /// messages, longer delays the end of a sync by as much.
+    pub near_interval: Duration,
     /// How long configured peers may take to connect and to tell their status before the node may
     /// count as caught up without them.
     pub dial_deadline: Duration,
@@ -55,9 +57,6 @@ pub struct Config {
     pub stall_after: Duration,
     /// After how long heights that every peer failed to serve are offered to all of them again.
     pub retry_after: Duration,
-    /// Whether to go on following the chain by blocksync once caught up (there is no consensus to
-    /// switch to).
-    pub follow: bool,
     /// Final blocks that consensus may be behind before the node goes back to blocksync; 1 at the
     /// least. One is on the way to being applied, and consensus makes up for another by itself, each in
     /// a few round trips, for its peers send what it lacks; a further one says that it does not keep
@@ -89,11 +88,10 @@ impl Default for Config {
             runs: 4,
             applying: 64,
             status_interval: Duration::from_secs(5),
-            follow_interval: Duration::from_millis(250),
+            near_interval: Duration::from_secs(1),
             dial_deadline: Duration::from_secs(10),
             stall_after: Duration::from_secs(10),
             retry_after: Duration::from_secs(1),
-            follow: true,
             reenter_behind: 3,
             lookout_after: Duration::from_secs(1),
         }

@@ -300,7 +300,7 @@ pub enum StallReason {
     TwoCertified {
         /// The height of both.
         height: Height,
-        /// The one that we follow.
+        /// The one that we have.
         ours: BlockId,
         /// The other.
         other: BlockId,
@@ -373,8 +373,8 @@ pub enum Effect {
         /// And refuse it for a while.
         ban: bool,
     },
-    /// Nothing is left to be learnt from peers. Unless the node only follows the chain, its executor,
-    /// to which nothing is handed out that it has not applied, goes to consensus now.
+    /// Nothing is left to be learnt from peers. The executor, to which nothing is handed out that it
+    /// has not applied, goes to consensus now.
     CaughtUp {
         /// The last applied height.
         height: Height,

@@ -37,8 +37,6 @@ pub(crate) struct Peer {
     pub(crate) joined: Instant,
     /// What it last claimed. Ranks it and nothing more.
     pub(crate) range: Option<HeightRange>,
-    /// When it last claimed a greater height than before.
-    pub(crate) rose_at: Option<Instant>,
     /// The lowest height above all it delivered that it claimed and then did not have: its claim
     /// counts to the height below, until it claims more.
     pub(crate) unserved: Option<Height>,
@@ -111,7 +109,6 @@ impl Peer {
         Self {
             joined: now,
             range: None,
-            rose_at: None,
             unserved: None,
             delivered_to: Height::ZERO,
             status_owed: None,

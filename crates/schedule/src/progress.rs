@@ -11,8 +11,6 @@ pub enum Mode {
     WaitForPeers,
     /// Catching up.
     BlockSync,
-    /// Caught up, and following the chain by blocksync.
-    Following,
     /// Caught up; consensus decides blocks.
     Consensus,
     /// Stopped for a local fault.
@@ -28,11 +26,6 @@ pub enum ModeReason {
     PeersTold,
     /// Nothing was left to be learnt from peers.
     CaughtUp {
-        /// The last applied height then.
-        height: Height,
-    },
-    /// It followed the chain, and does not keep up any more.
-    Lags {
         /// The last applied height then.
         height: Height,
     },
@@ -55,7 +48,6 @@ impl fmt::Display for ModeReason {
             Self::Started => f.write_str("the node started"),
             Self::PeersTold => f.write_str("peers told their heights"),
             Self::CaughtUp { height } => write!(f, "caught up at height {height}"),
-            Self::Lags { height } => write!(f, "fell behind the chain at height {height}"),
             Self::FellBehind { applied, pinned } => {
                 let behind = pinned.since(*applied);
                 write!(

@@ -131,10 +131,6 @@ pub(crate) struct Slot {
     pub(crate) spare: bool,
     /// Its last commit was probed in vain for the block below.
     pub(crate) probed: bool,
-    /// Its own commit was verified, not just one above it.
-    pub(crate) own_commit: bool,
-    /// And each signature of it.
-    pub(crate) own_commit_in_full: bool,
     /// Whose copies were to be made final by their extended commit, in vain.
     pub(crate) undecided: Vec<PeerId>,
 }
@@ -155,8 +151,6 @@ impl Slot {
             extended: Extended::Unknown,
             spare: false,
             probed: false,
-            own_commit: false,
-            own_commit_in_full: false,
             undecided: Vec::new(),
         }
     }

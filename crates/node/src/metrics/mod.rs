@@ -103,7 +103,6 @@ impl Node {
         let modes = [
             ("wait_for_peers", Mode::WaitForPeers),
             ("block_sync", Mode::BlockSync),
-            ("following", Mode::Following),
             ("consensus", Mode::Consensus),
             ("halted", Mode::Halted),
         ];

@@ -28,7 +28,7 @@ use crate::{
 /// Between two log lines.
 pub(super) const INTERVAL: Duration = Duration::from_secs(10);
 
-/// Between two log lines of a node that follows the chain, while nothing is new.
+/// Between two log lines of a node in consensus, while nothing is new.
 const QUIET_INTERVAL: Duration = Duration::from_secs(60);
 
 /// Between two states of the live line.
@@ -140,9 +140,8 @@ impl Stalls {
     }
 }
 
-/// Says a line each [`INTERVAL`], and whether it tells for the first time why nothing moves. At the
-/// tip of the chain, where nothing is awaited, only what is new is said, and each [`QUIET_INTERVAL`]
-/// how it is.
+/// Says a line each [`INTERVAL`], and whether it tells for the first time why nothing moves. In
+/// consensus only what is new is said, and each [`QUIET_INTERVAL`] how it is.
 async fn log(shown: Shown, mut say: impl FnMut(&ProgressLine, bool), stop: CancellationToken) {
     let mut last: Option<Said> = None;
     let (mut height, mut stalls) = (Height::ZERO, Stalls::default());
@@ -151,7 +150,6 @@ async fn log(shown: Shown, mut say: impl FnMut(&ProgressLine, bool), stop: Cance
         let now = Said {
             at: Instant::now(),
             mode: look.mode,
-            height: look.height,
             moves: look.height > height,
         };
         height = look.height;
@@ -170,21 +168,17 @@ async fn log(shown: Shown, mut say: impl FnMut(&ProgressLine, bool), stop: Cance
 struct Said {
     at: Instant,
     mode: Mode,
-    height: Height,
     /// Whether there were new blocks since the look before.
     moves: bool,
 }
 
 impl Said {
     fn adds_nothing_to(&self, last: &Self) -> bool {
-        let same = match self.mode {
-            Mode::Following => self.height == last.height,
-            // Blocks are no news where one comes after another; that none comes is.
-            Mode::Consensus => self.moves == last.moves,
-            _ => false,
-        };
+        let decides = |said: &Self| said.mode == Mode::Consensus;
+        // Blocks are no news where one comes after another; that none comes is.
+        let same = decides(self) && decides(last) && self.moves == last.moves;
         // Looks come a little early or late.
-        same && self.mode == last.mode && self.at + INTERVAL / 2 < last.at + QUIET_INTERVAL
+        same && self.at + INTERVAL / 2 < last.at + QUIET_INTERVAL
     }
 }
 
@@ -242,7 +236,6 @@ fn mode_name(mode: Mode) -> &'static str {
     match mode {
         Mode::WaitForPeers => "wait_for_peers",
         Mode::BlockSync => "block_sync",
-        Mode::Following => "following",
         Mode::Consensus => "consensus",
         Mode::Halted => "halted",
     }
@@ -425,8 +418,7 @@ mod tests {
     fn a_minute_of_silence_is_a_minute() {
         let at = |time| Said {
             at: time,
-            mode: Mode::Following,
-            height: Height::new(9),
+            mode: Mode::Consensus,
             moves: false,
         };
         let start = Instant::now();
@@ -434,18 +426,6 @@ mod tests {
         let after = |millis| at(start + Duration::from_millis(millis)).adds_nothing_to(&last);
         assert!(after(50_001));
         assert!(!after(59_999));
-    }
-
-    #[tokio::test(start_paused = true)]
-    async fn at_the_tip_what_is_new_and_once_a_minute() {
-        let following = |height| progress(Mode::Following, height, None);
-        let mut states = vec![progress(Mode::BlockSync, 7, None), following(7)];
-        states.extend([following(8), following(9)]);
-        states.extend(vec![following(9); 7]);
-        let busy = Some(StallReason::NoPeers { failure: None });
-        states.extend(vec![progress(Mode::Following, 9, busy); 2]);
-        let lines = said(&states).await;
-        assert_eq!(seconds(&lines), [10, 20, 30, 40, 100, 120, 130]);
     }
 
     #[tokio::test(start_paused = true)]

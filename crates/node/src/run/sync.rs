@@ -70,7 +70,6 @@ pub(super) fn pool_config(
             peer_allowance: size(sync.peer_requests),
             peer_deadline: sync.peer_timeout,
             reenter_behind: u32::try_from(sync.reenter_behind).unwrap_or(u32::MAX),
-            follow: false,
             ..defaults.schedule
         },
         absence: switch::absence(network),

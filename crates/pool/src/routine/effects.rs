@@ -86,9 +86,7 @@ impl Pool {
             Effect::Apply { height, .. } => self.apply(height),
             Effect::CaughtUp { height } => {
                 info!(%height, "caught up");
-                if !self.follows {
-                    self.take_leave(height);
-                }
+                self.take_leave(height);
             }
             Effect::Pinned { height } => self.push_handover(Handover::Pinned(height)),
             Effect::FallenBehind { pinned } => {

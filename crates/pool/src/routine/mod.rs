@@ -131,7 +131,6 @@ pub fn start(
         leaving: None,
         handovers: VecDeque::new(),
         handover_sender,
-        follows: config.schedule.follow,
         chain_id,
         verify: config.verify,
         own_address: config.own_address,
@@ -198,8 +197,6 @@ pub(crate) struct Pool {
     /// What waits to be told to the owner of consensus.
     handovers: VecDeque<Handover>,
     handover_sender: mpsc::Sender<Handover>,
-    /// There is no consensus.
-    follows: bool,
     chain_id: Arc<str>,
     verify: VerifyMode,
     own_address: Option<Address>,

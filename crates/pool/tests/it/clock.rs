@@ -18,7 +18,7 @@ async fn the_schedule_is_told_the_wall_clock() {
     let (chain, first, last) = (chain(), ConnectionId(1), Height::new(20));
     let home = tempfile::tempdir().unwrap();
     let before = wall_clock();
-    let mut pool = Pool::start_with_consensus(home.path(), LastCommitKnown::Verified);
+    let mut pool = Pool::start(home.path(), LastCommitKnown::Verified);
     assert_eq!(pool.handle.progress.borrow().block_age, None);
     pool.add(peer(1), first, last.next().get());
     pool.serve(&chain, first, last).await;

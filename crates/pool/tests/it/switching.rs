@@ -82,7 +82,7 @@ async fn fell_behind(pool: &mut Pool, chain: &[Line], top: i64, asked: &mut Vec<
 async fn the_executor_goes_to_consensus_and_back_any_number_of_times() {
     let chain = chain();
     let home = tempfile::tempdir().unwrap();
-    let mut pool = Pool::start_with_consensus(home.path(), LastCommitKnown::Verified);
+    let mut pool = Pool::start(home.path(), LastCommitKnown::Verified);
     let mut top = 5;
     pool.add(peer(1), FIRST, top);
     let mut executor = entered(&mut pool, &chain, top).await;
@@ -137,7 +137,7 @@ async fn a_crash_in_the_middle_of_the_switch_loses_nothing() {
     let home = tempfile::tempdir().unwrap();
     let mut top = 5;
     for moment in 0..3 {
-        let mut pool = Pool::start_with_consensus(home.path(), LastCommitKnown::Verified);
+        let mut pool = Pool::start(home.path(), LastCommitKnown::Verified);
         let before = pool.store.height();
         pool.add(peer(1), FIRST, top);
         let mut executor = entered(&mut pool, &chain, top).await;
@@ -158,7 +158,7 @@ async fn a_crash_in_the_middle_of_the_switch_loses_nothing() {
         let exit = pool.stop().await;
         assert!(exit.executor.is_none(), "consensus had it");
     }
-    let mut pool = Pool::start_with_consensus(home.path(), LastCommitKnown::Verified);
+    let mut pool = Pool::start(home.path(), LastCommitKnown::Verified);
     pool.add(peer(1), FIRST, top);
     let executor = entered(&mut pool, &chain, top).await;
     assert_eq!(executor.state().last_block_height, Height::new(top - 1));
@@ -171,7 +171,7 @@ async fn a_crash_in_the_middle_of_the_switch_loses_nothing() {
 async fn the_mode_is_told_before_the_executor_goes() {
     let chain = chain();
     let home = tempfile::tempdir().unwrap();
-    let mut pool = Pool::start_with_consensus(home.path(), LastCommitKnown::Verified);
+    let mut pool = Pool::start(home.path(), LastCommitKnown::Verified);
     pool.add(peer(1), FIRST, 5);
     for top in [12, 19, 26] {
         let executor = entered(&mut pool, &chain, top - 7).await;
@@ -192,7 +192,7 @@ async fn the_mode_is_told_before_the_executor_goes() {
 async fn an_executor_on_its_way_back_is_not_lost() {
     let chain = chain();
     let home = tempfile::tempdir().unwrap();
-    let mut pool = Pool::start_with_consensus(home.path(), LastCommitKnown::Verified);
+    let mut pool = Pool::start(home.path(), LastCommitKnown::Verified);
     pool.add(peer(1), FIRST, 5);
     let executor = entered(&mut pool, &chain, 5).await;
     pool.tell(PoolInput::Executor(executor));
@@ -207,7 +207,7 @@ async fn an_executor_on_its_way_back_is_not_lost() {
 async fn an_executor_on_its_way_is_not_lost() {
     let home = tempfile::tempdir().unwrap();
     let chain = chain();
-    let mut pool = Pool::start_with_consensus(home.path(), LastCommitKnown::Verified);
+    let mut pool = Pool::start(home.path(), LastCommitKnown::Verified);
     pool.add(peer(1), FIRST, 5);
     let mut progress = pool.handle.progress.clone();
     // Everything is answered, and the executor is not taken.

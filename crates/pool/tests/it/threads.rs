@@ -20,7 +20,7 @@ impl Follower for Panics {
 async fn a_panic_in_the_executors_thread_ends_the_pool_and_is_named() {
     let (chain, first) = (chain(), ConnectionId(1));
     let home = tempfile::tempdir().unwrap();
-    let mut pool = Pool::start_changed(home.path(), LastCommitKnown::Verified, true, |executor| {
+    let mut pool = Pool::start_changed(home.path(), LastCommitKnown::Verified, |executor| {
         executor.follow(Arc::new(Panics));
     });
     pool.add(peer(1), first, 5);

@@ -59,28 +59,15 @@ pub(crate) struct Pool {
 }
 
 impl Pool {
-    /// A pool over what `home` holds, with one worker.
+    /// A pool over what `home` holds, with one worker. Consensus is played by the test.
     pub(crate) fn start(home: &std::path::Path, last_commit: LastCommitKnown) -> Self {
-        Self::start_as(home, last_commit, true)
-    }
-
-    /// The same with a consensus, which the test plays.
-    pub(crate) fn start_with_consensus(
-        home: &std::path::Path,
-        last_commit: LastCommitKnown,
-    ) -> Self {
-        Self::start_as(home, last_commit, false)
-    }
-
-    fn start_as(home: &std::path::Path, last_commit: LastCommitKnown, follow: bool) -> Self {
-        Self::start_changed(home, last_commit, follow, |_| {})
+        Self::start_changed(home, last_commit, |_| {})
     }
 
     /// The same with an executor that was changed before.
     pub(crate) fn start_changed(
         home: &std::path::Path,
         last_commit: LastCommitKnown,
-        follow: bool,
         change: impl FnOnce(&mut Executor),
     ) -> Self {
         let store = Arc::new(Store::open(home, &StoreOptions::default()).unwrap());
@@ -106,7 +93,6 @@ impl Pool {
             workers: NonZero::<usize>::MIN,
             own_address: None::<Address>,
             schedule: perihelion_schedule::Config {
-                follow,
                 // Consensus is the test, which is quick.
                 lookout_after: Duration::ZERO,
                 // What a busy machine makes late is no reason to ask somebody else.

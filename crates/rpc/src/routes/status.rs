@@ -233,7 +233,6 @@ const fn mode_name(mode: Mode) -> &'static str {
     match mode {
         Mode::WaitForPeers => "wait_for_peers",
         Mode::BlockSync => "block_sync",
-        Mode::Following => "following",
         Mode::Consensus => "consensus",
         Mode::Halted => "halted",
     }

@@ -49,9 +49,7 @@ impl Schedule {
         self.applied_at = now;
         self.applying_to = self.applying_to.max(height);
         // Before consensus each signature of the last commit counts, not just 2/3.
-        let extended = self.needs_extended(height) && slot.extended == Extended::Good;
-        self.last_commit_verified =
-            slot.own_commit_in_full || extended || (slot.own_commit && self.config.follow);
+        self.last_commit_verified = self.needs_extended(height) && slot.extended == Extended::Good;
         self.last_validators = Some(Arc::clone(&self.anchors.current));
         self.anchors.applied(&applied.next_validators);
         self.advance_anchor();

@@ -7,133 +7,45 @@
 //! Where blocks are made while peers answer, there is always a claim that stands: an honest one of the
 //! next block, or that of a liar who delivers each block once it is made. It is the wall clock then that
 //! shows that not more than a few can be left ([`Abreast`](crate::abreast::Abreast)).
-//!
-//! On a chain that makes blocks faster than peers answer, the last claim is never refuted before the
-//! next one is made. A node that only follows (there is no vote at stake) counts as caught up there
-//! once it keeps up: what peers claim rises, and is here within a second.
 
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use perihelion_types::{Height, PeerId};
 
 use super::{Schedule, runs::Purpose};
 use crate::{
-    Effect, Mode, ModeReason,
+    Mode,
     peer::Peer,
     slot::{Slot, Stage},
     timer::Timer,
 };
 
-/// Heights by which certified blocks may be ahead of the executor before a node that follows the
-/// chain counts as catching up again.
-const BEHIND: i64 = 16;
-
-/// How long a node must keep up with a rising claim to count as following the chain. Longer only
-/// delays the word; much shorter takes the last moment of catching up for it.
-const KEEPS_UP_FOR: Duration = Duration::from_secs(1);
-
-/// Seconds' worth of blocks by which a node that follows the chain may be behind the claims, and for
-/// how long, before it counts as catching up again. Well above what it may be behind to begin.
-const LAGS_BY: f64 = 3.0;
-const LAGS_FOR: Duration = Duration::from_secs(3);
-
-/// How the node stands to the claims of its peers.
-#[derive(Debug, Default)]
-pub(super) struct Pace {
-    /// Since when it is less than a second behind.
-    keeps_up: Option<Instant>,
-    /// Since when it lags.
-    lags: Option<Instant>,
-}
+/// Heights above the next one from which on the claim of a peer whose blocks were applied says that the
+/// end is not near: what was waited for near it is waited for anew. Fewer, and a fast chain would do so
+/// with each few blocks; more only forgets later.
+const FAR: i64 = 16;
 
 impl Schedule {
     /// Decides whether the chain has been caught up with, and does what the decision waits for.
     pub(super) fn check_caught_up(&mut self, now: Instant) {
-        match self.mode {
-            Mode::WaitForPeers | Mode::BlockSync => {}
-            Mode::Following => {
-                let behind = self.certified_to.since(self.applied.0) > BEHIND;
-                if behind || self.lags(now) {
-                    let height = self.applied.0;
-                    self.set_mode(Mode::BlockSync, ModeReason::Lags { height });
-                    self.pace = Pace::default();
-                }
-                return;
-            }
-            Mode::Consensus | Mode::Halted => return,
+        if !matches!(self.mode, Mode::WaitForPeers | Mode::BlockSync) {
+            return;
         }
         self.timers.stop(Timer::CaughtUp);
         self.note_near(now);
         self.abreast.note(now);
-        if !self.has_executor {
-            return;
-        }
-        let follows = self.config.follow && self.keeps_up(now);
-        if !follows && (self.is_verifying() || self.is_other_genesis() || !self.own_commit_holds())
+        if !self.has_executor
+            || self.is_verifying()
+            || self.is_other_genesis()
+            || !self.own_commit_holds()
         {
             return;
         }
         let total = self.anchors.current.total_voting_power();
         let sole = self.own_power > 0 && self.own_power == total;
-        if sole
-            || (self.all_configured_told(now) && (follows || self.all_claims_refuted(now, total)))
-        {
-            if self.config.follow {
-                self.follow(now);
-            } else {
-                self.enter_consensus();
-            }
+        if sole || (self.all_configured_told(now) && self.all_claims_refuted(now, total)) {
+            self.enter_consensus();
         }
-    }
-
-    fn follow(&mut self, now: Instant) {
-        let height = self.applied.0;
-        self.set_mode(Mode::Following, ModeReason::CaughtUp { height });
-        self.effects.push_back(Effect::CaughtUp { height });
-        let peers: Vec<PeerId> = self.peers.keys().copied().collect();
-        for peer in peers {
-            let next = now + self.config.follow_interval;
-            self.timers.set_earlier(Timer::Status(peer), next);
-        }
-    }
-
-    /// Whether for [`KEEPS_UP_FOR`] the node has been behind the highest claim by less than it
-    /// applies in a second, while a peer's claim rose. A claim of who never delivers counts until its
-    /// deadline.
-    fn keeps_up(&mut self, now: Instant) -> bool {
-        self.blocks_applied.add(now, 0);
-        let counts = |peer: &&Peer| peer.blocks > 0 || peer.stalls == 0;
-        let peers = self.peers.values().filter(counts);
-        let claim = peers.filter_map(Peer::serves).map(|(_, top)| top).max();
-        let near = claim.is_some_and(|claim| {
-            claim.since(self.applied.0) as f64 <= self.blocks_applied.last_second()
-        });
-        if !near {
-            self.pace.keeps_up = None;
-            return false;
-        }
-        let since = *self.pace.keeps_up.get_or_insert(now);
-        let until = since + KEEPS_UP_FOR;
-        if now < until {
-            self.timers.set_earlier(Timer::CaughtUp, until);
-            return false;
-        }
-        let rose = |peer: &Peer| peer.rose_at.is_some_and(|at| at > since);
-        self.peers.values().any(rose)
-    }
-
-    /// Whether for [`LAGS_FOR`] the node has been behind the target by more than it applies in
-    /// [`LAGS_BY`] seconds.
-    fn lags(&mut self, now: Instant) -> bool {
-        self.blocks_applied.add(now, 0);
-        let (target, _) = self.target();
-        let lag = target.since(self.applied.0);
-        let allowed = LAGS_BY * self.blocks_applied.last_second();
-        if lag <= BEHIND || lag as f64 <= allowed {
-            self.pace.lags = None;
-            return false;
-        }
-        now >= *self.pace.lags.get_or_insert(now) + LAGS_FOR
     }
 
     /// Whether blocks above the last applied one are final, or may be found so.
@@ -160,7 +72,7 @@ impl Schedule {
         if self.last_commit_verified || self.applied.0 < self.initial_height {
             return true;
         }
-        if !self.config.follow && self.needs_extended(self.applied.0) {
+        if self.needs_extended(self.applied.0) {
             // Consensus begins with the last block's extended commit, and the block above has none.
             return false;
         }
@@ -246,7 +158,7 @@ impl Schedule {
     /// longer, however often they come and go.
     fn is_more_claimed(&mut self, now: Instant, counted: &[PeerId]) -> bool {
         let next = self.first();
-        let far = next.plus(BEHIND);
+        let far = next.plus(FAR);
         let is_far = |peer: &Peer| {
             peer.is_proven() && peer.missed == 0 && peer.serves().is_some_and(|it| it.1 > far)
         };

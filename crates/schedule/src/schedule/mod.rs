@@ -27,7 +27,6 @@ use std::{
 use perihelion_types::{BlockId, FetchedBlock, Height, HeightRange, PeerId, Time, ValidatorSet};
 
 pub use apply::Applied;
-use caught_up::Pace;
 use hearing::Hearing;
 use runs::{Probe, Run};
 pub use switch::Decided;
@@ -130,7 +129,6 @@ pub struct Schedule {
     started: Instant,
     /// When the last block was applied, or the schedule started.
     applied_at: Instant,
-    pace: Pace,
     halted: Option<StallReason>,
     stalled: Option<StallReason>,
     blocks_applied: Meter,
@@ -188,7 +186,6 @@ impl Schedule {
             last_commit_verified: start.last_commit_verified,
             started: now,
             applied_at: now,
-            pace: Pace::default(),
             halted: None,
             stalled: None,
             blocks_applied: Meter::new(now),
@@ -253,12 +250,6 @@ impl Schedule {
             }
         }
         let raised = known.range.is_none_or(|before| before != range);
-        if known
-            .range
-            .is_some_and(|before| before.height() < range.height())
-        {
-            known.rose_at = Some(now);
-        }
         known.range = Some(range);
         known.status_came(now);
         self.untold.remove(&peer);

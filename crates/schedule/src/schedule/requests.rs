@@ -321,9 +321,8 @@ impl Schedule {
         let behind = self.certified_to > self.applied.0;
         let near = claimed.is_none_or(|range| range.height() <= self.linked_to.plus(16));
         match self.mode {
-            Mode::Following => self.config.follow_interval,
-            Mode::Consensus if behind => self.config.follow_interval * 4,
-            Mode::BlockSync if near => self.config.follow_interval * 4,
+            Mode::Consensus if behind => self.config.near_interval,
+            Mode::BlockSync if near => self.config.near_interval,
             _ => self.config.status_interval,
         }
     }

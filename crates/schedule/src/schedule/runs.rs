@@ -173,9 +173,7 @@ impl Schedule {
                 commit.map_or(0, |commit| commit.signatures.len()) as u64;
             if let Some(slot) = self.slot_mut(height) {
                 slot.seek = false;
-                slot.own_commit |= height == run.last;
                 if run.by_extended {
-                    slot.own_commit_in_full = true;
                     slot.extended = Extended::Good;
                     slot.spare = false;
                 }

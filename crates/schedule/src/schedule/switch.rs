@@ -1,7 +1,6 @@
 //! From blocksync to consensus, and back.
 //!
-//! Where there is consensus, it gets the executor once the chain has been caught up with. From then on
-//! the schedule is on the lookout: it asks peers for their statuses, and where one has claimed more
+//! Consensus gets the executor once the chain has been caught up with. From then on the schedule is on the lookout: it asks peers for their statuses, and where one has claimed more
 //! than consensus could be about to decide for a while, it fetches a few blocks, links and certifies
 //! them, and applies none. What is certified consensus does not vote on. When enough is certified, the
 //! node is behind, whatever consensus believes: the executor is asked back, and what is certified by
@@ -95,7 +94,7 @@ impl Schedule {
     /// A block is final that consensus has not told: how far peers are is asked more often.
     pub(super) fn tell_pinned(&mut self, height: Height) {
         self.effects.push_back(Effect::Pinned { height });
-        let soon = self.now + self.config.follow_interval * 4;
+        let soon = self.now + self.config.near_interval;
         for &peer in self.peers.keys() {
             self.timers.set_earlier(Timer::Status(peer), soon);
         }

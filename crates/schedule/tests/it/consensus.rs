@@ -9,7 +9,6 @@ use crate::driver::Driver;
 /// Claims are looked into at once.
 fn config() -> Config {
     Config {
-        follow: false,
         lookout_after: Duration::ZERO,
         ..Config::default()
     }

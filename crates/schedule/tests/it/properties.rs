@@ -80,7 +80,6 @@ struct Owner {
     to_apply: Vec<Height>,
     handed_out: i64,
     allowance: usize,
-    follows: bool,
     /// Consensus has the executor.
     away: bool,
     /// It is wanted back.
@@ -98,7 +97,6 @@ impl Owner {
         };
         Self {
             allowance: config.peer_allowance,
-            follows: config.follow,
             away: false,
             behind: false,
             pinned: 0,
@@ -316,10 +314,9 @@ impl Owner {
                 }
                 Effect::AskStatus { .. } | Effect::Stalled { .. } => {}
                 Effect::CaughtUp { height } => {
-                    // Who follows the chain may be applying the next ones.
                     let idle = height.get() == self.handed_out && self.to_apply.is_empty();
-                    assert!(self.follows || (idle && !self.away), "at {height}");
-                    self.away = !self.follows;
+                    assert!(idle && !self.away, "at {height}");
+                    self.away = true;
                     self.pinned = height.get();
                 }
                 Effect::Pinned { height } => {
@@ -398,10 +395,10 @@ proptest! {
         }
     }
 
-    /// The same where the executor goes to consensus and comes back.
+    /// The same where the executor goes to consensus soon, and comes back.
     #[test]
     fn the_books_agree_while_consensus_has_the_executor(inputs in prop::collection::vec(input(), 1..400)) {
-        let mut owner = Owner::new(Config { follow: false, ..small() });
+        let mut owner = Owner::new(small());
         // Everybody has told before it begins, and nobody is ahead.
         owner.feed(Input::Join(0));
         owner.feed(Input::Rise(0, 0, 0));

@@ -73,9 +73,6 @@ impl World {
                 self.log(format!("caught up at {height}"));
                 let at = (self.now - self.origin, height.get());
                 self.outcome.caught_up.get_or_insert(at);
-                if self.setup.config.follow {
-                    return;
-                }
                 assert!(!self.running.has_executor, "consensus has it already");
                 assert_eq!(height.get(), self.apply_next - 1, "it has nothing to do");
                 assert_eq!(progress.mode, Mode::Consensus);

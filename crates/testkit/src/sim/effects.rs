@@ -157,15 +157,12 @@ impl World {
         self.note_delay(height.get());
     }
 
-    /// How long after the block above was there this one was applied, once caught up.
+    /// How long after the block above was made this one was applied.
     fn note_delay(&mut self, height: i64) {
-        if let (Some((from, every)), Some((at, caught))) =
-            (self.setup.growth, self.outcome.caught_up)
-            && height > caught + 2
-        {
-            let made = every * u32::try_from((height + 1 - from).max(0)).unwrap_or(0);
-            let there = self.origin + made.max(at);
-            self.outcome.follow_delay = self.outcome.follow_delay.max(self.now - there);
+        let made = self.made_at(height + 1);
+        if let Some(made) = made.filter(|&made| made > self.origin) {
+            let delay = self.now - made;
+            self.outcome.longest_delay = self.outcome.longest_delay.max(Some(delay));
         }
     }
 

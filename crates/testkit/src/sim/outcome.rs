@@ -27,8 +27,9 @@ pub struct Outcome {
     pub signatures: u64,
     /// The longest run.
     pub longest_run: usize,
-    /// Largest delay from a peer holding h+1 to h being applied, once caught up.
-    pub follow_delay: Duration,
+    /// The longest time from a block's being made to the one below it being applied by blocksync, of
+    /// blocks made since the start.
+    pub longest_delay: Option<Duration>,
     /// The longest time from a block's being applied to consensus being entered after it.
     pub entered_after: Option<Duration>,
     /// What became of the executor, and when.

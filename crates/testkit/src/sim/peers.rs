@@ -34,7 +34,7 @@ impl World {
     }
 
     /// When the block of a height will be made.
-    fn made_at(&self, height: i64) -> Option<Instant> {
+    pub(super) fn made_at(&self, height: i64) -> Option<Instant> {
         let (from, every) = self.setup.growth?;
         let blocks = u32::try_from(height - from).ok()?;
         (height <= self.setup.chain.height()).then(|| self.origin + every * blocks)

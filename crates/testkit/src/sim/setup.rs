@@ -25,7 +25,7 @@ pub struct Setup {
     pub applied: i64,
     /// Whether a verified commit for it is at hand.
     pub last_commit_verified: bool,
-    /// Where the schedule does not follow the chain itself: how consensus behaves; none decides nothing.
+    /// How consensus behaves; none decides nothing.
     pub consensus: Option<Consensus>,
     /// The chain's height at the start, and the time from one block to the next.
     pub growth: Option<(i64, Duration)>,

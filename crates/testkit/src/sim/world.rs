@@ -127,7 +127,7 @@ impl World {
                 most_bytes: 0,
                 signatures: 0,
                 longest_run: 0,
-                follow_delay: Duration::ZERO,
+                longest_delay: None,
                 entered_after: None,
                 switches: Vec::new(),
                 lookout_requests: 0,

@@ -1,4 +1,4 @@
-//! Simulated networks in which there is consensus.
+//! Simulated networks in which consensus decides blocks.
 
 use std::{sync::Arc, time::Duration};
 
@@ -15,10 +15,9 @@ pub(crate) fn tail(outcome: &Outcome) -> String {
     outcome.log[outcome.log.len().saturating_sub(150)..].join("\n")
 }
 
-/// A network with consensus.
+/// A network whose consensus decides blocks.
 pub(crate) fn network(peers: Vec<PeerSpec>) -> Setup {
     let mut setup = setup(peers);
-    setup.config.follow = false;
     setup.consensus = Some(Consensus::default());
     setup
 }

@@ -75,6 +75,16 @@ pub(crate) fn setup(peers: Vec<PeerSpec>) -> Setup {
     setup
 }
 
+/// The same where a configured peer that never comes keeps the node from consensus.
+pub(crate) fn kept_in_blocksync(mut setup: Setup) -> Setup {
+    let mut away = PeerSpec::new(Kind::Honest);
+    away.persistent = true;
+    away.joins = 24 * 60 * MINUTE;
+    setup.config.dial_deadline = away.joins;
+    setup.peers.push(away);
+    setup
+}
+
 pub(crate) fn sync(peers: Vec<PeerSpec>) -> Outcome {
     World::new(setup(peers)).run(2 * MINUTE)
 }
@@ -511,14 +521,14 @@ fn scenario_23_one_single_slow_peer() {
     assert_synced(&World::new(setup.clone()).run(30 * MINUTE));
     // Even if every single block comes after its deadline.
     setup.config.peer_deadline = Duration::from_millis(1_200);
-    let outcome = World::new(setup).run_for(30 * MINUTE);
+    let outcome = World::new(kept_in_blocksync(setup)).run_for(30 * MINUTE);
     assert_eq!((outcome.height, outcome.punished), (59, vec![]));
 }
 
 /// Rule: what nobody delivered is asked again of those who did not, after a while.
 #[test]
 fn scenario_23_one_single_peer_that_forgets() {
-    let mut setup = setup(peers(Kind::Forgetful, 1));
+    let mut setup = kept_in_blocksync(setup(peers(Kind::Forgetful, 1)));
     setup.config.hedge_depth = 0;
     let outcome = World::new(setup).run_for(10 * MINUTE);
     assert_eq!((outcome.height, outcome.punished), (59, vec![]));

@@ -212,7 +212,6 @@ fn random_networks_on_a_chain_that_goes_on() {
         setup.fork = Arc::clone(fork);
         setup.growth = Some((160, Duration::from_secs(1)));
         let skew = i64::try_from(random.below(3_000)).unwrap() - 1_500;
-        setup.config.follow = false;
         setup.wall = chain.time(161).checked_add_nanos(skew * 1_000_000).unwrap();
         setup.config.dial_deadline = Duration::from_secs(15);
         let kinds = setup.peers.clone();
