@@ -19,7 +19,7 @@ use perihelion_types::PeerId;
 use crate::{CheckTxError, Checked, TxKey, gate::Pass, pool::Shared};
 
 /// Told what became of a transaction.
-type Answered = Box<dyn FnOnce(Result<Checked, CheckTxError>) + Send>;
+pub(crate) type Tell = Box<dyn FnOnce(Result<Checked, CheckTxError>) + Send>;
 
 /// A transaction that is to be checked.
 pub(crate) struct Order {
@@ -27,6 +27,29 @@ pub(crate) struct Order {
     pub(crate) key: TxKey,
     pub(crate) sender: Option<PeerId>,
     pub(crate) answered: Answered,
+}
+
+/// Who gave an order is told once what became of it: at the latest when it is dropped.
+pub(crate) struct Answered(Option<Tell>);
+
+impl Answered {
+    pub(crate) fn new(tell: Tell) -> Self {
+        Self(Some(tell))
+    }
+
+    pub(crate) fn tell(mut self, outcome: Result<Checked, CheckTxError>) {
+        if let Some(tell) = self.0.take() {
+            tell(outcome);
+        }
+    }
+}
+
+impl Drop for Answered {
+    fn drop(&mut self) {
+        if let Some(tell) = self.0.take() {
+            tell(Err(gone()));
+        }
+    }
 }
 
 /// One that the application is asked about.
@@ -59,10 +82,7 @@ impl PendingCheck {
     /// # Errors
     /// As of [`Mempool::check_tx`](crate::Mempool::check_tx).
     pub fn wait(self) -> Result<Checked, CheckTxError> {
-        let over = || AppFault::Closed("the mempool is gone".to_owned());
-        self.0
-            .recv()
-            .unwrap_or_else(|_| Err(failure(over()).into()))
+        self.0.recv().unwrap_or_else(|_| Err(gone()))
     }
 }
 
@@ -86,6 +106,11 @@ pub(crate) fn start(shared: &Arc<Shared>) -> Vec<JoinHandle<()>> {
     })
 }
 
+/// Nobody asks the application any more.
+fn gone() -> CheckTxError {
+    failure(AppFault::Closed("the mempool is gone".to_owned())).into()
+}
+
 fn failure(reason: AppFault) -> AppError {
     AppError {
         call: CallName::CheckTx,
@@ -94,7 +119,23 @@ fn failure(reason: AppFault) -> AppError {
     }
 }
 
+/// Fails the mempool when its thread panics: what it was to do is done by nobody.
+struct Watched<'a>(&'a Shared);
+
+impl Drop for Watched<'_> {
+    fn drop(&mut self) {
+        if thread::panicking() {
+            let fault = AppFault::Failed("a thread of the mempool panicked".to_owned());
+            self.0.fail(failure(fault));
+            let left = self.0.pool().withdraw(|_| true);
+            // Outside of the lock: who gave them is told.
+            drop(left);
+        }
+    }
+}
+
 fn ask(shared: &Shared, asked: &SyncSender<UnderWay>) {
+    let _watched = Watched(shared);
     while await_order(shared) {
         let pass = shared.gate.enter();
         // Only now: a block may have had it.
@@ -121,7 +162,7 @@ fn ask(shared: &Shared, asked: &SyncSender<UnderWay>) {
             }
             Err(error) => {
                 drop(pass);
-                (order.answered)(Err(error));
+                order.answered.tell(Err(error));
             }
         }
     }
@@ -137,6 +178,7 @@ fn await_order(shared: &Shared) -> bool {
 }
 
 fn take_answers(shared: &Shared, asked: &Receiver<UnderWay>) {
+    let _watched = Watched(shared);
     for UnderWay {
         order,
         pending,
@@ -146,6 +188,6 @@ fn take_answers(shared: &Shared, asked: &Receiver<UnderWay>) {
         let response = shared.heed(pending.wait());
         let outcome = shared.take(&order, response);
         drop(pass);
-        (order.answered)(outcome);
+        order.answered.tell(outcome);
     }
 }

@@ -124,7 +124,7 @@ impl<'a> MempoolLock<'a> {
         let late = pool.withdraw(|order| executed.contains(&order.key));
         drop(pool);
         for order in late {
-            (order.answered)(Err(CheckTxError::InCache));
+            order.answered.tell(Err(CheckTxError::InCache));
         }
         removed
     }

@@ -15,7 +15,7 @@ use tokio::sync::watch;
 
 use crate::{
     CheckTxError, MempoolConfig, MempoolKind, MempoolLock, PendingCheck, StatsSnapshot, TxLimits,
-    checks::{self, Order},
+    checks,
     list::Next,
     pool::{Shared, data_bytes, request},
     stats::{Stats, count},
@@ -108,7 +108,7 @@ impl Mempool {
     }
 
     /// As [`Self::check_tx`], but `answered` is told what became of it, which must not wait for
-    /// anything. Never, when the mempool is dropped before.
+    /// anything; of an error when the mempool is dropped before.
     ///
     /// # Errors
     /// When the application will not be asked; nothing is told then.
@@ -132,12 +132,7 @@ impl Mempool {
         if self.shared.config.kind == MempoolKind::Nop {
             return Err(CheckTxError::NotAllowed);
         }
-        self.shared.admit(Order {
-            tx: tx.clone(),
-            key: tx::hash(tx),
-            sender,
-            answered: Box::new(answered),
-        })
+        self.shared.admit(tx, sender, Box::new(answered))
     }
 
     /// Asks the application about a transaction that is to wait for no block.
@@ -279,14 +274,14 @@ impl Drop for Mempool {
         self.shared.ordered.notify_all();
         // Outside of the lock: whoever waits for them is told.
         drop(given_up);
-        // The threads hold the application. One that does not answer is not waited for.
-        if self.shared.gate.is_idle() {
-            let this = thread::current().id();
+        // The threads hold the application. One that does not answer is not waited for, and neither
+        // waits for the other one.
+        let this = thread::current().id();
+        let is_one = self.threads.iter().any(|it| it.thread().id() == this);
+        if self.shared.gate.is_idle() && !is_one {
             for thread in self.threads.drain(..) {
-                if thread.thread().id() != this {
-                    // A panic was told where it happened.
-                    let _ended = thread.join();
-                }
+                // A panic was told where it happened.
+                let _ended = thread.join();
             }
         }
     }

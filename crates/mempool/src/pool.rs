@@ -10,13 +10,13 @@ use perihelion_abci::{
     AppError, MempoolConnection, PendingCheckTx,
     types::{CheckTxType, RequestCheckTx, ResponseCheckTx},
 };
-use perihelion_types::Height;
+use perihelion_types::{Height, PeerId, tx};
 use tokio::sync::watch;
 
 use crate::{
     CheckTxError, Checked, Excess, Fate, MempoolConfig, TxKey, TxLimits,
     cache::Cache,
-    checks::Order,
+    checks::{Answered, Order, Tell},
     gate::Gate,
     list::List,
     stats::{Stats, count},
@@ -135,11 +135,18 @@ impl Shared {
     }
 
     /// Keeps room for a transaction that the application may be asked about, and counts it as seen.
-    pub(crate) fn admit(&self, order: Order) -> Result<(), CheckTxError> {
-        self.check_alive()?;
+    /// `tell` is not called where it is refused.
+    pub(crate) fn admit(
+        &self,
+        tx: &Bytes,
+        sender: Option<PeerId>,
+        tell: Tell,
+    ) -> Result<(), CheckTxError> {
+        let key = tx::hash(tx);
         let limits = self.chain().limits;
-        let tx = &order.tx;
         let mut pool = self.pool();
+        // With the pool held: a thread that panics fails first, and takes the orders back then.
+        self.check_alive()?;
         self.check_room(&pool, tx.len())?;
         let max = self.config.max_tx_bytes;
         if tx.len() > max {
@@ -147,15 +154,20 @@ impl Shared {
             return Err(CheckTxError::TooLarge { size, max });
         }
         check_size(tx, limits)?;
-        if !pool.cache.push(order.key) {
-            if let Some(sender) = order.sender {
-                pool.list.add_sender(&order.key, sender);
+        if !pool.cache.push(key) {
+            if let Some(sender) = sender {
+                pool.list.add_sender(&key, sender);
             }
             return Err(CheckTxError::InCache);
         }
         pool.kept_txs += 1;
         pool.kept_bytes += tx.len() as u64;
-        pool.orders.push_back(order);
+        pool.orders.push_back(Order {
+            tx: tx.clone(),
+            key,
+            sender,
+            answered: Answered::new(tell),
+        });
         drop(pool);
         self.ordered.notify_all();
         Ok(())

@@ -1,7 +1,7 @@
 //! Many transactions under way to the application at a time.
 
 use std::{
-    sync::{Arc, Condvar, Mutex},
+    sync::{Arc, Condvar, Mutex, mpsc::channel},
     thread,
     time::Duration,
 };
@@ -11,13 +11,16 @@ use perihelion_abci::{
     Answer, AppFault, Application,
     types::{RequestCheckTx, ResponseCheckTx},
 };
-use perihelion_mempool::{CheckTxError, Fate, Mempool, MempoolConfig, TxLimits};
+use perihelion_mempool::{CheckTxError, Checked, Fate, Mempool, MempoolConfig, TxLimits};
 use perihelion_types::Height;
 
 use crate::{
     apps::{connect, tx, waiting},
-    network::{Node, Peer, until},
+    network::{Node, Peer, soon, until},
 };
+
+/// What is told of a transaction.
+type Outcome = Result<Checked, CheckTxError>;
 
 /// Beyond it a test has failed.
 const PATIENCE: Duration = Duration::from_secs(120);
@@ -228,6 +231,73 @@ fn a_mempool_that_goes_lets_go_of_the_application() {
     mempool.check_tx(&tx("a"), None).unwrap();
     drop(mempool);
     assert_eq!(Arc::strong_count(&app), 1);
+}
+
+/// The thread that takes the answers in dies of what it is told to call.
+#[test]
+fn a_thread_that_panics_leaves_nobody_waiting() {
+    let (app, mempool) = held(MempoolConfig::default());
+    let bomb = |_: Outcome| -> () { panic!("as the test wants it") };
+    mempool.check_tx_then(&tx("bomb"), None, bomb).unwrap();
+    let (tell, told) = channel();
+    for at in 0..300 {
+        let tell = tell.clone();
+        let answered = move |outcome: Outcome| tell.send(outcome).unwrap();
+        mempool
+            .check_tx_then(&tx(&format!("t{at}")), None, answered)
+            .unwrap();
+    }
+    app.until_asked(128);
+    app.answer(1);
+    for _ in 0..300 {
+        let outcome = told.recv_timeout(PATIENCE).unwrap();
+        assert!(matches!(outcome, Err(CheckTxError::App(_))), "{outcome:?}");
+    }
+    let error = mempool.check_tx(&tx("next"), None).unwrap_err();
+    assert!(error.to_string().contains("panicked"), "{error}");
+    // Consensus is told when it next commits.
+    let rechecked = mempool.lock().recheck_left();
+    assert_eq!(rechecked.map_err(CheckTxError::App), Err(error));
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_thread_that_panics_ends_the_reactor() {
+    let node = Node::start(MempoolConfig::default()).await;
+    let bomb = |_: Outcome| -> () { panic!("as the test wants it") };
+    node.mempool.check_tx_then(&tx("a"), None, bomb).unwrap();
+    let error = soon("the end", node.ended).await.unwrap().unwrap_err();
+    assert!(error.to_string().contains("panicked"), "{error}");
+}
+
+/// What is told may have the last hold of the mempool, on either thread.
+#[test]
+fn a_mempool_that_goes_on_its_own_thread_does_not_wait_for_itself() {
+    for refused in [false, true] {
+        let (app, mempool) = held(MempoolConfig::default());
+        app.answer(1);
+        let mempool = Arc::new(mempool);
+        let (go, may_go) = channel();
+        let (tell, told) = channel();
+        let last = Arc::clone(&mempool);
+        let mut lock = mempool.lock();
+        let answered = move |outcome: Outcome| {
+            may_go.recv().unwrap();
+            drop(last);
+            tell.send(outcome.is_err()).unwrap();
+        };
+        mempool
+            .check_tx_then(&tx("1234567"), None, answered)
+            .unwrap();
+        let limits = TxLimits {
+            max_data_bytes: if refused { 6 } else { 100 },
+            max_gas: -1,
+        };
+        lock.settle(Height::new(2), &[], &[], limits);
+        drop(lock);
+        drop(mempool);
+        go.send(()).unwrap();
+        assert_eq!(told.recv_timeout(PATIENCE), Ok(refused));
+    }
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
