@@ -28,7 +28,8 @@ pub struct Updated {
     pub rechecked: usize,
     /// Those of them that are not valid any more.
     pub evicted: usize,
-    /// Transactions that were not checked again for want of time.
+    /// Transactions that were not checked again for want of time. They are not proposed until they
+    /// are, behind a later block; nor is what waits behind them.
     pub unchecked: usize,
 }
 
@@ -131,7 +132,8 @@ impl<'a> MempoolLock<'a> {
 
     fn recheck(&mut self, updated: &mut Updated) -> Result<(), AppError> {
         let shared = self.shared;
-        let pool = shared.pool();
+        let mut pool = shared.pool();
+        pool.list.leave_unchecked([]);
         let left: Vec<(TxKey, Bytes)> = pool
             .list
             .iter()
@@ -144,9 +146,11 @@ impl<'a> MempoolLock<'a> {
             // At least one, so that a short time does not mean never.
             if index > 0 && Instant::now() >= deadline {
                 updated.unchecked = left.len() - index;
+                let rest = left[index..].iter().map(|(key, _)| key);
+                shared.pool().list.leave_unchecked(rest);
                 tracing::warn!(
                     unchecked = updated.unchecked,
-                    "no time to check all transactions again"
+                    "no time to check all transactions again: the rest waits for a later block"
                 );
                 break;
             }

@@ -19,7 +19,8 @@ pub struct MempoolConfig {
     pub kind: MempoolKind,
     /// Whether the application checks what is left again after each block. Default true.
     pub recheck: bool,
-    /// How long it may take for that; what it has not got to by then stays unchecked. Default 1 s.
+    /// How long it may take for that; what it has not got to by then waits unchecked, and is not
+    /// proposed before a later block's turn has come to it. Default 1 s.
     pub recheck_timeout: Duration,
     /// Whether transactions are passed on to peers. Default true.
     pub broadcast: bool,

@@ -2,7 +2,7 @@
 
 use std::{
     collections::{BTreeMap, HashMap, HashSet},
-    ops::Bound,
+    ops::{Bound, RangeInclusive},
 };
 
 use bytes::Bytes;
@@ -43,6 +43,8 @@ pub(crate) struct List {
     places: HashMap<TxKey, u64>,
     bytes: u64,
     last_place: u64,
+    /// Places of those that there was no time to check again behind the last block.
+    unchecked: Option<RangeInclusive<u64>>,
 }
 
 impl List {
@@ -110,6 +112,24 @@ impl List {
         for entry in self.entries.values_mut() {
             entry.senders.remove(sender);
         }
+    }
+
+    /// Of these, in order, the first that is there and all behind it were not checked again behind the
+    /// last block; what comes later was.
+    pub(crate) fn leave_unchecked<'a>(&mut self, left: impl IntoIterator<Item = &'a TxKey>) {
+        let place = left.into_iter().find_map(|key| self.places.get(key));
+        self.unchecked = place.map(|place| *place..=self.last_place);
+    }
+
+    /// Those in front of the first one that was not checked again: order is kept.
+    pub(crate) fn checked(&self) -> impl Iterator<Item = &Entry> {
+        let is_checked =
+            |place: &u64| !self.unchecked.as_ref().is_some_and(|it| it.contains(place));
+        let checked = self
+            .entries
+            .iter()
+            .take_while(move |(place, _)| is_checked(place));
+        checked.map(|(_, entry)| entry)
     }
 
     /// In order.

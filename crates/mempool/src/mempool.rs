@@ -191,13 +191,14 @@ impl Mempool {
     }
 
     /// The first transactions, in order, as far as together they take at most `max_bytes` of a
-    /// block's data and `max_gas`; negative for no bound.
+    /// block's data and `max_gas`; negative for no bound. Up to the first that there was no time to
+    /// check again behind the last block: it may have become invalid.
     #[must_use]
     pub fn reap_max_bytes_max_gas(&self, max_bytes: i64, max_gas: i64) -> Vec<Bytes> {
         let pool = self.shared.pool();
         let max_bytes = u64::try_from(max_bytes).unwrap_or(u64::MAX);
         let (mut bytes, mut gas, mut txs) = (0_u64, 0_i64, Vec::new());
-        for entry in pool.list.iter() {
+        for entry in pool.list.checked() {
             bytes = bytes.saturating_add(data_bytes(&entry.tx));
             if bytes > max_bytes {
                 break;

@@ -208,6 +208,42 @@ fn an_application_that_takes_too_long_leaves_the_rest_unchecked() {
 }
 
 #[test]
+fn what_was_not_checked_again_is_not_proposed_nor_passed_by() {
+    let (app, mempool) = picky(MempoolConfig {
+        recheck_timeout: Duration::ZERO,
+        ..MempoolConfig::default()
+    });
+    let check = |text: &str| assert_eq!(fate(mempool.check_tx(&tx(text), None)), Fate::Added);
+    let proposed = || mempool.reap_max_bytes_max_gas(-1, -1);
+    for text in ["a", "b", "c"] {
+        check(text);
+    }
+    assert_eq!(proposed(), ["a", "b", "c"].map(tx));
+    // Behind this block two of them are invalid, one of which there is no time to find.
+    app.refuse(b"bc");
+    assert_eq!(update(&mempool, 2, &[tx("b")], &[0]).unchecked, 1);
+    check("d");
+    assert_eq!(proposed(), [tx("a")]);
+    assert_eq!(waiting(&mempool), ["a", "c", "d"].map(tx));
+    // The next block makes room in front of it.
+    let updated = update(&mempool, 3, &[tx("a")], &[0]);
+    assert_eq!((updated.evicted, updated.unchecked), (1, 1));
+    assert!(proposed().is_empty());
+    assert_eq!(update(&mempool, 4, &[], &[]).unchecked, 0);
+    check("e");
+    assert_eq!(proposed(), ["d", "e"].map(tx));
+    // What is removed holds up nothing.
+    check("f");
+    assert_eq!(update(&mempool, 5, &[], &[]).unchecked, 2);
+    check("g");
+    assert_eq!(proposed(), [tx("d")]);
+    for text in [b"e", b"f"] {
+        assert!(mempool.remove_tx(&hash(text)));
+    }
+    assert_eq!(proposed(), ["d", "g"].map(tx));
+}
+
+#[test]
 fn there_are_never_more_transactions_or_bytes_than_configured() {
     let (_, mempool) = picky(MempoolConfig {
         size: 3,
