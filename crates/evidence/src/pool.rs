@@ -162,7 +162,7 @@ impl EvidencePool {
         if self.store.is_evidence_committed(height, &hash)? {
             return Ok(Added::Committed);
         }
-        if !inner.has_room(&pending) {
+        if !inner.has_room(pending.voter(), pending.message.len()) {
             return Ok(Added::NoRoom);
         }
         let bytes = pb::Evidence::from(&pending.evidence).encode_to_vec().into();
@@ -258,8 +258,8 @@ impl EvidencePool {
         let mut made = 0;
         let mut waiting = Vec::new();
         for pair in pairs {
-            // Judged when there is room.
-            if !self.lock().has_room_for(pair.voter()) {
+            // Judged once, when there is room.
+            if !self.lock().has_room(Some(pair.voter()), pair.most_bytes()) {
                 waiting.push(pair);
                 continue;
             }
@@ -412,16 +412,13 @@ impl std::fmt::Debug for EvidencePool {
 }
 
 impl Inner {
-    fn has_room(&self, new: &Pending) -> bool {
-        new.voter().is_none_or(|voter| self.has_room_for(voter))
-            && self.pending.len() < MAX_PENDING
-            && self.bytes + new.message.len() <= MAX_PENDING_BYTES
-    }
-
-    /// Whether one more piece about this voter may wait.
-    fn has_room_for(&self, voter: &Bytes) -> bool {
-        let same = |it: &&Arc<Pending>| it.voter() == Some(voter);
-        self.pending.values().filter(same).count() < MAX_PENDING_OF_ONE_VOTER
+    /// Whether one more piece of so many bytes, about one voter if it is a pair, may wait.
+    fn has_room(&self, voter: Option<&Bytes>, bytes: usize) -> bool {
+        let is_about = |it: &&Arc<Pending>| it.voter() == voter;
+        let of_voter = || self.pending.values().filter(is_about).count();
+        self.pending.len() < MAX_PENDING
+            && self.bytes + bytes <= MAX_PENDING_BYTES
+            && (voter.is_none() || of_voter() < MAX_PENDING_OF_ONE_VOTER)
     }
 
     fn insert(&mut self, new: Pending) {
@@ -470,3 +467,6 @@ impl Pending {
         }
     }
 }
+
+#[cfg(test)]
+mod tests;

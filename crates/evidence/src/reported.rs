@@ -4,7 +4,9 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use perihelion_certify::{EvidenceError, History};
-use perihelion_types::{DuplicateVoteEvidence, Evidence, Height, Vote};
+use perihelion_types::{DuplicateVoteEvidence, Evidence, Height, Time, Vote};
+
+use crate::wire;
 
 /// Pairs of votes that may wait for the time of their block. Consensus reports one a validator,
 /// round and type of vote.
@@ -54,18 +56,28 @@ impl Pair {
             .address()
             .and_then(|address| set.by_address(&address))
             .ok_or(EvidenceError::NotAValidator { height })?;
+        Ok(self.with(set.total_voting_power(), member.voting_power, header.time))
+    }
+
+    /// Bytes that its evidence takes at most, as the pool counts them; needs nothing of the chain.
+    pub(crate) fn most_bytes(&self) -> usize {
+        let widest = Time::new(-1, 999_999_999);
+        wire::encode(&self.with(i64::MAX, i64::MAX, widest)).len()
+    }
+
+    fn with(&self, total_voting_power: i64, validator_power: i64, timestamp: Time) -> Evidence {
         let (first, second) = ((*self.first).clone(), (*self.second).clone());
         let (vote_a, vote_b) = if first.block_id.key() < second.block_id.key() {
             (first, second)
         } else {
             (second, first)
         };
-        Ok(Evidence::DuplicateVote(DuplicateVoteEvidence {
+        Evidence::DuplicateVote(DuplicateVoteEvidence {
             vote_a,
             vote_b,
-            total_voting_power: set.total_voting_power(),
-            validator_power: member.voting_power,
-            timestamp: header.time,
-        }))
+            total_voting_power,
+            validator_power,
+            timestamp,
+        })
     }
 }
