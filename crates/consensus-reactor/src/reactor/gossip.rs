@@ -18,7 +18,7 @@ use super::Incoming;
 use crate::{
     peer::{PeerState, Received, View},
     shared::{CORE_QUEUE_OF_ONE, Claim, FromPeer, News, Peer, Shared, disconnect, lock},
-    stored::{Look, Wanted},
+    stored::{Held, Look, Wanted},
     wire::{Channel, MAX_MESSAGE_BYTES, NewRoundStep, PeerMessage},
 };
 
@@ -56,6 +56,8 @@ pub(super) struct Gossip {
     load: Option<watch::Receiver<()>>,
     /// Kinds of what was loaded for the peer since the last tick.
     loaded: Vec<Discriminant<Wanted>>,
+    /// The stored block of which more parts wait for room on the data channel.
+    held: Option<Held>,
 }
 
 /// What woke the task.
@@ -87,6 +89,7 @@ impl Gossip {
             claims_left: CLAIMS_AT_ONCE,
             load: None,
             loaded: Vec::new(),
+            held: None,
             shared,
         }
     }
@@ -310,7 +313,7 @@ impl Gossip {
             self.loaded.clear();
         }
         let Some(view) = self.current() else { return };
-        let look = self.shared.stored.look();
+        let look = self.shared.stored.look(self.held.take());
         let mut state = lock(&self.peer.state);
         if !self.data_full && may_ask_for_data(&state, &view, is_tick) {
             self.data_full = self.send_all(&mut state, &view, &look, Channel::Data);
@@ -320,6 +323,7 @@ impl Gossip {
         }
         drop(state);
         let missed = look.missed();
+        self.held = look.into_held().filter(|_| self.data_full);
         self.load(missed);
     }
 
@@ -371,7 +375,7 @@ impl Gossip {
         self.claims_left = CLAIMS_AT_ONCE;
         if let Some(view) = self.current() {
             // What is not at hand is loaded when the peer is next looked after.
-            let look = self.shared.stored.look();
+            let look = self.shared.stored.look(None);
             let claims = lock(&self.peer.state).next_maj23(&view, &look);
             for claim in claims {
                 let sent = self

@@ -2,7 +2,7 @@
 //!
 //! What peers claim must not make this node read: a block is loaded only once its header is what
 //! the peer collects, off the threads that serve the connections, one at a time, and once for all
-//! who want it.
+//! who want it. While a block is sent to a peer that peer's task holds it.
 //!
 //! Reading order: this file (what peers' tasks see), `ready` (what is at hand, and the loading).
 
@@ -10,13 +10,17 @@ mod ready;
 #[cfg(test)]
 mod tests;
 
-use std::{cell::Cell, sync::Arc};
+use std::{
+    cell::{Cell, RefCell},
+    sync::Arc,
+};
 
 use perihelion_store::{Store, StoreError};
 use perihelion_types::{Height, PartSet, PartSetHeader};
 use tokio::sync::watch;
 
 use crate::peer::{Stored, VotesView};
+pub(crate) use ready::Held;
 use ready::Ready;
 
 /// What is loaded for peers.
@@ -71,9 +75,9 @@ impl StoredBlocks {
         self.store.base()
     }
 
-    /// One look for a peer: at what is at hand.
-    pub(crate) fn look(&self) -> Look<'_> {
-        Look::at(&self.ready)
+    /// One look for a peer: at what is at hand, and at the block that is held for it.
+    pub(crate) fn look(&self, held: Option<Held>) -> Look<'_> {
+        Look::at(&self.ready, held)
     }
 
     /// Has something loaded. The end of the receiver's changes tells that it is there, or cannot be
@@ -86,14 +90,16 @@ impl StoredBlocks {
 /// What is at hand, and what was missed. Never reads a block.
 pub(crate) struct Look<'a> {
     ready: &'a Ready,
+    held: RefCell<Option<Held>>,
     commit: Cell<Option<Height>>,
     parts: Cell<Option<Height>>,
 }
 
 impl<'a> Look<'a> {
-    fn at(ready: &'a Ready) -> Self {
+    fn at(ready: &'a Ready, held: Option<Held>) -> Self {
         Self {
             ready,
+            held: RefCell::new(held),
             commit: Cell::new(None),
             parts: Cell::new(None),
         }
@@ -107,6 +113,11 @@ impl<'a> Look<'a> {
             .into_iter()
             .chain(self.parts.get().map(Wanted::Parts))
     }
+
+    /// The block that was looked at last, to be held as long as there is more of it to send.
+    pub(crate) fn into_held(self) -> Option<Held> {
+        self.held.into_inner()
+    }
 }
 
 impl Stored for Look<'_> {
@@ -115,10 +126,18 @@ impl Stored for Look<'_> {
     }
 
     fn parts(&self, height: Height) -> Option<Arc<PartSet>> {
-        let parts = self.ready.parts(height);
-        if parts.is_none() {
-            self.parts.set(Some(height));
+        let mut held = self.held.borrow_mut();
+        if let Some(held) = held.as_ref().filter(|held| held.height == height) {
+            return Some(Arc::clone(&held.parts));
         }
+        let parts = self.ready.parts(height);
+        *held = match &parts {
+            Some(parts) => self.ready.hold(height, parts),
+            None => {
+                self.parts.set(Some(height));
+                None
+            }
+        };
         parts
     }
 

@@ -6,7 +6,7 @@ use std::{
 };
 
 use perihelion_types::{Height, PartSet, PartSetHeader};
-use tokio::sync::{Semaphore, watch};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
 
 use super::{Source, Wanted};
 use crate::{peer::VotesView, shared::lock};
@@ -24,8 +24,12 @@ const KEPT_PARTS_BYTES: usize = 128 << 20;
 const KEPT_PARTS: usize = 256;
 /// Commits that are kept ready; they are small.
 const KEPT_COMMITS: usize = 32;
-/// What is loaded at the same time, whoever asks. More, and peers that claim to lag keep as many
-/// cores busy.
+/// Bytes of blocks that are held while they are sent, of all peers, each block as often as it is
+/// held. Fewer, and large blocks are loaded again for every few parts when more peers lag than
+/// [`KEPT_PARTS_BYTES`] has room for; more is memory that peers can claim, one block each.
+pub(super) const HELD_BYTES: usize = 128 << 20;
+/// Blocks that are loaded at the same time, whoever asks, and commits likewise. More, and peers that
+/// claim to lag keep as many cores busy.
 const LOADS_AT_ONCE: usize = 1;
 
 /// The last few blocks that were asked for or decided.
@@ -36,7 +40,18 @@ pub(super) struct Ready {
     commits: Mutex<Recent<VotesView>>,
     /// What is being loaded, or waits for its turn.
     loads: Mutex<BTreeMap<Wanted, watch::Receiver<()>>>,
-    turns: Semaphore,
+    /// Commits are small: they do not queue behind blocks.
+    block_turns: Semaphore,
+    commit_turns: Semaphore,
+    /// Bytes that may be held.
+    pub(super) holds: Arc<Semaphore>,
+}
+
+/// A block that is being sent to a peer: it stays at hand for that peer, whatever others ask for.
+pub(crate) struct Held {
+    pub(super) height: Height,
+    pub(super) parts: Arc<PartSet>,
+    _room: OwnedSemaphorePermit,
 }
 
 impl Ready {
@@ -47,7 +62,9 @@ impl Ready {
             loaded: Mutex::new(Recent::new(KEPT_PARTS, KEPT_PARTS_BYTES)),
             commits: Mutex::new(Recent::new(KEPT_COMMITS, usize::MAX)),
             loads: Mutex::default(),
-            turns: Semaphore::new(LOADS_AT_ONCE),
+            block_turns: Semaphore::new(LOADS_AT_ONCE),
+            commit_turns: Semaphore::new(LOADS_AT_ONCE),
+            holds: Arc::new(Semaphore::new(HELD_BYTES)),
         })
     }
 
@@ -61,6 +78,17 @@ impl Ready {
     pub(super) fn parts(&self, height: Height) -> Option<Arc<PartSet>> {
         let decided = lock(&self.decided).get(height);
         decided.or_else(|| lock(&self.loaded).get(height))
+    }
+
+    /// Holds a block, if there is room for it.
+    pub(super) fn hold(&self, height: Height, parts: &Arc<PartSet>) -> Option<Held> {
+        let bytes = u32::try_from(parts.byte_size()).ok()?;
+        let room = Arc::clone(&self.holds).try_acquire_many_owned(bytes).ok()?;
+        Some(Held {
+            height,
+            parts: Arc::clone(parts),
+            _room: room,
+        })
     }
 
     pub(super) fn commit(&self, height: Height) -> Option<Arc<VotesView>> {
@@ -89,8 +117,12 @@ impl Ready {
         drop(loads);
         let ready = Arc::clone(self);
         tokio::spawn(async move {
+            let turns = match wanted {
+                Wanted::Parts(_) => &ready.block_turns,
+                Wanted::Commit(_) => &ready.commit_turns,
+            };
             // The semaphore is never closed.
-            let turn = ready.turns.acquire().await;
+            let turn = turns.acquire().await;
             // One is kept among the loads.
             if turn.is_ok() && tell.receiver_count() > 1 {
                 let reader = Arc::clone(&ready);

@@ -1,13 +1,14 @@
-use std::sync::{
-    Condvar, Mutex,
-    atomic::{AtomicUsize, Ordering},
+use std::{
+    sync::{
+        Condvar, Mutex,
+        atomic::{AtomicUsize, Ordering},
+    },
+    time::Duration,
 };
 
-use bytes::Bytes;
+use super::{ready::HELD_BYTES, *};
 
-use super::*;
-
-/// Blocks of 300,000 bytes, behind a gate.
+/// Blocks of 100,000 bytes, behind a gate.
 #[derive(Default)]
 struct Blocks {
     headers: AtomicUsize,
@@ -18,9 +19,13 @@ struct Blocks {
     moved: Condvar,
 }
 
+/// There is no block here.
+const NOT_THERE: Height = Height::new(100);
+
 fn parts(height: Height) -> Arc<PartSet> {
-    let byte = u8::try_from(height.get()).unwrap();
-    Arc::new(PartSet::from_data(Bytes::from(vec![byte; 300_000])))
+    let mut bytes = vec![0; 100_000];
+    bytes[..8].copy_from_slice(&height.get().to_le_bytes());
+    Arc::new(PartSet::from_data(bytes.into()))
 }
 
 impl Blocks {
@@ -48,7 +53,7 @@ impl Source for Blocks {
         drop(self.moved.wait_while(shut, |shut| *shut).unwrap());
         self.loads.lock().unwrap().push(height);
         self.at_once.fetch_sub(1, Ordering::SeqCst);
-        (height.get() < 100).then(|| parts(height))
+        (height != NOT_THERE).then(|| parts(height))
     }
 
     fn commit(&self, _: Height) -> Option<Arc<VotesView>> {
@@ -63,7 +68,7 @@ fn ready(source: &Arc<Blocks>) -> Arc<Ready> {
 
 /// As a peer's task does it: a look, and where it misses something a load.
 async fn wait_for(ready: &Arc<Ready>, height: Height) -> Option<Arc<PartSet>> {
-    let look = Look::at(ready);
+    let look = Look::at(ready, None);
     if let Some(parts) = look.parts(height) {
         assert_eq!(look.missed().count(), 0);
         return Some(parts);
@@ -72,7 +77,7 @@ async fn wait_for(ready: &Arc<Ready>, height: Height) -> Option<Arc<PartSet>> {
     assert_eq!(missed, [Wanted::Parts(height)]);
     let mut load = ready.load(missed[0]);
     while load.changed().await.is_ok() {}
-    Look::at(ready).parts(height)
+    Look::at(ready, None).parts(height)
 }
 
 fn heights(range: std::ops::Range<i64>) -> impl Iterator<Item = Height> {
@@ -129,8 +134,8 @@ async fn what_nobody_waits_for_any_more_is_not_loaded() {
 async fn what_is_not_there_ends_the_wait() {
     let source = Arc::new(Blocks::default());
     let ready = ready(&source);
-    assert!(wait_for(&ready, Height::new(100)).await.is_none());
-    let look = Look::at(&ready);
+    assert!(wait_for(&ready, NOT_THERE).await.is_none());
+    let look = Look::at(&ready, None);
     assert!(look.commit(Height::new(1)).is_none());
     assert!(look.parts(Height::new(2)).is_none());
     let missed: Vec<_> = look.missed().collect();
@@ -143,15 +148,75 @@ async fn what_is_not_there_ends_the_wait() {
     );
 }
 
+/// As many as are kept, and one more.
+async fn others_are_loaded(ready: &Arc<Ready>) {
+    for height in heights(1_001..1_258) {
+        assert!(wait_for(ready, height).await.is_some());
+    }
+}
+
+#[tokio::test]
+async fn a_block_that_is_being_sent_stays_whatever_others_ask_for() {
+    let source = Arc::new(Blocks::default());
+    let ready = ready(&source);
+    let height = Height::new(1);
+    wait_for(&ready, height).await.unwrap();
+    let look = Look::at(&ready, None);
+    assert!(look.parts(height).is_some());
+    let held = look.into_held();
+    others_are_loaded(&ready).await;
+    assert!(ready.parts(height).is_none());
+    let look = Look::at(&ready, held);
+    assert_eq!(look.parts(height).unwrap().header(), parts(height).header());
+    assert_eq!(look.missed().count(), 0);
+    // One is held for a peer: the one that it collects.
+    assert!(look.parts(Height::new(1_257)).is_some());
+    let look = Look::at(&ready, look.into_held());
+    assert!(look.parts(height).is_none());
+    assert_eq!(look.missed().next(), Some(Wanted::Parts(height)));
+    assert!(look.into_held().is_none());
+    assert_eq!(ready.holds.available_permits(), HELD_BYTES);
+}
+
+#[tokio::test]
+async fn what_is_held_is_bounded() {
+    let source = Arc::new(Blocks::default());
+    let ready = ready(&source);
+    let height = Height::new(1);
+    wait_for(&ready, height).await.unwrap();
+    let others = u32::try_from(HELD_BYTES - 1).unwrap();
+    let others = ready.holds.try_acquire_many(others).unwrap();
+    let look = Look::at(&ready, None);
+    assert!(look.parts(height).is_some());
+    assert!(look.into_held().is_none());
+    drop(others);
+    let look = Look::at(&ready, None);
+    assert!(look.parts(height).is_some());
+    assert!(look.into_held().is_some());
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_commit_does_not_queue_behind_blocks() {
+    let source = Arc::new(Blocks::default());
+    source.shut(true);
+    let ready = ready(&source);
+    let _blocks = [1, 2].map(|height| ready.load(Wanted::Parts(Height::new(height))));
+    let mut load = ready.load(Wanted::Commit(Height::new(3)));
+    let loaded = async { while load.changed().await.is_ok() {} };
+    let ended = tokio::time::timeout(Duration::from_secs(60), loaded).await;
+    source.shut(false);
+    ended.expect("the commit is loaded");
+}
+
 #[tokio::test]
 async fn headers_are_told_without_a_load() {
     let source = Arc::new(Blocks::default());
     let ready = ready(&source);
     let header = parts(Height::new(9)).header();
-    assert_eq!(Look::at(&ready).header(Height::new(9)), Some(header));
+    assert_eq!(Look::at(&ready, None).header(Height::new(9)), Some(header));
     assert_eq!(source.headers.load(Ordering::SeqCst), 1);
     ready.keep_decided(Height::new(9), parts(Height::new(9)));
-    assert_eq!(Look::at(&ready).header(Height::new(9)), Some(header));
+    assert_eq!(Look::at(&ready, None).header(Height::new(9)), Some(header));
     assert_eq!(source.headers.load(Ordering::SeqCst), 1);
     assert!(source.loads().is_empty());
 }
