@@ -183,9 +183,6 @@ pub struct RoundStep {
 /// What no honest peer sends.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Error)]
 pub enum Fault {
-    /// A proposal of this height and round that its proposer did not sign.
-    #[error("proposal with a wrong signature")]
-    ProposalSignature,
     /// A proposal whose proof of lock is not of an earlier round.
     #[error("proposal with a proof of lock of round {pol_round} in round {round}")]
     PolRound {

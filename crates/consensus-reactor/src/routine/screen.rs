@@ -13,7 +13,9 @@ use perihelion_consensus::{
     Consensus, Fault, Message, Step, Verify,
     votes::{Checked, VoteError, VoteSet},
 };
-use perihelion_types::{Height, Part, PeerId, SignedMsgType, Vote, merkle::ProofError};
+use perihelion_types::{
+    Height, Part, PeerId, Proposal, Round, SignedMsgType, Vote, merkle::ProofError,
+};
 
 /// What is to be done with a message.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -29,6 +31,9 @@ pub(super) enum Worth {
 /// Votes whose extension the application has rejected that are remembered; each was signed by a
 /// validator. With fewer, validators that sign many can have the application asked again and again.
 const MOST_REJECTED: usize = 1_024;
+/// Peers that are remembered for their proposal of a round. With fewer than are connected, some can
+/// have proposals without end judged.
+const MOST_PROPOSING: usize = 1_024;
 
 /// What is known of the votes of a height that do not count.
 #[derive(Debug, Default)]
@@ -38,6 +43,8 @@ pub(super) struct Screen {
     caught: BTreeSet<(i32, i32, i32)>,
     /// Signatures of votes and of their extensions.
     rejected: BTreeSet<(Bytes, Bytes)>,
+    /// Peers of which a proposal of this round was judged.
+    proposing: (Option<Round>, BTreeSet<PeerId>),
 }
 
 impl Screen {
@@ -67,17 +74,14 @@ impl Screen {
 
     /// Judges a message of `peer`.
     pub(super) fn judge(
-        &self,
+        &mut self,
         core: &Consensus,
         peer: PeerId,
         message: &Message,
         verify: &dyn Verify,
     ) -> Worth {
         match message {
-            Message::Proposal(proposal) => match core.check_proposal(proposal) {
-                Ok(is_useful) => taken_if(is_useful),
-                Err(fault) => Worth::Fault(fault),
-            },
+            Message::Proposal(proposal) => self.judge_proposal(core, peer, proposal),
             Message::Part { height, part, .. } if *height == core.height() => {
                 worth_of_part(core, part)
             }
@@ -92,6 +96,30 @@ impl Screen {
                 Some(votes) => worth_of(votes.check(vote, verify)),
                 None => Worth::Nothing,
             },
+        }
+    }
+
+    /// A false proposal convicts nobody, so one of each peer and round is judged; honest peers send
+    /// no other.
+    fn judge_proposal(&mut self, core: &Consensus, peer: PeerId, proposal: &Proposal) -> Worth {
+        let is_here = (proposal.height, proposal.round) == (core.height(), core.round());
+        if !is_here || core.proposal().is_some() {
+            return Worth::Nothing;
+        }
+        self.enter(proposal.height);
+        let (round, peers) = &mut self.proposing;
+        if round.replace(proposal.round) != Some(proposal.round) {
+            peers.clear();
+        }
+        if peers.contains(&peer) {
+            return Worth::Nothing;
+        }
+        if peers.len() < MOST_PROPOSING {
+            peers.insert(peer);
+        }
+        match core.check_proposal(proposal) {
+            Ok(is_useful) => taken_if(is_useful),
+            Err(fault) => Worth::Fault(fault),
         }
     }
 

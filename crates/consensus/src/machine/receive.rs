@@ -29,8 +29,9 @@ impl Consensus {
     }
 
     /// Whether a peer's proposal would be taken. The first proposal of this round that its proposer
-    /// signed counts. One of other rounds, or for a block that is too large, may come from an honest
-    /// peer and is ignored.
+    /// signed counts. One of other rounds, for a block that is too large, or that another one signed
+    /// may come from an honest peer and is ignored: who proposes follows from priorities, which a
+    /// CometBFT node has otherwise when it skipped other rounds or took its validators from an RPC.
     ///
     /// # Errors
     /// What its sender is to blame for.
@@ -52,7 +53,7 @@ impl Consensus {
             .verify
             .verify(&proposer.pub_key, &message, &proposal.signature)
         {
-            return Err(Fault::ProposalSignature);
+            return Ok(false);
         }
         let total = proposal.block_id.part_set_header.total;
         Ok(total <= MAX_PARTS && usize::try_from(total).is_ok_and(|n| n <= self.most_parts()))
