@@ -11,7 +11,7 @@ use perihelion_consensus_reactor::{
 use perihelion_evidence::EvidencePool;
 use perihelion_mempool::{Mempool, MempoolConfig, MempoolKind, TxLimits};
 use perihelion_p2p::{PeerEvent, SwitchHandle};
-use perihelion_store::Store;
+use perihelion_store::{Store, lock_store};
 use perihelion_types::{RulesByHeight, State};
 use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
@@ -20,7 +20,7 @@ use super::{Basis, begin};
 use crate::{
     config::{Config, ConsensusConfig, MempoolType},
     home::DATABASE,
-    prepare::Prepared,
+    prepare::{PrepareError, Prepared},
 };
 
 /// What waits for a block.
@@ -96,10 +96,14 @@ pub(super) fn check_signer(prepared: &Prepared, store: &Store) -> anyhow::Result
 }
 
 /// Fails when the consensus log is damaged where it was durable: before anything runs, since consensus
-/// would find it only when it is entered.
+/// would find it only when it is entered. A node that has the store writes to the log meanwhile.
 pub(super) fn check_log(prepared: &Prepared) -> anyhow::Result<()> {
     let config = &prepared.config;
-    let Err(error) = wal::check(&config.wal_file()) else {
+    let lock =
+        lock_store(&config.data_dir()).map_err(|error| PrepareError::store(error, config))?;
+    let checked = wal::check(&config.wal_file());
+    drop(lock);
+    let Err(error) = checked else {
         return Ok(());
     };
     let signed = prepared.sign_state.as_ref().map(|state| state.height);
