@@ -193,6 +193,20 @@ impl Progress {
         }
     }
 
+    /// The same where consensus has applied `height`: the schedule is told of that a little later.
+    #[must_use]
+    pub fn with_decided(mut self, height: Height) -> Self {
+        let decides = self.mode == Mode::Consensus;
+        self.height = if decides {
+            height
+        } else {
+            self.height.max(height)
+        };
+        self.certified = self.certified.max(self.height);
+        self.target = self.target.max(self.height);
+        self
+    }
+
     /// Whether the node is behind, as `catching_up` of `/status` says it.
     #[must_use]
     pub fn is_catching_up(&self) -> bool {

@@ -136,10 +136,13 @@ impl Client {
     /// The node's progress: from `/sync_status`, or from `/status` of a node without it.
     fn progress(&self) -> anyhow::Result<ProgressLine> {
         let mut line = self.sync()?;
-        if line.mode == "consensus" {
+        if line.mode == "consensus" && line.round.is_empty() {
             // A server may do without it.
             let state = self.get("consensus_state").ok().flatten();
-            line.round = state.as_ref().and_then(round_of).unwrap_or_default();
+            let place = state.and_then(|state| Place::of(state.get("round_state")?));
+            if let Some(place) = place {
+                place.show_in(&mut line);
+            }
         }
         Ok(line)
     }
@@ -180,14 +183,40 @@ impl Client {
     }
 }
 
-/// Where the round is by an answer to `/consensus_state`.
-fn round_of(state: &Value) -> Option<String> {
-    let place = text(state.get("round_state")?, "height/round/step")?;
-    let mut parts = place.split('/');
-    let (height, round) = (parts.next()?, parts.next()?);
-    let number: u8 = parts.next()?.parse().ok()?;
-    let step = Step::ALL.into_iter().find(|step| *step as u8 == number)?;
-    Some(format_round(height, round, step))
+/// What is being decided.
+struct Place {
+    height: u64,
+    round: u32,
+    step: Step,
+}
+
+impl Place {
+    /// As an answer has it; `None` where there is none.
+    fn of(answer: &Value) -> Option<Self> {
+        let place = answer.get("height/round/step")?.as_str()?;
+        let mut parts = place.split('/');
+        let (height, round) = (parts.next()?.parse().ok()?, parts.next()?.parse().ok()?);
+        let number: u8 = parts.next()?.parse().ok()?;
+        let step = Step::ALL.into_iter().find(|step| *step as u8 == number)?;
+        Some(Self {
+            height,
+            round,
+            step,
+        })
+    }
+
+    /// The round, and the height below, for what an earlier answer said of that is of another moment.
+    /// Where that said that there is no block, a chain begins, maybe not at 1.
+    fn show_in(&self, line: &mut ProgressLine) {
+        if line.height > 0 {
+            line.height = self.height.saturating_sub(1);
+        }
+        line.round = self.format();
+    }
+
+    fn format(&self) -> String {
+        format_round(self.height, self.round, self.step)
+    }
 }
 
 /// An integer, be it a number or, as 64-bit integers are, a text.
@@ -234,7 +263,7 @@ fn from_sync_status(answer: &Value) -> ProgressLine {
         limiting_stage: text(answer, "limiting_stage").unwrap_or_default(),
         stalled: reason(answer, "stalled_reason"),
         silent: reason(answer, "silent_reason"),
-        round: String::new(),
+        round: Place::of(answer).map_or_else(String::new, |place| place.format()),
     }
 }
 
@@ -299,13 +328,28 @@ mod tests {
 
     #[test]
     fn the_round_is_told_in_words() {
-        let state = json!({"round_state": {"height/round/step": "12/1/3"}});
-        assert_eq!(round_of(&state).unwrap(), "12 at round 1, propose");
-        assert_eq!(
-            round_of(&json!({"round_state": {"height/round/step": "12/1/9"}})),
-            None
-        );
-        assert_eq!(round_of(&Value::Null), None);
+        let place = Place::of(&json!({"height/round/step": "12/1/3"})).unwrap();
+        for height in [9, 12] {
+            let mut line = ProgressLine {
+                mode: "consensus".into(),
+                height,
+                ..ProgressLine::default()
+            };
+            place.show_in(&mut line);
+            assert_eq!(
+                line.format(),
+                "consensus 11, deciding 12 at round 1, propose, 0.0 blocks/s 0 peers"
+            );
+        }
+        let mut first = ProgressLine::default();
+        place.show_in(&mut first);
+        assert_eq!(first.height, 0, "the chain begins at 12");
+        for bent in ["12/1/9", "12/1", "12", "x/1/3", "-1/0/1"] {
+            let answer = json!({"height/round/step": bent});
+            assert!(Place::of(&answer).is_none(), "{bent}");
+        }
+        assert!(Place::of(&json!({"height/round/step": null})).is_none());
+        assert!(Place::of(&Value::Null).is_none());
     }
 
     #[test]

@@ -51,13 +51,17 @@ struct Look {
 
 impl Shown {
     fn look(&self) -> Look {
-        let progress = self.progress.borrow().clone();
+        let view = self.view.borrow().clone();
+        let mut progress = self.progress.borrow().clone();
+        if let Some(view) = &view {
+            progress = progress.with_decided(view.state().last_block_height);
+        }
         let mut line = line(&progress);
         let mut stall = progress
             .stalled
             .as_ref()
             .map(|reason| Stall::Sync(discriminant(reason)));
-        if let Some(view) = &*self.view.borrow() {
+        if let Some(view) = &view {
             line.round = round(view);
             line.silent = view.stay().silence.as_deref().map(str::to_owned);
             if stall.is_none()
@@ -391,6 +395,23 @@ mod tests {
         let states = stalls.map(|stalled| progress(Mode::BlockSync, 7, stalled));
         let warnings: Vec<bool> = told(&states).await.into_iter().map(|line| line.2).collect();
         assert_eq!(warnings, [true, false, false, true, true, false]);
+    }
+
+    /// Height and round are of one moment, though the rest is told of a block a little later.
+    #[test]
+    fn the_height_is_the_one_below_what_is_decided() {
+        for stale in [0, 4] {
+            let shown = Shown {
+                progress: watch::channel(progress(Mode::Consensus, stale, None)).1,
+                view: watch::channel(Some(Arc::new(standing()))).1,
+            };
+            let look = shown.look();
+            assert_eq!(look.height, Height::ZERO, "told {stale}");
+            let line = look.line.format();
+            let expected =
+                "consensus 0, deciding 1 at round 0, propose, 0.0 blocks/s 0 peers, stalled";
+            assert!(line.starts_with(expected), "{line}");
+        }
     }
 
     /// Why consensus does not go on is a warning once, and then told once a minute.

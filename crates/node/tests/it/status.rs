@@ -75,6 +75,34 @@ fn a_node_without_it() {
     );
 }
 
+/// Rule: height and round are of one moment: of one answer, or else the height is that below the round.
+#[test]
+fn height_and_round_of_a_node_in_consensus_fit() {
+    // Who tells both at once is asked once.
+    let address = serve(1, |path| {
+        assert_eq!(path, "/sync_status");
+        Some(
+            r#"{"result":{"mode":"consensus","height":"4","height/round/step":"5/0/3","peers":[]}}"#,
+        )
+    });
+    assert_eq!(
+        succeed(&["status", "--rpc", &address, "--home", "/nonexistent"]),
+        "consensus 4, deciding 5 at round 0, propose, 0.0 blocks/s 0 peers\n"
+    );
+    let address = serve(4, |path| match path {
+        "/status" => {
+            Some(r#"{"result":{"sync_info":{"latest_block_height":"4","catching_up":false}}}"#)
+        }
+        "/net_info" => Some(r#"{"result":{"n_peers":"2"}}"#),
+        "/consensus_state" => Some(r#"{"result":{"round_state":{"height/round/step":"6/1/4"}}}"#),
+        _ => None,
+    });
+    assert_eq!(
+        succeed(&["status", "--rpc", &address, "--home", "/nonexistent"]),
+        "consensus 5, deciding 6 at round 1, prevote, 0.0 blocks/s 2 peers\n"
+    );
+}
+
 #[test]
 fn no_node_and_no_node_at_all() {
     // Nobody else gets a port that is held, and who does not listen there refuses.

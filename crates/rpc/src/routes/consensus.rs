@@ -204,6 +204,17 @@ struct ConsensusState<T> {
     round_state: T,
 }
 
+/// Height, round and step in one text.
+fn place(height: Height, round: Round, step: u8) -> String {
+    format!("{height}/{round}/{step}")
+}
+
+/// The same of what is being decided.
+pub(super) fn place_of(view: &View) -> String {
+    let step = view.round_step().step.number();
+    place(view.height(), view.round(), step)
+}
+
 fn hash_of(candidate: Option<&(Round, Arc<FetchedBlock>)>) -> Hash {
     candidate.map_or(Hash::EMPTY, |(_, block)| block.block_id().hash)
 }
@@ -218,12 +229,7 @@ pub(super) fn consensus_state(backend: &Backend, _: &Arguments) -> Answer {
     });
     write(&ConsensusState {
         round_state: Simple {
-            place: format!(
-                "{}/{}/{}",
-                picture.height(),
-                picture.round(),
-                picture.step()
-            ),
+            place: place(picture.height(), picture.round(), picture.step()),
             start_time: picture.start_time(),
             proposal_block_hash: picture
                 .block()

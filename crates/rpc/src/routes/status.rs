@@ -12,7 +12,7 @@ use perihelion_types::{
 };
 use serde::Serialize;
 
-use super::{Answer, network::NodeInfoForm, uncommitted, write};
+use super::{Answer, consensus::place_of, network::NodeInfoForm, uncommitted, write};
 use crate::{arguments::Arguments, context::Backend};
 
 /// CometBFT's fields first; behind `catching_up` those that Tendermint v0.35 had, durations in
@@ -204,6 +204,9 @@ struct SyncStatus<'a> {
     catching_up: bool,
     base: Height,
     height: Height,
+    /// In consensus, what is being decided above `height`, as `/consensus_state` tells it.
+    #[serde(rename = "height/round/step")]
+    place: Option<String>,
     start_height: Height,
     certified_height: Height,
     /// `None` when nothing is known.
@@ -259,9 +262,14 @@ const fn limit_name(limit: Limit) -> &'static str {
 
 pub(super) fn sync_status(backend: &Backend, _: &Arguments) -> Answer {
     let context = &backend.context;
-    let progress = context.progress.borrow().clone();
-    let window = &progress.window;
     let view = context.consensus.view();
+    let mut progress = context.progress.borrow().clone();
+    let mut place = None;
+    if let Some(view) = &view {
+        progress = progress.with_decided(view.state().last_block_height);
+        place = (progress.mode == Mode::Consensus).then(|| place_of(view));
+    }
+    let window = &progress.window;
     let stalled = progress.stalled.as_ref().map(ToString::to_string);
     let standing = || Some(Standing::of(view.as_deref()?, Instant::now())?.to_string());
     let silence = view.as_ref().and_then(|view| view.stay().silence.clone());
@@ -277,6 +285,7 @@ pub(super) fn sync_status(backend: &Backend, _: &Arguments) -> Answer {
         catching_up: progress.is_catching_up(),
         base: context.store.base(),
         height: progress.height,
+        place,
         start_height: progress.start,
         certified_height: progress.certified,
         target_height: known.then_some(progress.target),

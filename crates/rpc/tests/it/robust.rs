@@ -245,6 +245,7 @@ fn the_state_of_the_sync_is_told() {
     assert_eq!(result["mode"], "block_sync");
     assert_eq!(result["base"], "1");
     assert_eq!(result["height"], "3");
+    assert_eq!(result["height/round/step"], Value::Null);
     assert_eq!(result["target_height"], "50");
     assert_eq!(result["remaining_time"], "2000000000");
     assert_eq!(result["blocks_per_second"], 12.5);
@@ -259,6 +260,22 @@ fn the_state_of_the_sync_is_told() {
     // While it catches up, the validators above the last block are not told.
     let reply = ask(node.address(), "GET", "/validators?height=4", &[], None);
     assert!(reply.text().contains("current blockchain height 3"));
+}
+
+/// Rule: height and round are of one moment, though the rest is told of a block a little later.
+#[test]
+fn in_consensus_the_height_is_the_one_below_what_is_decided() {
+    let node = small_node(&RpcConfig::default());
+    node.progress
+        .send_replace(progress(Mode::Consensus, Height::new(1)));
+    let reply = ask(node.address(), "GET", "/sync_status", &[], None);
+    let answer: Value = serde_json::from_slice(&reply.body).unwrap();
+    let result = &answer["result"];
+    assert_eq!(result["mode"], "consensus");
+    assert_eq!(result["height/round/step"], "4/0/1");
+    for name in ["height", "certified_height", "target_height"] {
+        assert_eq!(result[name], "3", "{name}");
+    }
 }
 
 #[test]
