@@ -45,5 +45,6 @@ pub use perihelion_crypto::NodeId;
 pub use reason::{DisconnectReason, RejectReason};
 pub use secret_connection::HandshakeError;
 pub use switch::{
-    Disconnected, PeerFilter, PeerSnapshot, Switch, SwitchError, SwitchHandle, SwitchSetup,
+    DialOrder, Disconnected, OrderError, PeerFilter, PeerSnapshot, Switch, SwitchError,
+    SwitchHandle, SwitchSetup,
 };

@@ -3,6 +3,7 @@
 
 use base64::prelude::{BASE64_STANDARD, Engine};
 use bytes::Bytes;
+use serde_json::value::RawValue;
 
 use crate::{
     evidence_argument::{self, Reported},
@@ -24,6 +25,8 @@ pub(crate) enum Kind {
     /// Bytes, in JSON as base64.
     Base64,
     Bool,
+    /// A list of texts.
+    Texts,
     /// Evidence of misbehaviour.
     Evidence,
 }
@@ -36,6 +39,7 @@ pub(crate) enum Argument {
     Text(String),
     Bytes(Bytes),
     Bool(bool),
+    Texts(Vec<String>),
     Evidence(Reported),
 }
 
@@ -49,6 +53,7 @@ impl Kind {
             Self::Text => "string",
             Self::Hex | Self::Base64 => "[]uint8",
             Self::Bool => "bool",
+            Self::Texts => "slice",
             Self::Evidence => "interface",
         }
     }
@@ -122,6 +127,7 @@ impl Kind {
                 Ok(Some(Argument::Bytes(decode_hex(inner)?.into())))
             }
             Self::Evidence => Ok(evidence_argument::read(json)?.map(Argument::Evidence)),
+            Self::Texts => texts(json),
             Self::Text | Self::Base64 | Self::Bool => self.plain_json(json),
         }
     }
@@ -171,6 +177,30 @@ impl Kind {
             }
             Some(kind) => Err(self.misfit(kind)),
         }
+    }
+}
+
+/// Reads a list of texts; a null in it is an empty text.
+fn texts(json: &[u8]) -> Result<Option<Argument>, Complaint> {
+    go_json::check(json)?;
+    let text = String::from_utf8_lossy(json);
+    match go_json::kind(&text) {
+        None => Ok(None),
+        Some("array") => {
+            let items: Vec<&RawValue> =
+                serde_json::from_str(&text).map_err(|error| error.to_string())?;
+            let read = |item: &RawValue| {
+                Ok(match Kind::Text.read_json(item.get().as_bytes())? {
+                    Some(Argument::Text(text)) => text,
+                    _ => String::new(),
+                })
+            };
+            let texts: Result<_, Complaint> = items.into_iter().map(read).collect();
+            Ok(Some(Argument::Texts(texts?)))
+        }
+        Some(kind) => Err(format!(
+            "json: cannot unmarshal {kind} into Go value of type []json.RawMessage"
+        )),
     }
 }
 
@@ -240,6 +270,13 @@ impl Arguments {
         }
     }
 
+    pub(crate) fn texts(&self, index: usize) -> &[String] {
+        match self.0.get(index) {
+            Some(Some(Argument::Texts(texts))) => texts,
+            _ => &[],
+        }
+    }
+
     pub(crate) fn bytes(&self, index: usize) -> Option<&Bytes> {
         match self.0.get(index) {
             Some(Some(Argument::Bytes(bytes))) => Some(bytes),
@@ -295,7 +332,7 @@ mod tests {
 
     use super::*;
 
-    const KINDS: [Kind; 8] = [
+    const KINDS: [Kind; 9] = [
         Kind::Int64,
         Kind::Int,
         Kind::Uint,
@@ -303,6 +340,7 @@ mod tests {
         Kind::Hex,
         Kind::Base64,
         Kind::Bool,
+        Kind::Texts,
         Kind::Evidence,
     ];
 
@@ -321,11 +359,18 @@ mod tests {
             Ok(Some(Argument::Text("j".to_owned())))
         );
         assert_eq!(Kind::Bool.read_uri(b"true"), Ok(Some(Argument::Bool(true))));
+        let texts = |list: &[&str]| {
+            let list = list.iter().map(|&text| text.to_owned());
+            Ok(Some(Argument::Texts(list.collect())))
+        };
+        assert_eq!(Kind::Texts.read_uri(b"[]"), texts(&[]));
+        assert_eq!(Kind::Texts.read_uri(b"[\"a\", null]"), texts(&["a", ""]));
+        assert_eq!(Kind::Texts.read_uri(b" null"), Ok(None));
     }
 
     #[test]
     fn complains_as_cometbft_does() {
-        let table: [(Kind, &[u8], &str); 10] = [
+        let table: [(Kind, &[u8], &str); 14] = [
             (
                 Kind::Int64,
                 b"\"",
@@ -352,6 +397,22 @@ mod tests {
                 b"0x00",
                 "got a hex string arg, but expected 'bool'",
             ),
+            (
+                Kind::Texts,
+                b"0x00",
+                "got a hex string arg, but expected 'slice'",
+            ),
+            (
+                Kind::Texts,
+                b"\"a,b\"",
+                "json: cannot unmarshal string into Go value of type []json.RawMessage",
+            ),
+            (
+                Kind::Texts,
+                b"[\"a\",1]",
+                "json: cannot unmarshal number into Go value of type string",
+            ),
+            (Kind::Texts, b"[\"a\"", "unexpected end of JSON input"),
             (Kind::Hex, b"0x0", "encoding/hex: odd length hex string"),
             (Kind::Hex, b"\"\xff", "invalid hex string: \"\u{fffd}"),
             (

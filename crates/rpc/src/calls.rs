@@ -38,6 +38,8 @@ pub(crate) struct Calls {
     pub(crate) subscription_limits: Limits,
     /// How long a transaction may take to get into a block.
     pub(crate) commit_patience: Duration,
+    /// Whether the unsafe routes exist.
+    unsafe_routes: bool,
     lookups: Semaphore,
     searches: Semaphore,
     orders: Semaphore,
@@ -59,11 +61,24 @@ impl Calls {
                 per_client: config.max_subscriptions_per_client,
             },
             commit_patience: config.timeout_broadcast_tx_commit,
+            unsafe_routes: config.unsafe_routes,
             lookups: Semaphore::new(config.workers.max(1)),
             searches: Semaphore::new(SEARCHES),
             orders: Semaphore::new(ORDERS),
             offers: Semaphore::new(OFFERS),
         }
+    }
+
+    /// The route of a name, where it exists.
+    pub(crate) fn find(&self, name: &str) -> Option<&'static Route> {
+        let is_unsafe = || self.unsafe_routes.then(|| routes::find_unsafe(name));
+        routes::find(name).or_else(|| is_unsafe().flatten())
+    }
+
+    /// Every route that exists.
+    pub(crate) fn routes(&self) -> impl Iterator<Item = &'static Route> {
+        let of_operators = self.unsafe_routes.then_some(routes::UNSAFE_ROUTES);
+        routes::ROUTES.iter().chain(of_operators.unwrap_or(&[]))
     }
 
     /// The answer to one request by JSON-RPC, and whether caches may keep it.
@@ -75,7 +90,7 @@ impl Calls {
         misfit: ErrorKind,
     ) -> (String, bool) {
         let id = Some(&request.id);
-        let Some(route) = routes::find(&request.method) else {
+        let Some(route) = self.find(&request.method) else {
             return (jsonrpc::error(id, ErrorKind::MethodNotFound, ""), false);
         };
         let arguments = match jsonrpc::arguments_of(route, request) {

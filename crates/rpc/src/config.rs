@@ -62,6 +62,9 @@ pub struct RpcConfig {
     pub max_search_entries: usize,
     /// How long one search may take. Default 2 s.
     pub search_timeout: Duration,
+    /// Whether `dial_seeds`, `dial_peers` and `unsafe_flush_mempool` exist: whoever reaches the server
+    /// can call them. Default false.
+    pub unsafe_routes: bool,
     /// Certificate and key for HTTPS; without them, the default, plain HTTP.
     pub tls: Option<TlsFiles>,
 }
@@ -97,6 +100,7 @@ impl Default for RpcConfig {
             timeout_broadcast_tx_commit: Duration::from_secs(10),
             max_search_entries: 1_000_000,
             search_timeout: Duration::from_secs(2),
+            unsafe_routes: false,
             tls: None,
         }
     }

@@ -12,7 +12,7 @@ use perihelion_consensus_reactor::{
 use perihelion_events::EventBus;
 use perihelion_evidence::EvidencePool;
 use perihelion_mempool::Mempool;
-use perihelion_p2p::{NodeId, NodeInfo, PeerStats, SwitchHandle};
+use perihelion_p2p::{DialOrder, NodeId, NodeInfo, OrderError, PeerStats, SwitchHandle};
 use perihelion_schedule::Progress;
 use perihelion_store::Store;
 use perihelion_types::{Genesis, PublicKey};
@@ -59,6 +59,11 @@ pub trait NetworkView: Send + Sync + 'static {
     fn peers(&self) -> Vec<PeerView>;
     /// Who went of late and why, newest last.
     fn recent_disconnects(&self) -> Vec<DisconnectView>;
+    /// Dials peers, which is not waited for.
+    ///
+    /// # Errors
+    /// When there are too many.
+    fn dial(&self, order: DialOrder) -> Result<(), OrderError>;
 }
 
 /// What the server asks of consensus.
@@ -163,6 +168,10 @@ impl NetworkView for SwitchHandle {
                 reason: gone.reason.to_string(),
             })
             .collect()
+    }
+
+    fn dial(&self, order: DialOrder) -> Result<(), OrderError> {
+        self.order_dials(order)
     }
 }
 

@@ -23,6 +23,7 @@ mod go_json;
 mod http;
 mod jsonrpc;
 mod listen;
+mod peer_argument;
 mod routes;
 mod search;
 mod server;

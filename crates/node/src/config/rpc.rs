@@ -112,6 +112,7 @@ impl Config {
             websocket_write_buffer_size: size(rpc.experimental_websocket_write_buffer_size),
             close_on_slow_client: rpc.experimental_close_on_slow_client,
             timeout_broadcast_tx_commit: rpc.timeout_broadcast_tx_commit,
+            unsafe_routes: rpc.unsafe_routes,
             ..perihelion_rpc::RpcConfig::default()
         }
     }
@@ -224,7 +225,7 @@ impl Section for RpcConfig {
         v.key(
             Key::new(
                 "unsafe",
-                "Offer the unsafe routes, such as dial_seeds and dial_peers.",
+                "Offer the unsafe routes: dial_seeds, dial_peers and unsafe_flush_mempool.",
             ),
             &mut self.unsafe_routes,
         );

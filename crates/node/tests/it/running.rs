@@ -283,6 +283,43 @@ fn a_peer_of_another_network_is_warned_of_and_is_why_nothing_moves() {
     }
 }
 
+/// The answer to a call by GET.
+fn get(rpc: &str, path: &str) -> String {
+    let mut stream = TcpStream::connect(rpc).unwrap();
+    let request = format!("GET {path} HTTP/1.1\r\nHost: {rpc}\r\nConnection: close\r\n\r\n");
+    stream.write_all(request.as_bytes()).unwrap();
+    let mut reply = String::new();
+    io::Read::read_to_string(&mut stream, &mut reply).unwrap();
+    reply
+}
+
+/// With `rpc.unsafe` a client has peers dialled; without it there is no such call.
+#[test]
+fn an_operator_has_peers_dialled_where_that_is_configured() {
+    let (home, other) = (Home::new(), Home::new());
+    let genesis = fs::read(home.file("config/genesis.json")).unwrap();
+    fs::write(other.file("config/genesis.json"), genesis).unwrap();
+    let mut node = Running::start(&home, &["--rpc.unsafe"]);
+    let mut peer = Running::start(&other, &[]);
+    let (running, running_peer) = (
+        node.says("Perihelion is running"),
+        peer.says("Perihelion is running"),
+    );
+    let text = |line: &Value, name: &str| line[name].as_str().unwrap().to_owned();
+    let id = text(&running_peer, "node_id");
+    let path = format!(
+        "/dial_peers?persistent=true&peers=[%22{id}@{}%22]",
+        text(&running_peer, "listen")
+    );
+    let refused = get(&text(&running_peer, "rpc"), &path);
+    assert!(refused.starts_with("HTTP/1.1 404 "), "{refused}");
+    let answer = get(&text(&running, "rpc"), &path);
+    let log = "Dialing peers in progress. See /net_info for details";
+    assert!(answer.contains(log), "{answer}");
+    let connected = node.says("connected to a peer");
+    assert_eq!(connected["peer"], id);
+}
+
 /// Before its application is there, a node serves no RPC.
 #[test]
 fn a_node_that_waits_for_its_application_is_named_by_status() {

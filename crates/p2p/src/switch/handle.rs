@@ -9,7 +9,7 @@ use tokio::time::Instant;
 
 use crate::{DisconnectReason, NodeInfo, PeerAddress, PeerHandle, RejectReason, peer::lock};
 
-use super::{Disconnected, Inner, PeerSnapshot, tasks};
+use super::{DialOrder, Disconnected, Inner, OrderError, PeerSnapshot, order, tasks};
 
 /// Controls a running switch. Cheap to clone.
 #[derive(Debug, Clone)]
@@ -112,6 +112,15 @@ impl SwitchHandle {
         tasks::dial(&self.inner, address)
             .await
             .map(|(peer, _)| peer)
+    }
+
+    /// Dials peers, from any thread, without waiting: those who are to stay connected for ever, others
+    /// once. Who is connected already is not dialled.
+    ///
+    /// # Errors
+    /// When there are too many; nothing is done then.
+    pub fn order_dials(&self, order: DialOrder) -> Result<(), OrderError> {
+        order::begin(&self.inner, order)
     }
 
     /// Disconnects from everybody and waits until all tasks of the switch have ended. Reactors

@@ -4,6 +4,7 @@ mod backoff;
 mod handle;
 mod listen;
 mod network;
+mod order;
 mod pending;
 mod table;
 mod tasks;
@@ -21,7 +22,8 @@ use perihelion_crypto::NodeId;
 use thiserror::Error;
 use tokio::{
     net::TcpListener,
-    sync::{mpsc, watch},
+    runtime::Handle,
+    sync::{Semaphore, mpsc, watch},
 };
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
@@ -32,6 +34,7 @@ use crate::{
 };
 
 pub use handle::SwitchHandle;
+pub use order::{DialOrder, OrderError};
 use pending::Pending;
 use table::PeerTable;
 
@@ -153,6 +156,8 @@ struct Inner {
     pending: Arc<Pending>,
     /// Persistent peers that could not be dialled, and why the last time: one entry each at most.
     dial_failures: Mutex<BTreeMap<NodeId, (PeerAddress, RejectReason)>>,
+    /// Places for peers that are to be dialled once.
+    dials: Arc<Semaphore>,
     /// Counts removals, for those who wait for one.
     removals: watch::Sender<u64>,
     /// Lines about strangers that connect, and about those that go.
@@ -160,6 +165,8 @@ struct Inner {
     departures: LogLimit,
     tasks: TaskTracker,
     stop: CancellationToken,
+    /// Where the tasks run.
+    runtime: Handle,
     listen_address: Option<SocketAddr>,
 }
 
@@ -207,11 +214,13 @@ impl Switch {
             filter: setup.filter,
             pending: Arc::default(),
             dial_failures: Mutex::default(),
+            dials: Arc::new(Semaphore::new(order::MAX_ORDERED)),
             removals: watch::Sender::new(0),
             arrivals: LogLimit::new(LINES, LINE_INTERVAL),
             departures: LogLimit::new(LINES, LINE_INTERVAL),
             tasks: TaskTracker::new(),
             stop: CancellationToken::new(),
+            runtime: Handle::current(),
             listen_address,
         });
         inner.spawn_tasks(listener);

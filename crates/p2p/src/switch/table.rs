@@ -18,6 +18,9 @@ const MAX_BANS: usize = 10_000;
 const FAULT_PAUSE: Duration = Duration::from_secs(30);
 /// Of the inbound places, those of one network: whoever rents a /24 or a /64 must not have them all.
 const NETWORK_SHARE: usize = 4;
+/// Peers that are persistent or unconditional, each kind, beyond which none is made so while the node
+/// runs. Each persistent one is dialled for ever.
+pub(super) const MAX_NAMED: usize = 1000;
 /// Disconnects remembered at most, for people to read.
 const MAX_RECENT: usize = 64;
 
@@ -202,6 +205,25 @@ impl<P, D> PeerTable<P, D> {
     /// Until when an id is banned.
     pub(super) fn banned_until(&self, now: Instant, id: &NodeId) -> Option<Instant> {
         self.banned_ids.until(now, id)
+    }
+
+    /// Whether so many peers may be made persistent, or unconditional, if they are not yet.
+    pub(super) fn may_name(&self, ids: &[NodeId], persistent: bool, unconditional: bool) -> bool {
+        let fit = |named: &HashSet<NodeId>| {
+            let new: HashSet<_> = ids.iter().filter(|id| !named.contains(*id)).collect();
+            new.is_empty() || named.len() + new.len() <= MAX_NAMED
+        };
+        (!persistent || fit(&self.persistent)) && (!unconditional || fit(&self.unconditional))
+    }
+
+    /// Makes a peer persistent; whether it was not before.
+    pub(super) fn make_persistent(&mut self, id: NodeId) -> bool {
+        self.persistent.insert(id)
+    }
+
+    /// Makes a peer unconditional.
+    pub(super) fn make_unconditional(&mut self, id: NodeId) {
+        self.unconditional.insert(id);
     }
 
     pub(super) fn is_persistent(&self, id: &NodeId) -> bool {
@@ -467,6 +489,27 @@ mod tests {
         );
         admit(&mut table, now, candidate(3, false)).unwrap();
         admit(&mut table, now + FAULT_PAUSE, candidate(2, false)).unwrap();
+    }
+
+    #[test]
+    fn so_many_peers_are_named_while_the_node_runs_and_no_more() {
+        let id = |number: usize| {
+            let mut bytes = [0; 20];
+            bytes[..8].copy_from_slice(&number.to_be_bytes());
+            NodeId::new(bytes)
+        };
+        let ids: Vec<_> = (0..=MAX_NAMED).map(id).collect();
+        let mut table = PeerTable::<(), ()>::new(id(usize::MAX), &P2pConfig::default());
+        assert!(!table.may_name(&ids, true, false) && !table.may_name(&ids, false, true));
+        assert!(table.may_name(&ids, false, false));
+        for &id in &ids[..MAX_NAMED] {
+            assert!(table.may_name(&[id], true, true));
+            assert!(table.make_persistent(id) && !table.make_persistent(id));
+        }
+        let last = ids[MAX_NAMED];
+        assert!(!table.may_name(&[last], true, true) && table.may_name(&[last], false, true));
+        // Who is persistent already may be told so again.
+        assert!(table.may_name(&ids[..MAX_NAMED], true, true));
     }
 
     #[test]

@@ -5,6 +5,7 @@
 
 mod cometbft;
 mod messages;
+mod orders;
 mod properties;
 mod purity;
 mod switch;

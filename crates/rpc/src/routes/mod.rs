@@ -3,6 +3,7 @@
 mod app;
 mod blocks;
 mod consensus;
+mod control;
 mod events;
 mod forms;
 mod genesis;
@@ -18,6 +19,7 @@ use perihelion_abci::AppError;
 use perihelion_certify::EvidenceError;
 use perihelion_events::{Cancelled, QueryError, SubscribeError};
 use perihelion_mempool::CheckTxError;
+use perihelion_p2p::OrderError;
 use perihelion_store::StoreError;
 use perihelion_types::{Height, json};
 use serde::Serialize;
@@ -26,6 +28,7 @@ use thiserror::Error;
 use crate::{
     arguments::{Arguments, Kind},
     context::Backend,
+    peer_argument::PeerError,
     search::SearchError,
 };
 
@@ -162,6 +165,14 @@ pub(crate) enum CallError {
     Evidence(EvidenceError),
     #[error("failed to add evidence: too much evidence waits for a block")]
     NoRoomForEvidence,
+    #[error("no seeds provided")]
+    NoSeeds,
+    #[error("no peers provided")]
+    NoPeers,
+    #[error(transparent)]
+    Peer(#[from] PeerError),
+    #[error(transparent)]
+    Dial(#[from] OrderError),
     #[error("subscriptions need a WebSocket")]
     NoSubscription,
     #[error("{0}")]
@@ -222,12 +233,7 @@ pub(crate) static ROUTES: &[Route] = &[
         &[("evidence", Kind::Evidence)],
         orders::broadcast_evidence,
     ),
-    Route {
-        name: "broadcast_tx_async",
-        arguments: TX,
-        cache: Cache::No,
-        work: Work::Blocking(Lane::Offer, orders::broadcast_tx_async),
-    },
+    offer("broadcast_tx_async", TX, orders::broadcast_tx_async),
     Route {
         name: "broadcast_tx_commit",
         arguments: TX,
@@ -314,6 +320,22 @@ pub(crate) static ROUTES: &[Route] = &[
     ),
 ];
 
+/// The routes that exist only where they are configured.
+pub(crate) static UNSAFE_ROUTES: &[Route] = &[
+    offer(
+        "dial_peers",
+        &[
+            ("peers", Kind::Texts),
+            ("persistent", Kind::Bool),
+            ("unconditional", Kind::Bool),
+            ("private", Kind::Bool),
+        ],
+        control::dial_peers,
+    ),
+    offer("dial_seeds", &[("seeds", Kind::Texts)], control::dial_seeds),
+    offer("unsafe_flush_mempool", &[], control::flush_mempool),
+];
+
 const fn route(
     name: &'static str,
     arguments: &'static [(&'static str, Kind)],
@@ -350,6 +372,17 @@ const fn order(
     }
 }
 
+const fn offer(
+    name: &'static str,
+    arguments: &'static [(&'static str, Kind)],
+    call: fn(&Backend, &Arguments) -> Answer,
+) -> Route {
+    Route {
+        work: Work::Blocking(Lane::Offer, call),
+        ..route(name, arguments, Cache::No, call)
+    }
+}
+
 /// What can be called over a WebSocket alone.
 pub(crate) static SUBSCRIBE: Route =
     route("subscribe", &[("query", Kind::Text)], Cache::No, absent);
@@ -374,6 +407,11 @@ fn absent(_: &Backend, _: &Arguments) -> Answer {
 pub(crate) fn find(name: &str) -> Option<&'static Route> {
     let index = ROUTES.binary_search_by(|route| route.name.cmp(name));
     index.ok().map(|index| &ROUTES[index])
+}
+
+/// The same of [`UNSAFE_ROUTES`].
+pub(crate) fn find_unsafe(name: &str) -> Option<&'static Route> {
+    UNSAFE_ROUTES.iter().find(|route| route.name == name)
 }
 
 fn write<T: Serialize>(value: &T) -> Answer {
@@ -412,6 +450,10 @@ mod tests {
     fn routes_are_found_by_name() {
         for route in ROUTES {
             assert_eq!(find(route.name).map(|r| r.name), Some(route.name));
+        }
+        for route in UNSAFE_ROUTES {
+            assert_eq!(find_unsafe(route.name).map(|r| r.name), Some(route.name));
+            assert!(find(route.name).is_none() && !route.can_be_repeated());
         }
         assert!(find("nothing").is_none());
         assert!(find("").is_none());

@@ -1,7 +1,7 @@
 //! A server with the chain of the vectors.
 
 use std::{
-    sync::{Arc, OnceLock},
+    sync::{Arc, Mutex, OnceLock},
     time::Instant,
 };
 
@@ -12,7 +12,7 @@ use perihelion_consensus_reactor::peer::{PeerState, View};
 use perihelion_events::EventBus;
 use perihelion_evidence::EvidencePool;
 use perihelion_mempool::{Mempool, MempoolConfig, TxLimits};
-use perihelion_p2p::{FlowStatus, NodeInfo, PeerStats, ProtocolVersion};
+use perihelion_p2p::{DialOrder, FlowStatus, NodeInfo, OrderError, PeerStats, ProtocolVersion};
 use perihelion_proto::tendermint::types as pb;
 use perihelion_rpc::{
     ConsensusView, DisconnectView, NetworkView, PeerRoundView, PeerView, RpcAddress, RpcConfig,
@@ -43,6 +43,8 @@ struct Line {
 pub(crate) struct FixedNetwork {
     pub(crate) node_info: NodeInfo,
     pub(crate) peers: Vec<NodeInfo>,
+    /// Who was to be dialled.
+    pub(crate) orders: Arc<Mutex<Vec<DialOrder>>>,
 }
 
 impl NetworkView for FixedNetwork {
@@ -91,6 +93,11 @@ impl NetworkView for FixedNetwork {
 
     fn recent_disconnects(&self) -> Vec<DisconnectView> {
         Vec::new()
+    }
+
+    fn dial(&self, order: DialOrder) -> Result<(), OrderError> {
+        self.orders.lock().unwrap().push(order);
+        Ok(())
     }
 }
 
@@ -179,6 +186,7 @@ pub(crate) struct Node {
     pub(crate) store: Arc<Store>,
     pub(crate) events: EventBus,
     pub(crate) mempool: Arc<Mempool>,
+    pub(crate) orders: Arc<Mutex<Vec<DialOrder>>>,
     _home: tempfile::TempDir,
 }
 
@@ -238,6 +246,7 @@ impl Node {
         let evidence = EvidencePool::open(Arc::clone(&store), Arc::clone(&state), rules).unwrap();
         let events = EventBus::default();
         let (sender, receiver) = watch::channel(progress(Mode::Consensus, store.height()));
+        let orders = Arc::clone(&network.orders);
         let context = RpcContext {
             store: Arc::clone(&store),
             query: app.query,
@@ -261,6 +270,7 @@ impl Node {
             store,
             events,
             mempool,
+            orders,
             _home: home,
         }
     }
@@ -318,6 +328,7 @@ pub(crate) fn small_node_at(laddr: &str, config: &RpcConfig) -> Node {
     let network = FixedNetwork {
         node_info: node_info(&recorded["node_info"]),
         peers: Vec::new(),
+        orders: Arc::default(),
     };
     let key = serde_json::from_value(recorded["validator_info"]["pub_key"].clone()).unwrap();
     Node::start_at(laddr, 3, config, network, key)

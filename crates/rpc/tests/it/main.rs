@@ -3,6 +3,7 @@
 
 mod chain;
 mod client;
+mod control;
 mod listen;
 mod orders;
 mod robust;

@@ -85,6 +85,7 @@ pub(crate) fn full_node_with(config: &RpcConfig) -> Node {
     let network = FixedNetwork {
         node_info: node_info(&status["node_info"]),
         peers: peers.iter().map(|p| node_info(&p["node_info"])).collect(),
+        orders: std::sync::Arc::default(),
     };
     let key = serde_json::from_value(status["validator_info"]["pub_key"].clone()).unwrap();
     Node::start(usize::MAX, config, network, key)

@@ -38,10 +38,10 @@ struct Talk {
     received: Vec<String>,
 }
 
-struct Client(WebSocket<TcpStream>);
+pub(crate) struct Client(WebSocket<TcpStream>);
 
 impl Client {
-    fn new(node: &Node) -> Self {
+    pub(crate) fn new(node: &Node) -> Self {
         let stream = TcpStream::connect(node.address()).unwrap();
         let url = format!("ws://{}/websocket", node.address());
         let (socket, _) = tungstenite::client(url, stream).unwrap();
@@ -63,7 +63,7 @@ impl Client {
         }
     }
 
-    fn ask(&mut self, text: &str) -> String {
+    pub(crate) fn ask(&mut self, text: &str) -> String {
         self.send(text);
         self.read()
     }
