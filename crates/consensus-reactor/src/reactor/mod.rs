@@ -125,3 +125,6 @@ impl Entry {
         }
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -76,6 +76,37 @@ async fn a_silent_peer_is_dropped_after_the_pong_timeout() {
     server.stop().await;
 }
 
+/// The same where it takes nothing in, so that not even a ping gets across; what waits for it is bounded.
+#[tokio::test]
+async fn a_peer_that_reads_nothing_is_dropped_after_the_pong_timeout() {
+    let (mut server, _raw, peer) = with_raw_peer(Options::default()).await;
+    tokio::time::pause();
+    let start = Instant::now();
+    let message = large_message(1 << 20);
+    let mut is_gone = false;
+    let reason = loop {
+        tokio::select! {
+            event = server.events.recv() => break event,
+            // Until its queue is full, again and again.
+            room = peer.ready(OTHER), if !is_gone => match room {
+                Ok(()) => peer.try_send(OTHER, message.clone()).unwrap(),
+                Err(_) => is_gone = true,
+            }
+        }
+        assert!(peer.queued_bytes() <= 10 * message.len());
+    };
+    assert!(matches!(
+        reason,
+        Some(perihelion_p2p::PeerEvent::Removed {
+            reason: DisconnectReason::MConnection(MConnectionError::PongTimeout),
+            ..
+        })
+    ));
+    let waited = start.elapsed().as_secs();
+    assert!((104..=107).contains(&waited), "{waited}");
+    server.stop().await;
+}
+
 #[tokio::test]
 async fn pings_are_answered_and_a_flood_of_them_is_not() {
     let (mut server, mut raw, _) = with_raw_peer(Options::default()).await;
