@@ -302,7 +302,7 @@ impl BlocksyncReactor {
         let now = Instant::now();
         let waiting = self.budget.waiting() > 0;
         let mut alive = Vec::new();
-        let mut slowest: Option<(std::time::Instant, PeerHandle)> = None;
+        let mut slowest: Option<(Duration, PeerHandle)> = None;
         for mut entry in self.peers.iter_mut() {
             let stats = entry.handle.stats();
             let bytes = stats.large_bytes.saturating_sub(entry.received);
@@ -310,10 +310,12 @@ impl BlocksyncReactor {
             if bytes > 0 {
                 alive.push((*entry.key(), bytes));
             }
-            if let Some(since) = stats.arriving_since
-                && slowest.as_ref().is_none_or(|(other, _)| since < *other)
-            {
-                slowest = Some((since, entry.handle.clone()));
+            if waiting && let Some(arrival) = stats.arrival {
+                let lasts = arrival.lasts(now.into_std());
+                let is_slow = lasts >= ARRIVAL || arrival.is_slow(now.into_std());
+                if is_slow && slowest.as_ref().is_none_or(|(other, _)| lasts > *other) {
+                    slowest = Some((lasts, entry.handle.clone()));
+                }
             }
             let unsent = entry.room.is_taken();
             if entry.reluctance.check(now, unsent, stats.sent.bytes) {
@@ -322,10 +324,7 @@ impl BlocksyncReactor {
                     .disconnect(misbehaviour("asks for blocks and takes none"));
             }
         }
-        if waiting
-            && let Some((since, peer)) = slowest
-            && now.into_std().saturating_duration_since(since) >= ARRIVAL
-        {
+        if let Some((_, peer)) = slowest {
             peer.disconnect(DisconnectReason::Replaced {
                 reactor: NAME,
                 why: "a block arrives slowly, and others wait for its room".to_owned(),
@@ -334,15 +333,11 @@ impl BlocksyncReactor {
         for (peer, bytes) in alive {
             self.tell(PoolInput::Bytes { peer, bytes }).await?;
         }
-        if waiting {
+        if self.budget.is_spent() {
             self.tell(PoolInput::Starved).await?;
         }
         if standstill.check(now, waiting, self.store.height()) {
-            for entry in self.peers.iter() {
-                if entry.handle.stats().held {
-                    entry.handle.admit_one();
-                }
-            }
+            self.tell(PoolInput::Standstill).await?;
         }
         Ok(())
     }
@@ -352,18 +347,19 @@ impl BlocksyncReactor {
     }
 }
 
-/// How long one block may be arriving while others wait for room in the byte budget; then the
-/// slowest is let go, without blame. Shorter, and a large block on an ordinary link would not get
-/// through; longer, and a few that send as slowly as is allowed would hold everybody up for that
-/// long.
+/// How long one block may be arriving while others wait for room in the byte budget, at a rate that is
+/// [not slow](perihelion_p2p::Arrival::is_slow); then the slowest is let go, without blame. Shorter,
+/// and a large block on an ordinary link would not get through; longer, and a few that send as slowly
+/// as is allowed would hold everybody up for that long.
 const ARRIVAL: Duration = Duration::from_secs(30);
 
 /// The pool has stopped; so does the reactor.
 struct PoolGone;
 
-/// How long no block may be stored while peers wait for the byte budget, before each of them gets
-/// one message through. Shorter, and a slow application would stretch the budget; longer, and a
-/// node whose budget is held by blocks that wait for another one would stand still for that long.
+/// How long no block may be stored while peers wait for the byte budget, before those that owe the next
+/// blocks get one message through each. Shorter, and a slow application would stretch the budget;
+/// longer, and a node whose budget is held by blocks that wait for another one would stand still for
+/// that long.
 const STANDSTILL: Duration = Duration::from_secs(2);
 
 /// Notices that blocks hold the budget which the block that they wait for needs.
@@ -374,8 +370,7 @@ struct Standstill {
 }
 
 impl Standstill {
-    /// Whether it is time to let peers that wait get one message through; the schedule drops what
-    /// goes beyond its window.
+    /// Whether it is time to let peers that wait get one message through.
     fn check(&mut self, now: Instant, waiting: bool, stored: Height) -> bool {
         match self.since {
             Some((height, since)) if waiting && height == stored => {
@@ -406,6 +401,13 @@ async fn carry_out(peers: Arc<Peers>, switch: SwitchHandle, commands: mpsc::Rece
             } => ask(&peers, peer, connection, Ask::Block(height)),
             Command::AskStatus { peer, connection } => {
                 ask(&peers, peer, connection, Ask::Status);
+            }
+            Command::Admit { peer, connection } => {
+                if let Some(entry) = connected(&peers, peer, connection)
+                    && entry.handle.stats().held
+                {
+                    entry.handle.admit_one();
+                }
             }
             Command::Punish {
                 peer,

@@ -12,8 +12,8 @@ pub struct ChannelDescriptor {
     /// Largest message accepted, in bytes. A peer that sends a longer one is disconnected, so a
     /// smaller figure than CometBFT's would drop honest peers.
     pub max_message_bytes: usize,
-    /// When set, a message of more than one packet is buffered only once this budget has room for
-    /// the whole of it. The message must begin, as every message of the blocksync channel does,
+    /// When set, a message of more than one packet is buffered only as far as this budget has room for
+    /// it, which is asked for in steps of 1 MiB. The message must begin, as every message of the blocksync channel does,
     /// with one length-delimited field, which is what tells its size.
     pub budget: Option<ByteBudget>,
     /// Whether a message that needs room of the budget must have been announced by

@@ -1,7 +1,7 @@
 //! The task of one connection: moves bytes between the socket, the multiplexed connection, and the
 //! reactors' and senders' queues.
 
-use std::{future::Future, pin::Pin, sync::Arc, sync::atomic::Ordering, time::Duration};
+use std::{pin::Pin, sync::Arc, sync::atomic::Ordering, time::Duration};
 
 use bytes::Bytes;
 use tokio::{
@@ -12,9 +12,9 @@ use tokio::{
 };
 
 use crate::{
-    ByteBudget, ChannelDescriptor, DisconnectReason, PeerEvent, PeerHandle, Permit,
+    ChannelDescriptor, DisconnectReason, PeerEvent, PeerHandle, Permit,
     frame::{FrameOpener, FrameSealer, LENGTH_BYTES, SEALED_FRAME, frame_at},
-    mconnection::{ChannelConfig, Event, MConnection, MConnectionConfig},
+    mconnection::{Arrival, ChannelConfig, Event, MConnection, MConnectionConfig},
     peer::{Outgoing, PeerShared, lock},
     secret_connection::Established,
 };
@@ -56,8 +56,6 @@ impl Routes {
         }
     }
 }
-
-type Room = Pin<Box<dyn Future<Output = Permit> + Send>>;
 
 /// A message on its way to its reactor.
 struct Delivery {
@@ -129,14 +127,16 @@ pub(crate) struct Connection {
     wire_written: usize,
     /// The last batch was cut off at its bound, so that more is ready.
     more: bool,
-    /// Room found for messages that are arriving, by channel.
+    /// Room of messages that are arriving, by channel.
     permits: Vec<(u8, Permit)>,
+    /// The channel whose message waits for room.
+    waits: Option<u8>,
     /// A message whose reactor is busy, or has too much of this peer in hand.
     delivery: Option<Delivery>,
     /// What reactors may have in hand of this peer, by channel.
     unhandled: Vec<(u8, Unhandled)>,
-    /// A message that waits for its budget: its channel and size.
-    room: Option<(u8, usize, Room)>,
+    /// What handles were told of the large message that is arriving.
+    arrival: Option<Arrival>,
 }
 
 impl Connection {
@@ -181,9 +181,10 @@ impl Connection {
             wire_written: 0,
             more: false,
             permits: Vec::new(),
+            waits: None,
             delivery: None,
             unhandled,
-            room: None,
+            arrival: None,
         }
     }
 
@@ -206,14 +207,14 @@ impl Connection {
             let now = Instant::now().into_std();
             self.core.handle_deadline(now)?;
             self.take_in(now)?;
-            let held = self.delivery.is_some() || self.room.is_some();
+            let held = self.delivery.is_some() || self.waits.is_some();
             self.shared.held.store(held, Ordering::Relaxed);
-            self.tell_arrival();
             if held {
                 self.core.handle_hold(now);
             } else {
                 self.core.handle_release(now);
             }
+            self.tell_arrival();
             self.fill(now)?;
             let read = !held && self.core.poll_may_read(now);
             let wake = self.core.poll_deadline().map(Instant::from_std);
@@ -229,7 +230,7 @@ impl Connection {
     async fn wait(&mut self, read: bool, sleep: Pin<&mut Sleep>) -> Result<(), DisconnectReason> {
         let write = self.more || self.wire_written < self.wire.len();
         let (mut readable, mut writable) = (false, false);
-        let (mut permit, mut passed) = (None, false);
+        let (mut granted, mut passed) = (false, false);
         tokio::select! {
             biased;
             () = self.shared.closing.cancelled() => return Err(self.shared.close_reason()),
@@ -244,13 +245,13 @@ impl Connection {
                     slot.send(delivery.event(&self.shared, unhandled));
                 }
             }
-            granted = wait_room(&mut self.room) => permit = Some(granted),
-            () = self.shared.pass_granted.notified(), if self.room.is_some() => passed = true,
+            () = wait_room(&mut self.permits, self.waits) => granted = true,
+            () = self.shared.pass_granted.notified(), if self.waits.is_some() => passed = true,
             () = self.shared.wake.notified() => {}
             () = sleep => {}
         }
-        if let Some(permit) = permit {
-            self.found_room(permit);
+        if granted {
+            self.found_room();
         } else if passed {
             self.use_pass();
         }
@@ -296,7 +297,7 @@ impl Connection {
 
     /// Handles what is opened until nothing whole is left, or something must be waited for.
     fn take_in(&mut self, now: std::time::Instant) -> Result<(), DisconnectReason> {
-        while self.delivery.is_none() && self.room.is_none() {
+        while self.delivery.is_none() && self.waits.is_none() {
             let input = &self.opened[self.opened_taken..];
             let (taken, event) = self.core.handle_bytes(now, input)?;
             self.opened_taken += taken;
@@ -310,10 +311,13 @@ impl Connection {
     }
 
     /// Tells the handles how the large message that is arriving gets on.
-    fn tell_arrival(&self) {
+    fn tell_arrival(&mut self) {
         let bytes = self.core.large_bytes();
-        if self.shared.large_bytes.swap(bytes, Ordering::Relaxed) != bytes {
-            *lock(&self.shared.arriving_since) = self.core.arriving_since();
+        self.shared.large_bytes.store(bytes, Ordering::Relaxed);
+        let arrival = self.core.arrival();
+        if arrival != self.arrival {
+            self.arrival = arrival;
+            *lock(&self.shared.arrival) = arrival;
         }
     }
 
@@ -367,49 +371,45 @@ impl Connection {
         }
     }
 
+    /// Finds room for a message that begins, or for more of it.
     fn find_room(&mut self, channel: u8, bytes: usize) -> Result<(), DisconnectReason> {
-        let descriptor = self.routes.route(channel).map(|(descriptor, _)| descriptor);
-        let only_asked = descriptor.is_some_and(|descriptor| descriptor.only_asked);
-        let budget: Option<ByteBudget> = descriptor.and_then(|known| known.budget.clone());
-        let handle = PeerHandle {
-            shared: Arc::clone(&self.shared),
-        };
-        if only_asked && !handle.take_answer() {
-            return Err(DisconnectReason::Unasked(channel));
-        }
-        let Some(budget) = budget else {
-            self.core.handle_room(Instant::now().into_std());
-            return Ok(());
-        };
-        let wait = budget.clone();
-        self.room = Some((
-            channel,
-            bytes,
-            Box::pin(async move { wait.acquire(bytes).await }),
-        ));
-        if let Some(permit) = budget.try_acquire(bytes) {
-            self.found_room(permit);
+        if let Some(permit) = permit_of(&mut self.permits, channel) {
+            permit.ask(bytes);
         } else {
+            let descriptor = self.routes.route(channel).map(|(descriptor, _)| descriptor);
+            let handle = PeerHandle {
+                shared: Arc::clone(&self.shared),
+            };
+            if descriptor.is_some_and(|known| known.only_asked) && !handle.take_answer() {
+                return Err(DisconnectReason::Unasked(channel));
+            }
+            if let Some(budget) = descriptor.and_then(|known| known.budget.as_ref()) {
+                self.permits.push((channel, budget.begin(bytes)));
+            }
+        }
+        let waits = permit_of(&mut self.permits, channel).is_some_and(|permit| permit.waits());
+        self.waits = waits.then_some(channel);
+        if waits {
             self.use_pass();
+        } else {
+            self.found_room();
         }
         Ok(())
     }
 
-    fn found_room(&mut self, permit: Permit) {
-        if let Some((channel, _, _)) = self.room.take() {
-            let now = Instant::now().into_std();
-            self.core.handle_release(now);
-            self.permits.push((channel, permit));
-            self.core.handle_room(now);
-        }
+    fn found_room(&mut self) {
+        self.waits = None;
+        let now = Instant::now().into_std();
+        self.core.handle_release(now);
+        self.core.handle_room(now);
     }
 
+    /// Lets the message that waits pass, if there is a pass.
     fn use_pass(&mut self) {
-        if let Some((_, bytes, _)) = &self.room
+        if let Some(permit) = self.waits.and_then(|id| permit_of(&mut self.permits, id))
             && self.shared.take_pass()
         {
-            let permit = Permit::exempt(*bytes);
-            self.found_room(permit);
+            permit.pass();
         }
     }
 
@@ -512,9 +512,15 @@ async fn delivery_slot<'a>(
     Ok((slot, unhandled))
 }
 
-async fn wait_room(room: &mut Option<(u8, usize, Room)>) -> Permit {
-    match room {
-        Some((_, _, wait)) => wait.await,
+fn permit_of(permits: &mut [(u8, Permit)], channel: u8) -> Option<&mut Permit> {
+    let mut permits = permits.iter_mut();
+    permits.find_map(|(id, permit)| (*id == channel).then_some(permit))
+}
+
+/// Waits until the message of this channel has the room that it asked for.
+async fn wait_room(permits: &mut [(u8, Permit)], channel: Option<u8>) {
+    match channel.and_then(|id| permit_of(permits, id)) {
+        Some(permit) => permit.room().await,
         None => std::future::pending().await,
     }
 }

@@ -11,8 +11,8 @@
 //!
 //! What a peer can make this node hold is bounded: 16 KiB before it has authenticated; then one
 //! read's worth, one message per channel up to the channel's bound, and one message that waits for
-//! its reactor. Large messages of channels with a [`ByteBudget`] wait for room in it before they
-//! are buffered; meanwhile nothing is read from that peer, which is not blamed for it.
+//! its reactor. Large messages of channels with a [`ByteBudget`] wait for room in it, MiB by MiB,
+//! before they are buffered; meanwhile nothing is read from that peer, which is not blamed for it.
 
 mod address;
 mod budget;
@@ -37,7 +37,7 @@ pub use config::P2pConfig;
 pub use connection::MIN_UNHANDLED_BYTES;
 pub use flow::FlowStatus;
 pub use log_limit::LogLimit;
-pub use mconnection::{MConnectionConfig, MConnectionError};
+pub use mconnection::{Arrival, MConnectionConfig, MConnectionError};
 pub use node_info::{Incompatible, NodeInfo, NodeInfoError, ProtocolVersion};
 pub use node_key::{NodeKey, NodeKeyError};
 pub use peer::{ChannelStats, MessageInParts, PeerEvent, PeerHandle, PeerStats, SendError};

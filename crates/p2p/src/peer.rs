@@ -17,7 +17,9 @@ use tokio::{
 };
 use tokio_util::sync::CancellationToken;
 
-use crate::{ChannelDescriptor, DisconnectReason, FlowStatus, NodeInfo, Permit, flow::Meter};
+use crate::{
+    Arrival, ChannelDescriptor, DisconnectReason, FlowStatus, NodeInfo, Permit, flow::Meter,
+};
 
 /// What a reactor hears of its peers. For one connection: `Added`, then messages, then `Removed`;
 /// a peer that comes again is added only after it was removed.
@@ -88,9 +90,9 @@ pub(crate) struct PeerShared {
     pass: AtomicBool,
     pub(crate) pass_granted: Notify,
     pub(crate) held: AtomicBool,
-    /// See [`PeerStats::large_bytes`] and [`PeerStats::arriving_since`].
+    /// See [`PeerStats::large_bytes`] and [`PeerStats::arrival`].
     pub(crate) large_bytes: AtomicU64,
-    pub(crate) arriving_since: Mutex<Option<std::time::Instant>>,
+    pub(crate) arrival: Mutex<Option<Arrival>>,
     /// Answers that the peer has yet to give.
     owed: AtomicU64,
 }
@@ -118,9 +120,8 @@ pub struct PeerStats {
     pub held: bool,
     /// Bytes received of messages that found room of their channel's budget.
     pub large_bytes: u64,
-    /// Since when a message that found room has been arriving, times in which reading was held back
-    /// left out.
-    pub arriving_since: Option<std::time::Instant>,
+    /// The message that found room and is arriving.
+    pub arrival: Option<Arrival>,
     /// Each channel.
     pub channels: Vec<ChannelStats>,
 }
@@ -283,7 +284,7 @@ impl PeerShared {
             pass_granted: Notify::new(),
             held: AtomicBool::new(false),
             large_bytes: AtomicU64::new(0),
-            arriving_since: Mutex::new(None),
+            arrival: Mutex::new(None),
             owed: AtomicU64::new(0),
         };
         (Arc::new(shared), outgoing)
@@ -431,9 +432,10 @@ impl PeerHandle {
         self.shared.queued_bytes.load(Ordering::Relaxed)
     }
 
-    /// Lets one message of this peer through although its channel's budget is spent: the one that
-    /// waits now, or else the next one that would. For what must arrive so that others can give
-    /// their room back. It does not add up.
+    /// Lets one message of this peer go beside its channel's budget where that has no room: the one
+    /// that waits now, or else the next one that would. For what must arrive so that others can give
+    /// their room back. It does not add up; all messages that pass share [what is kept for
+    /// them](crate::ByteBudget).
     pub fn admit_one(&self) {
         self.shared.pass.store(true, Ordering::Release);
         self.shared.pass_granted.notify_one();
@@ -472,7 +474,7 @@ impl PeerHandle {
             queued_bytes: self.queued_bytes(),
             held: self.shared.held.load(Ordering::Relaxed),
             large_bytes: self.shared.large_bytes.load(Ordering::Relaxed),
-            arriving_since: *lock(&self.shared.arriving_since),
+            arrival: *lock(&self.shared.arrival),
             channels: self.shared.outboxes.iter().map(Outbox::stats).collect(),
         }
     }

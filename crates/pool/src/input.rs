@@ -51,6 +51,9 @@ pub enum PoolInput {
     },
     /// The byte budget is spent and peers wait for room.
     Starved,
+    /// Peers have waited for room for seconds in which no block was stored: answered with
+    /// [`Command::Admit`] for those that owe what everything waits for.
+    Standstill,
     /// A peer sent a block, still encoded.
     Block {
         /// Who.
@@ -91,6 +94,13 @@ pub enum Command {
     /// Send a StatusRequest.
     AskStatus {
         /// To whom.
+        peer: PeerId,
+        /// Over which connection.
+        connection: ConnectionId,
+    },
+    /// Let one message of a peer that waits for room pass.
+    Admit {
+        /// Of whom.
         peer: PeerId,
         /// Over which connection.
         connection: ConnectionId,

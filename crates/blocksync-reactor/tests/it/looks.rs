@@ -5,12 +5,12 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use perihelion_blocksync_reactor::wire::{self, Message};
-use perihelion_p2p::DisconnectReason;
-use perihelion_pool::PoolInput;
+use perihelion_p2p::{DisconnectReason, MessageInParts};
+use perihelion_pool::{Command, PoolInput};
 use perihelion_types::Height;
 use tokio::time::{Instant, pause, sleep};
 
-use crate::util::{Node, Peer, blocks, padded, soon};
+use crate::util::{BLOCKSYNC, Node, Peer, blocks, padded, soon};
 
 const FIRST: Height = Height::new(1);
 const SECOND: Height = Height::new(2);
@@ -43,11 +43,23 @@ fn response(kib: usize) -> Bytes {
 async fn arrives(node: &Node, peer: &Peer) {
     let handle = node.switch.peer(&peer.id()).unwrap();
     soon("a block to arrive", async {
-        while handle.stats().arriving_since.is_none() {
+        while handle.stats().arrival.is_none() {
             sleep(Duration::from_millis(10)).await;
         }
     })
     .await;
+}
+
+/// Lets a peer begin a block of 100 MB, of which nothing more comes while the answer is kept.
+async fn announce(node: &Node, peer: &mut Peer) -> MessageInParts {
+    ask(node, peer).await;
+    let announced = 104_000_000;
+    let mut begin = vec![0x1a];
+    prost::encoding::encode_varint(announced, &mut begin);
+    let mut answer = peer.node.send_in_parts(BLOCKSYNC).await.unwrap();
+    answer.send(begin.into(), false).await.unwrap();
+    arrives(node, peer).await;
+    answer
 }
 
 /// Waits until reading from `peer` is held back.
@@ -108,11 +120,9 @@ async fn the_slowest_gives_way_to_who_waits_for_its_room() {
     let start = Instant::now();
     slow.send(response(LARGE)).await;
     arrives(&node, &slow).await;
-    // There is no room for both. One gets through after each standstill, and the next one waits.
-    for _ in 0..40 {
-        ask(&node, &mut waiting).await;
-        waiting.send(response(600)).await;
-    }
+    // There is no room for both.
+    ask(&node, &mut waiting).await;
+    waiting.send(response(600)).await;
     waits(&node, &waiting).await;
     let reason = node.removal(slow.id()).await;
     assert!(
@@ -125,8 +135,31 @@ async fn the_slowest_gives_way_to_who_waits_for_its_room() {
 }
 
 #[tokio::test]
+async fn who_is_slower_than_the_least_rate_gives_way_sooner() {
+    let mut node = Node::start(0).await;
+    let mut slow = Peer::connect_at(&mut node, 50 << 10).await;
+    let mut waiting = Peer::connect(&mut node).await;
+    pause();
+    ask(&node, &mut slow).await;
+    let start = Instant::now();
+    slow.send(response(LARGE)).await;
+    arrives(&node, &slow).await;
+    ask(&node, &mut waiting).await;
+    waiting.send(response(600)).await;
+    let reason = node.removal(slow.id()).await;
+    assert!(
+        matches!(reason, DisconnectReason::Replaced { .. }),
+        "{reason}"
+    );
+    let elapsed = start.elapsed();
+    assert!(10 * A_SECOND < elapsed && elapsed < ARRIVAL, "{elapsed:?}");
+    next_block(&mut node, &waiting).await;
+    node.stop().await;
+}
+
+#[tokio::test]
 async fn slow_is_no_fault_while_nobody_waits_and_only_the_slowest_is_let_go() {
-    let mut node = Node::with_budget(64 << 20).await;
+    let mut node = Node::with_budget(16 << 20).await;
     let mut slow = Peer::connect_at(&mut node, WALK).await;
     let mut slow_too = Peer::connect_at(&mut node, WALK).await;
     let mut waiting = Peer::connect(&mut node).await;
@@ -153,22 +186,91 @@ async fn slow_is_no_fault_while_nobody_waits_and_only_the_slowest_is_let_go() {
     node.stop().await;
 }
 
-/// Blocks that wait for another one hold the whole budget: that one gets through.
 #[tokio::test]
-async fn in_a_standstill_each_peer_that_waits_gets_one_message_through() {
+async fn who_announces_much_and_sends_nothing_holds_up_nobody() {
+    let mut node = Node::with_budget(16 << 20).await;
+    let mut honest = Peer::connect(&mut node).await;
+    let mut silent = Vec::new();
+    pause();
+    // One after the other, under new ids.
+    for _ in 0..5 {
+        let mut peer = Peer::connect(&mut node).await;
+        let answer = announce(&node, &mut peer).await;
+        silent.push((peer, answer));
+        for _ in 0..40 {
+            ask(&node, &mut honest).await;
+            honest.send(response(20)).await;
+            next_block(&mut node, &honest).await;
+        }
+        for (peer, _) in &silent {
+            assert!(node.switch.peer(&peer.id()).is_some(), "it is gone");
+        }
+    }
+    for (peer, _) in &silent {
+        let reason = node.removal(peer.id()).await;
+        assert!(reason.is_peers_fault(), "{reason}");
+    }
+    node.stop().await;
+}
+
+#[tokio::test]
+async fn a_block_comes_in_however_slowly_while_nobody_waits() {
+    let mut node = Node::with_budget(16 << 20).await;
+    let mut slow = Peer::connect_at(&mut node, 100 << 10).await;
+    pause();
+    ask(&node, &mut slow).await;
+    let start = Instant::now();
+    slow.send(response(8 << 10)).await;
+    next_block(&mut node, &slow).await;
+    assert!(start.elapsed() > 2 * ARRIVAL, "{:?}", start.elapsed());
+    node.stop().await;
+}
+
+/// Blocks that wait for another one hold the whole budget: that one gets through, and nothing else.
+#[tokio::test]
+async fn in_a_standstill_who_owes_the_next_blocks_passes_and_nobody_else() {
     let mut node = Node::start(0).await;
-    let mut peer = Peer::connect(&mut node).await;
     let held = node.budget.acquire(node.budget.total()).await;
     pause();
-    ask(&node, &mut peer).await;
     let start = Instant::now();
-    peer.send(response(600)).await;
+    let mut peers = Vec::new();
+    for _ in 0..4 {
+        let mut peer = Peer::connect(&mut node).await;
+        ask(&node, &mut peer).await;
+        peer.send(response(2_000)).await;
+        waits(&node, &peer).await;
+        peers.push(peer);
+    }
     node.input(|input| matches!(input, PoolInput::Starved).then_some(()))
         .await;
-    next_block(&mut node, &peer).await;
-    assert!(start.elapsed() >= 2 * A_SECOND, "{:?}", start.elapsed());
+    for owing in [2, 1] {
+        standstill(&mut node).await;
+        assert!(start.elapsed() >= 2 * A_SECOND, "{:?}", start.elapsed());
+        let admit = Command::Admit {
+            peer: peers[owing].id(),
+            connection: peers[owing].connection,
+        };
+        node.commands.send(admit).await.unwrap();
+        next_block(&mut node, &peers[owing]).await;
+    }
+    // Nobody passes unless it is told to.
+    standstill(&mut node).await;
+    for still in [0, 3] {
+        let handle = node.switch.peer(&peers[still].id()).unwrap();
+        assert!(handle.stats().held);
+    }
     drop(held);
     node.stop().await;
+}
+
+/// Waits for a standstill in which no block comes in.
+async fn standstill(node: &mut Node) {
+    node.input(|input| match input {
+        PoolInput::Standstill => Some(()),
+        PoolInput::Block { peer, .. } => panic!("a block of {peer}"),
+        _ => None,
+    })
+    .await;
 }
 
 /// How many of an allowance of statuses there can have been since `start`.

@@ -22,12 +22,17 @@ const FIRST_ALLOCATION: usize = 4096;
 /// room for unknown fields behind it.
 const UNDECLARED: usize = 1024;
 
-/// Large messages must arrive at this rate, in bytes a second: the least that CometBFT asks of a
-/// peer that it syncs from. Without it, a peer could hold the budget with a message never sent.
-pub(super) const MIN_RATE: u64 = 128 * 1024;
-/// Time before [`MIN_RATE`] counts. Shorter would blame a short stall of an honest peer's network,
-/// longer lets each liar hold the budget for longer.
+/// Room for a message is asked for in steps of so many bytes. Smaller, and a large message would wait
+/// more often; larger, and a peer that sends nothing would hold more of the budget.
+pub(super) const STEP: usize = 1 << 20;
+
+/// How long no byte of a message may come that has room. Shorter would blame a short stall of an
+/// honest peer's network, longer lets each liar hold a step of the budget for longer.
 pub(super) const GRACE: Duration = Duration::from_secs(10);
+
+/// How much longer is waited then: where this node was held up itself, bytes wait to be read. Zero would
+/// blame the peer for it; longer adds to [`GRACE`].
+const LAST_LOOK: Duration = Duration::from_secs(1);
 
 /// One channel of a connection, both ways.
 #[derive(Debug)]
@@ -39,8 +44,26 @@ pub(super) struct Channel {
     receiving: Vec<u8>,
     /// What a budgeted message says of its size, once enough of it is here to tell.
     declared: Option<usize>,
-    /// Since when the budgeted message has been arriving.
-    since: Option<Instant>,
+    /// Bytes of the budgeted message for which room was found.
+    room: usize,
+    arriving: Option<Arriving>,
+}
+
+/// A budgeted message on its way. Times in which nothing was read are left out.
+#[derive(Debug, Clone, Copy)]
+struct Arriving {
+    since: Instant,
+    /// When it counts as stopped, should no byte of it come.
+    until: Instant,
+    /// That moment has come once.
+    overdue: bool,
+}
+
+impl Arriving {
+    fn goes_on(&mut self, now: Instant) {
+        self.until = now + GRACE;
+        self.overdue = false;
+    }
 }
 
 /// A piece of a message to send.
@@ -55,7 +78,7 @@ pub(super) struct Part {
 pub(super) enum Step {
     /// More packets follow.
     Incomplete,
-    /// Room for this many bytes is to be found before more is buffered.
+    /// Room for this many bytes more is to be found before more is buffered.
     NeedsRoom(usize),
     /// The message is whole.
     Complete(Bytes),
@@ -70,7 +93,8 @@ impl Channel {
             faded: now,
             receiving: Vec::new(),
             declared: None,
-            since: None,
+            room: 0,
+            arriving: None,
         }
     }
 
@@ -160,45 +184,79 @@ impl Channel {
         if eof {
             return self.complete();
         }
-        if self.config.budgeted && self.declared.is_none() {
-            return self.declare(now);
+        if let Some(arriving) = &mut self.arriving
+            && !data.is_empty()
+        {
+            arriving.goes_on(now);
         }
-        Ok(Step::Incomplete)
+        match self.declared {
+            None if self.config.budgeted => self.declare(now),
+            Some(declared) if length >= self.room && self.room < declared => {
+                Ok(Step::NeedsRoom(self.next_step(declared)))
+            }
+            _ => Ok(Step::Incomplete),
+        }
     }
 
     /// The room that [`Step::NeedsRoom`] asked for is there.
     pub(super) fn grant(&mut self, now: Instant) {
-        if let Some(declared) = self.declared {
-            self.receiving
-                .reserve_exact(declared.saturating_sub(self.receiving.len()));
-            self.since = Some(now);
+        let Some(declared) = self.declared else {
+            return;
+        };
+        self.room += self.next_step(declared);
+        self.make_room(self.room);
+        match &mut self.arriving {
+            Some(arriving) => arriving.goes_on(now),
+            None => self.begin(now),
         }
     }
 
-    /// Since when the large message has been arriving, times in which nothing was read left out.
-    pub(super) fn arriving_since(&self) -> Option<Instant> {
-        self.since
+    fn begin(&mut self, now: Instant) {
+        self.arriving = Some(Arriving {
+            since: now,
+            until: now + GRACE,
+            overdue: false,
+        });
+    }
+
+    /// Bytes of the next step, or of what is here already.
+    fn next_step(&self, declared: usize) -> usize {
+        let end = (self.room + STEP).max(self.receiving.len());
+        end.min(declared).saturating_sub(self.room)
+    }
+
+    /// Since when the large message has been arriving, times in which nothing was read left out, and
+    /// what of it is here.
+    pub(super) fn arriving(&self) -> Option<(Instant, usize)> {
+        let arriving = self.arriving?;
+        Some((arriving.since, self.receiving.len()))
     }
 
     /// Whether a large message is arriving.
     pub(super) fn is_receiving_large(&self) -> bool {
-        self.since.is_some()
+        self.arriving.is_some()
     }
 
-    /// A time in which nothing was read does not count for the peer's rate.
+    /// A time in which nothing was read does not count.
     pub(super) fn excuse(&mut self, pause: Duration) {
-        if let Some(since) = &mut self.since {
-            *since += pause;
+        if let Some(arriving) = &mut self.arriving {
+            arriving.since += pause;
+            arriving.until += pause;
         }
     }
 
-    /// Whether the large message that is arriving falls below `min_rate` bytes a second.
-    pub(super) fn is_too_slow(&self, now: Instant, min_rate: u64) -> bool {
-        self.since.is_some_and(|since| {
-            let counted = now.saturating_duration_since(since).saturating_sub(GRACE);
-            (self.receiving.len() as u64)
-                < u64::try_from(counted.as_millis()).unwrap_or(u64::MAX) / 1000 * min_rate
-        })
+    /// When the large message that is arriving is to be looked at, should no byte of it come.
+    pub(super) fn stops_at(&self) -> Option<Instant> {
+        Some(self.arriving?.until)
+    }
+
+    /// Whether nothing comes of the large message that was arriving.
+    pub(super) fn has_stopped(&mut self, now: Instant) -> bool {
+        let Some(arriving) = self.arriving.as_mut().filter(|it| it.until <= now) else {
+            return false;
+        };
+        arriving.until = now + LAST_LOOK;
+        std::mem::replace(&mut arriving.overdue, true)
     }
 
     fn bound(&self) -> usize {
@@ -207,20 +265,21 @@ impl Channel {
             .map_or(max, |declared| max.min(declared + UNDECLARED))
     }
 
-    /// Grows by doubling, but never beyond the channel's bound.
+    /// Grows by doubling, but never beyond the message's bound; so little is copied, and what is not
+    /// written to is no memory.
     fn make_room(&mut self, length: usize) {
         let capacity = self.receiving.capacity();
         if capacity < length {
-            let wanted = (capacity * 2)
-                .clamp(FIRST_ALLOCATION, self.config.max_message_bytes.max(length))
-                .max(length);
+            let most = self.declared.unwrap_or(self.config.max_message_bytes);
+            let wanted = (capacity * 2).max(FIRST_ALLOCATION).min(most).max(length);
             self.receiving.reserve_exact(wanted - self.receiving.len());
         }
     }
 
     fn complete(&mut self) -> Result<Step, MConnectionError> {
         let message = std::mem::take(&mut self.receiving);
-        self.since = None;
+        self.arriving = None;
+        self.room = 0;
         match self.declared.take() {
             Some(declared) if message.len() < declared => Err(MConnectionError::UntruthfulLength {
                 channel: self.config.id,
@@ -256,9 +315,9 @@ impl Channel {
         self.declared = Some(declared);
         if self.receiving.len() >= declared {
             // All of it is here; only fields behind the first may follow, which are bounded.
-            self.since = Some(now);
+            self.begin(now);
             return Ok(Step::Incomplete);
         }
-        Ok(Step::NeedsRoom(declared))
+        Ok(Step::NeedsRoom(self.next_step(declared)))
     }
 }

@@ -10,6 +10,7 @@
 //! cannot be blamed for what it then cannot get across: its pongs are not waited for, and it is
 //! sent pongs unasked, since its pings are not read.
 
+mod arrival;
 mod channel;
 mod packet;
 mod rate;
@@ -20,7 +21,9 @@ use std::time::{Duration, Instant};
 use bytes::Bytes;
 use thiserror::Error;
 
-use channel::{Channel, GRACE, MIN_RATE, Part, Step};
+pub use arrival::Arrival;
+
+use channel::{Channel, Part, Step};
 use packet::Packet;
 use rate::RateLimit;
 use timer::{Timer, Timers};
@@ -70,8 +73,8 @@ pub struct ChannelConfig {
     pub priority: u8,
     /// Largest message accepted, in bytes.
     pub max_message_bytes: usize,
-    /// Whether a message of several packets waits for room before it is buffered. Its first field
-    /// must be length-delimited and tells its size.
+    /// Whether a message of several packets waits for room before it is buffered, in steps of 1 MiB.
+    /// Its first field must be length-delimited and tells its size.
     pub budgeted: bool,
 }
 
@@ -85,12 +88,12 @@ pub enum Event {
         /// The message.
         bytes: Bytes,
     },
-    /// A message of a budgeted channel begins. Nothing more is taken in until
-    /// [`handle_room`](MConnection::handle_room).
+    /// A message of a budgeted channel begins, or has filled the room that it has. Nothing more is
+    /// taken in until [`handle_room`](MConnection::handle_room).
     NeedsRoom {
         /// The channel's id.
         channel: u8,
-        /// The size of the message in bytes, by its own account.
+        /// Bytes of room for what comes next: the rest of the message, by its own account, or a part.
         bytes: usize,
     },
 }
@@ -147,9 +150,9 @@ pub enum MConnectionError {
     /// A large message that does not begin with its length.
     #[error("a large message that does not tell its length on channel {0:#04x}")]
     UndeclaredLength(u8),
-    /// A large message that all but stopped arriving.
-    #[error("a message that arrives too slowly on channel {0:#04x}")]
-    TooSlow(u8),
+    /// A large message of which nothing more comes.
+    #[error("a message that stopped arriving on channel {0:#04x}")]
+    Stopped(u8),
     /// Pings or pongs without end.
     #[error("too many pings or pongs")]
     PingFlood,
@@ -232,15 +235,13 @@ impl MConnection {
         Ok((taken, None))
     }
 
-    /// There is room for the message that [`Event::NeedsRoom`] announced.
+    /// There is the room that [`Event::NeedsRoom`] asked for.
     pub fn handle_room(&mut self, now: Instant) {
         if let Some(id) = self.wants_room.take()
             && let Some(channel) = self.channel(id)
         {
             channel.grant(now);
-            if !self.timers.is_set(Timer::Progress) {
-                self.timers.set(Timer::Progress, now + GRACE);
-            }
+            self.watch_progress();
         }
     }
 
@@ -266,9 +267,7 @@ impl MConnection {
             for channel in &mut self.channels {
                 channel.excuse(pause);
             }
-            if self.channels.iter().any(Channel::is_receiving_large) {
-                self.timers.set(Timer::Progress, now + GRACE);
-            }
+            self.watch_progress();
         }
     }
 
@@ -375,12 +374,17 @@ impl MConnection {
         self.large_bytes
     }
 
-    /// Since when the large message that is arriving has been, the longest of them; times in which
-    /// nothing was read are left out.
+    /// The large message that is arriving, the oldest of them.
     #[must_use]
-    pub fn arriving_since(&self) -> Option<Instant> {
+    pub fn arrival(&self) -> Option<Arrival> {
         let channels = self.channels.iter();
-        channels.filter_map(Channel::arriving_since).min()
+        let (since, bytes) = channels.filter_map(Channel::arriving).min()?;
+        Some(Arrival {
+            since,
+            held_since: self.held_since,
+            bytes,
+            least_rate: arrival::least_rate(self.config.recv_rate),
+        })
     }
 
     /// What each channel has to send.
@@ -482,19 +486,20 @@ impl MConnection {
     }
 
     fn check_progress(&mut self, now: Instant) -> Result<(), MConnectionError> {
-        // Where our own rate is lower, the peer cannot be faster.
-        let min_rate = match self.config.recv_rate {
-            0 => MIN_RATE,
-            rate => MIN_RATE.min(rate / 4),
-        };
-        let mut channels = self.channels.iter();
-        if let Some(slow) = channels.find(|channel| channel.is_too_slow(now, min_rate)) {
-            return Err(MConnectionError::TooSlow(slow.config.id));
+        for channel in &mut self.channels {
+            if channel.has_stopped(now) {
+                return Err(MConnectionError::Stopped(channel.config.id));
+            }
         }
-        if self.channels.iter().any(Channel::is_receiving_large) {
-            // Often enough that a message which stops is noticed soon.
-            self.timers.set(Timer::Progress, now + GRACE / 5);
-        }
+        self.watch_progress();
         Ok(())
+    }
+
+    /// Wakes up when a large message counts as one that has stopped, should nothing come.
+    fn watch_progress(&mut self) {
+        match self.channels.iter().filter_map(Channel::stops_at).min() {
+            Some(at) => self.timers.set(Timer::Progress, at),
+            None => self.timers.stop(Timer::Progress),
+        }
     }
 }

@@ -375,6 +375,115 @@ fn an_untruthful_length_is_noticed() {
     }
 }
 
+/// A connection for large messages.
+fn large(now: Instant) -> MConnection {
+    let channel = ChannelConfig {
+        max_message_bytes: 100 << 20,
+        ..CHANNELS[2]
+    };
+    MConnection::new(MConnectionConfig::default(), &[channel], now)
+}
+
+/// A message's packets.
+fn packets(message: &[u8]) -> Vec<Vec<u8>> {
+    let count = message.chunks(1024).len();
+    let chunks = message.chunks(1024).enumerate();
+    chunks
+        .map(|(index, chunk)| packet(0x40, index + 1 == count, chunk))
+        .collect()
+}
+
+/// Hands in packets; there is room. Whether the message is whole.
+fn take(end: &mut MConnection, now: Instant, packets: &[Vec<u8>]) -> bool {
+    let mut is_whole = false;
+    for packet in packets {
+        let (taken, event) = end.handle_bytes(now, packet).unwrap();
+        assert_eq!(taken, packet.len());
+        match event {
+            Some(Event::NeedsRoom { .. }) => end.handle_room(now),
+            Some(Event::Message { .. }) => is_whole = true,
+            None => {}
+        }
+    }
+    is_whole
+}
+
+#[test]
+fn room_is_asked_for_in_steps_as_the_bytes_come() {
+    let now = Instant::now();
+    let size = 5_000_000;
+    let mut end = large(now);
+    let wire = packets(&large_message(size)).concat();
+    let (mut room, mut taken, mut steps) = (0, 0, 0);
+    loop {
+        let (length, event) = end.handle_bytes(now, &wire[taken..]).unwrap();
+        taken += length;
+        match event {
+            Some(Event::NeedsRoom { bytes, .. }) => {
+                assert!(bytes <= 1 << 20, "{bytes}");
+                // No more than a packet is taken beyond what there is room for.
+                let here = end.arrival().map_or(0, |arrival| arrival.bytes());
+                assert!(here <= room + 1024, "{here}");
+                assert!(here >= room, "{here}");
+                room += bytes;
+                steps += 1;
+                end.handle_room(now);
+            }
+            Some(Event::Message { bytes, .. }) => {
+                assert_eq!(bytes, large_message(size));
+                assert_eq!(room, bytes.len());
+                break;
+            }
+            None => panic!("{taken} of {}", wire.len()),
+        }
+    }
+    assert_eq!(steps, 5);
+}
+
+#[test]
+fn a_message_of_which_nothing_more_comes_ends_the_connection() {
+    let start = Instant::now();
+    let (mut end, wire) = (large(start), packets(&large_message(100_000)));
+    take(&mut end, start, &wire[..50]);
+    // A packet each nine seconds is slow, which ends nothing by itself.
+    let mut now = start;
+    for drip in wire[50..].chunks(1).take(20) {
+        now += Duration::from_secs(9);
+        end.handle_deadline(now).unwrap();
+        take(&mut end, now, drip);
+    }
+    assert!(end.arrival().unwrap().is_slow(now));
+    // Neither does a time in which nothing was read.
+    end.handle_hold(now);
+    now += Duration::from_secs(100);
+    end.handle_deadline(now).unwrap();
+    end.handle_release(now);
+    let stopped = now;
+    let error = loop {
+        now = end.poll_deadline().unwrap();
+        if let Err(error) = end.handle_deadline(now) {
+            break error;
+        }
+    };
+    assert_eq!(error, MConnectionError::Stopped(0x40));
+    let after = now.duration_since(stopped).as_secs();
+    assert!((9..=12).contains(&after), "{after}");
+}
+
+#[test]
+fn a_node_that_was_held_up_itself_blames_nobody() {
+    let start = Instant::now();
+    let (mut end, wire) = (large(start), packets(&large_message(100_000)));
+    take(&mut end, start, &wire[..50]);
+    let awake = start + Duration::from_secs(40);
+    end.handle_deadline(awake).unwrap();
+    take(&mut end, awake, &wire[50..52]);
+    let later = awake + Duration::from_secs(9);
+    end.handle_deadline(later).unwrap();
+    assert!(take(&mut end, later, &wire[52..]));
+    assert_eq!(end.arrival(), None);
+}
+
 #[test]
 fn a_held_connection_waits_for_no_pong_and_sends_its_own() {
     let start = Instant::now();

@@ -272,7 +272,7 @@ async fn a_message_that_stops_arriving_gives_its_budget_back() {
     let start = Instant::now();
     assert_eq!(
         server.removed().await.1,
-        DisconnectReason::MConnection(MConnectionError::TooSlow(BLOCKSYNC))
+        DisconnectReason::MConnection(MConnectionError::Stopped(BLOCKSYNC))
     );
     assert!(start.elapsed() <= Duration::from_secs(15));
     assert_eq!(budget.available(), budget.total());

@@ -150,7 +150,7 @@ impl Pool {
     }
 
     /// A command about a peer that is connected.
-    fn command(&mut self, peer: PeerId, command: impl FnOnce(ConnectionId) -> Command) {
+    pub(super) fn command(&mut self, peer: PeerId, command: impl FnOnce(ConnectionId) -> Command) {
         if let Some(&connection) = self.connections.get(&peer) {
             self.push_command(command(connection));
         }

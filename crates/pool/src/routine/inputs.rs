@@ -6,7 +6,7 @@ use perihelion_types::Block;
 
 use super::{Pool, PoolError, decided_facts};
 use crate::{
-    PoolInput,
+    Command, PoolInput,
     applier::Applier,
     workers::{DECODE_BATCH_BYTES, Encoded, Job},
 };
@@ -36,6 +36,11 @@ impl Pool {
                 let window = self.schedule.progress().window;
                 if window.pinned == 0 && window.held_bytes > 0 {
                     self.schedule.handle_starved(now);
+                }
+            }
+            PoolInput::Standstill => {
+                for peer in self.schedule.who_owes_the_next() {
+                    self.command(peer, |connection| Command::Admit { peer, connection });
                 }
             }
             PoolInput::NoBlock { peer, height } => {

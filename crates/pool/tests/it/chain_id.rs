@@ -31,7 +31,7 @@ async fn a_block_of_another_chain_convicts_its_sender_at_once() {
         loop {
             match pool.command().await {
                 Command::Punish { fault, ban, .. } => break (fault, ban),
-                Command::Request { .. } | Command::AskStatus { .. } => {}
+                Command::Request { .. } | Command::AskStatus { .. } | Command::Admit { .. } => {}
             }
         }
     });

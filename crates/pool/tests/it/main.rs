@@ -5,6 +5,7 @@ mod chain_id;
 mod clock;
 mod connections;
 mod last_commit;
+mod standstill;
 mod switching;
 mod threads;
 mod unsolicited;

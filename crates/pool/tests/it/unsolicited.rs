@@ -28,7 +28,7 @@ async fn what_was_never_asked_for_is_refused_before_it_is_decoded() {
         loop {
             match pool.command().await {
                 Command::Punish { fault, ban, .. } => break (fault, ban),
-                Command::Request { .. } | Command::AskStatus { .. } => {}
+                Command::Request { .. } | Command::AskStatus { .. } | Command::Admit { .. } => {}
             }
         }
     });

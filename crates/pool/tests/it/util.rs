@@ -170,7 +170,7 @@ impl Pool {
                         hold: None,
                     });
                 }
-                Command::Request { .. } | Command::AskStatus { .. } => {}
+                Command::Request { .. } | Command::AskStatus { .. } | Command::Admit { .. } => {}
                 punished @ Command::Punish { .. } => panic!("{punished:?}"),
             },
             changed = soon("progress", progress.changed()) => changed.unwrap(),
@@ -190,6 +190,7 @@ impl Pool {
                 hold: None,
             }),
             Command::AskStatus { peer, .. } => self.claim(peer, top),
+            Command::Admit { .. } => {}
             punished @ Command::Punish { .. } => panic!("{punished:?}"),
         }
     }

@@ -78,7 +78,7 @@ impl NetworkView for FixedNetwork {
                 queued_bytes: 0,
                 held: false,
                 large_bytes: 0,
-                arriving_since: None,
+                arrival: None,
                 channels: vec![perihelion_p2p::ChannelStats {
                     id: 0x40,
                     send_queue_capacity: 1000,

@@ -292,6 +292,23 @@ impl Schedule {
         self.upkeep(now);
     }
 
+    /// Who was asked, lately or long ago, for a block that everything waits for, and may still send it.
+    #[must_use]
+    pub fn who_owes_the_next(&self) -> Vec<PeerId> {
+        let next = self.first()..=self.reserve().max(self.first());
+        let is_missing = |height: &Height| {
+            let slot = self.slot(*height);
+            slot.is_none_or(|slot| slot.held.is_none() || slot.seeks_copy())
+        };
+        let owes = |peer: &Peer| {
+            let asked = peer.asks.range(next.clone()).map(|(height, _)| height);
+            let overdue = peer.overdue.range(next.clone()).map(|(height, _)| height);
+            asked.chain(overdue).any(is_missing)
+        };
+        let peers = self.peers.iter().filter(|(_, peer)| owes(peer));
+        peers.map(|(&id, _)| id).collect()
+    }
+
     /// Cuts wanted heights off the far end of the window; they come back as it advances.
     fn trim(&mut self) {
         while self.slots.back().is_some_and(|slot| {

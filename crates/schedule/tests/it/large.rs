@@ -1,7 +1,7 @@
 //! Blocks that take long to arrive because they are large.
 
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, BTreeSet},
     sync::Arc,
     time::{Duration, Instant},
 };
@@ -62,6 +62,37 @@ fn what_is_arriving_is_asked_of_one_peer() {
         let lowest = &asked[&Height::new(1)];
         assert!(lowest.len() > 1, "{rate} bytes a second: {asked:?}");
     }
+}
+
+/// Rule: in a standstill those are let through who were asked for what everything waits for, however
+/// long ago, and nobody else.
+#[test]
+fn who_owes_what_everything_waits_for_is_known() {
+    let few = Config {
+        first_allowance: 4,
+        ..Config::default()
+    };
+    let (mut schedule, start) = schedule(few, 3);
+    let mut asked = BTreeMap::new();
+    drain(&mut schedule, &mut asked);
+    let owing = |schedule: &Schedule| BTreeSet::from_iter(schedule.who_owes_the_next());
+    let first = asked[&Height::new(1)][0];
+    assert_eq!(owing(&schedule), [first].into());
+    for second in 1..=30 {
+        schedule.handle_deadline(start + STEP * 10 * second);
+        drain(&mut schedule, &mut asked);
+    }
+    let asked_for = |asked: &BTreeMap<Height, Vec<PeerId>>, heights: &[i64]| {
+        let heights = heights.iter().map(|&height| &asked[&Height::new(height)]);
+        heights.flatten().copied().collect::<BTreeSet<_>>()
+    };
+    assert_eq!(owing(&schedule), asked_for(&asked, &[1, 2]));
+    assert!(owing(&schedule).contains(&first));
+    // Who owes only a block that has come from another one is not among them.
+    let late = start + STEP * 301;
+    schedule.handle_block(late, first, Arc::clone(&CHAINS[0][0]));
+    drain(&mut schedule, &mut asked);
+    assert_eq!(owing(&schedule), asked_for(&asked, &[2]));
 }
 
 /// Rule: few large blocks count as near the apply height, so that few of them come twice.

@@ -1,0 +1,245 @@
+use std::{collections::BTreeMap, task::Waker};
+
+/// A large message is one that holds more than one part in this many of the budget. Each connection
+/// has one message on its way at a time, so that with fewer connections than half of this, those that
+/// are not large cannot take the half that the large ones leave. A larger figure would call ordinary
+/// blocks large.
+const LARGE: usize = 128;
+
+/// Bytes that messages which pass may take beyond the budget, all together: one largest block. Larger
+/// is memory; smaller would make such a block wait for the reserve as well.
+pub(super) const PASSING: usize = 100 << 20;
+
+/// Messages by the order in which they began.
+pub(super) type Age = u64;
+
+/// Who has which bytes, and who waits for some. It knows no task: what is granted to one that waits
+/// is told by its waker, and to be fetched.
+#[derive(Debug)]
+pub(super) struct Ledger {
+    total: usize,
+    /// Bytes of the budget that are taken. More than all of it only while the reserve is lent, or has
+    /// not been given back yet.
+    taken: usize,
+    /// Those of them that large messages have which are still on their way.
+    arriving: usize,
+    /// Bytes beside the budget that messages have which pass.
+    passing: usize,
+    /// Whose the reserve is: it takes what it needs until it has arrived.
+    favoured: Option<Age>,
+    waiting: BTreeMap<Age, Waiting>,
+    next_age: Age,
+}
+
+/// What a message asks for.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Ask {
+    pub(super) bytes: usize,
+    /// What it has already.
+    pub(super) held: usize,
+    /// It may go beside the budget.
+    pub(super) passes: bool,
+}
+
+/// What a message got, or has.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub(super) struct Share {
+    pub(super) taken: usize,
+    pub(super) arriving: usize,
+    pub(super) passing: usize,
+    pub(super) favoured: bool,
+}
+
+#[derive(Debug)]
+struct Waiting {
+    ask: Ask,
+    granted: Option<Share>,
+    waker: Option<Waker>,
+}
+
+impl Share {
+    pub(super) fn add(&mut self, more: Self) {
+        self.taken += more.taken;
+        self.arriving += more.arriving;
+        self.passing += more.passing;
+        self.favoured |= more.favoured;
+    }
+}
+
+impl Ledger {
+    pub(super) fn new(total: usize) -> Self {
+        Self {
+            total,
+            taken: 0,
+            arriving: 0,
+            passing: 0,
+            favoured: None,
+            waiting: BTreeMap::new(),
+            next_age: 0,
+        }
+    }
+
+    pub(super) fn available(&self) -> usize {
+        self.total.saturating_sub(self.taken)
+    }
+
+    pub(super) fn waiting(&self) -> usize {
+        let waiting = self.waiting.values();
+        waiting.filter(|waiting| waiting.granted.is_none()).count()
+    }
+
+    /// The age of a message that begins, and what it asks for if it may have it at once.
+    pub(super) fn begin(&mut self, ask: Ask) -> (Age, Option<Share>) {
+        self.next_age += 1;
+        (self.next_age, self.try_take(self.next_age, ask))
+    }
+
+    /// Whether somebody waits for bytes that are taken, and not just for those of other large messages.
+    pub(super) fn is_spent(&self) -> bool {
+        let mut waiting = self.waiting.values();
+        waiting.any(|waiting| waiting.granted.is_none() && !self.is_free(waiting.ask))
+    }
+
+    /// Gives at once what a message asks for, if it may have it before those that wait.
+    pub(super) fn try_take(&mut self, age: Age, ask: Ask) -> Option<Share> {
+        if self.favoured == Some(age) {
+            return Some(self.take(ask));
+        }
+        let nobody_waits = self.waiting.is_empty();
+        (nobody_waits && self.has_room(ask)).then(|| self.take(ask))
+    }
+
+    /// Lets a message wait. Whom to wake.
+    #[must_use]
+    pub(super) fn wait(&mut self, age: Age, ask: Ask) -> Vec<Waker> {
+        let waiting = Waiting {
+            ask,
+            granted: None,
+            waker: None,
+        };
+        self.waiting.insert(age, waiting);
+        self.settle()
+    }
+
+    /// What was granted to a message that waited; else `waker` is told when something is.
+    pub(super) fn fetch(&mut self, age: Age, waker: &Waker) -> Option<Share> {
+        let waiting = self.waiting.get_mut(&age)?;
+        if let Some(share) = waiting.granted {
+            self.waiting.remove(&age);
+            return Some(share);
+        }
+        match &mut waiting.waker {
+            Some(known) => known.clone_from(waker),
+            none => *none = Some(waker.clone()),
+        }
+        None
+    }
+
+    /// A message that waits may go beside the budget. Whom to wake.
+    #[must_use]
+    pub(super) fn pass(&mut self, age: Age) -> Vec<Waker> {
+        if let Some(waiting) = self.waiting.get_mut(&age) {
+            waiting.ask.passes = true;
+        }
+        self.settle()
+    }
+
+    /// A message is whole: what it has no longer counts as on its way. Whom to wake.
+    #[must_use]
+    pub(super) fn arrived(&mut self, age: Age, arriving: usize) -> Vec<Waker> {
+        self.arriving -= arriving;
+        self.favoured = self.favoured.filter(|&favoured| favoured != age);
+        self.settle()
+    }
+
+    /// A message gives back all that it has and waits for. Whom to wake.
+    #[must_use]
+    pub(super) fn give_back(&mut self, age: Age, waits: bool, mut share: Share) -> Vec<Waker> {
+        if waits
+            && let Some(waiting) = self.waiting.remove(&age)
+            && let Some(granted) = waiting.granted
+        {
+            share.add(granted);
+        }
+        self.taken -= share.taken;
+        self.passing -= share.passing;
+        self.arrived(age, share.arriving)
+    }
+
+    /// Gives what is free, the oldest first, and lends the reserve when nobody has it and nothing of
+    /// it is owed.
+    fn settle(&mut self) -> Vec<Waker> {
+        let mut woken = Vec::new();
+        if self.waiting.is_empty() {
+            return woken;
+        }
+        let mut waiting = std::mem::take(&mut self.waiting);
+        let mut is_spent = false;
+        for waiting in waiting.values_mut().filter(|it| it.granted.is_none()) {
+            let ask = waiting.ask;
+            if !is_spent && self.has_room(ask) {
+                waiting.grant(self.take(ask), &mut woken);
+            } else if ask.passes && self.passing + ask.bytes <= PASSING {
+                self.passing += ask.bytes;
+                let share = Share {
+                    passing: ask.bytes,
+                    ..Share::default()
+                };
+                waiting.grant(share, &mut woken);
+            } else {
+                // Whoever came later does not take what is kept together for this one; what only
+                // large ones may not have does not concern the others.
+                is_spent |= !self.is_free(ask);
+            }
+        }
+        if self.favoured.is_none() && self.taken <= self.total {
+            let begun = |waiting: &Waiting| waiting.granted.is_none() && waiting.ask.held > 0;
+            if let Some((&age, oldest)) = waiting.iter_mut().find(|(_, it)| begun(it)) {
+                self.favoured = Some(age);
+                let mut share = self.take(oldest.ask);
+                share.favoured = true;
+                oldest.grant(share, &mut woken);
+            }
+        }
+        self.waiting = waiting;
+        woken
+    }
+
+    fn is_free(&self, ask: Ask) -> bool {
+        self.taken + ask.bytes <= self.total
+    }
+
+    fn has_room(&self, ask: Ask) -> bool {
+        let most = self.total.div_ceil(2);
+        // One that is larger than their half has it alone.
+        let open = self.arriving + self.arriving_bytes(ask).min(most) <= most;
+        open && self.is_free(ask)
+    }
+
+    fn take(&mut self, ask: Ask) -> Share {
+        let arriving = self.arriving_bytes(ask);
+        self.taken += ask.bytes;
+        self.arriving += arriving;
+        Share {
+            taken: ask.bytes,
+            arriving,
+            ..Share::default()
+        }
+    }
+
+    /// The bytes that count as a large message's.
+    fn arriving_bytes(&self, ask: Ask) -> usize {
+        if ask.held + ask.bytes > self.total / LARGE {
+            ask.bytes
+        } else {
+            0
+        }
+    }
+}
+
+impl Waiting {
+    fn grant(&mut self, share: Share, woken: &mut Vec<Waker>) {
+        self.granted = Some(share);
+        woken.extend(self.waker.take());
+    }
+}
