@@ -14,6 +14,9 @@ use prost::encoding::{decode_varint, encode_varint};
 /// One height in so many is withheld, half of them in silence.
 const WITHHELD: i64 = 20;
 
+/// What an endless block says of its size, in bytes.
+const ENDLESS: u64 = 104_000_000;
+
 /// What a peer lies about. Whatever it does not lie about it serves as it is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Lie {
@@ -29,6 +32,8 @@ pub enum Lie {
     WithheldHeight,
     /// A height far above what it has.
     InflatedRange,
+    /// A block of 100 MB, of which nothing follows what announces it.
+    EndlessBlock,
     /// Other bytes for the same block.
     OtherEncoding(Encoding),
 }
@@ -46,13 +51,14 @@ pub enum Encoding {
 
 impl Lie {
     /// Every kind.
-    pub const ALL: [Self; 9] = [
+    pub const ALL: [Self; 10] = [
         Self::CorruptBody,
         Self::ForgedCommit,
         Self::StaleFork,
         Self::BadExtendedCommit,
         Self::WithheldHeight,
         Self::InflatedRange,
+        Self::EndlessBlock,
         Self::OtherEncoding(Encoding::UnknownField),
         Self::OtherEncoding(Encoding::FieldOrder),
         Self::OtherEncoding(Encoding::OverlongVarint),
@@ -154,10 +160,24 @@ impl LyingChain {
             Lie::OtherEncoding(encoding) => {
                 block = encode_otherwise(&true_block, encoding).unwrap_or(block);
             }
-            Lie::WithheldHeight | Lie::InflatedRange => {}
+            Lie::WithheldHeight | Lie::InflatedRange | Lie::EndlessBlock => {}
         }
         let is_lie = block != true_block || told != extended;
         Some((wire::block_response(&block, told.as_deref()), is_lie))
+    }
+
+    /// The first bytes of an answer that it never ends, if that is its lie.
+    #[must_use]
+    pub fn beginning(&self) -> Option<Bytes> {
+        (self.lie == Lie::EndlessBlock).then(|| {
+            let mut begin = BytesMut::new();
+            // The block response, and the block in it.
+            encode_varint(3 << 3 | 2, &mut begin);
+            encode_varint(ENDLESS, &mut begin);
+            encode_varint(1 << 3 | 2, &mut begin);
+            encode_varint(ENDLESS - 5, &mut begin);
+            begin.freeze()
+        })
     }
 
     /// From a twentieth of the chain on: empty blocks, each linked to the one before and committed

@@ -89,3 +89,19 @@ fn heights_are_withheld_and_ranges_inflated() {
         assert_eq!(told(&store, lie, height), Some(no_block));
     }
 }
+
+#[test]
+fn an_endless_block_is_announced_and_true_blocks_are_not_begun() {
+    let (_folder, store) = chain();
+    for lie in Lie::ALL {
+        let keys: Vec<_> = (0..4).map(|number| validator_key(1, number)).collect();
+        let chain = LyingChain::new(Arc::clone(&store), lie, &keys).unwrap();
+        let begin = chain.beginning();
+        assert_eq!(begin.is_some(), lie == Lie::EndlessBlock);
+        if let Some(begin) = begin {
+            assert!(begin.len() < 1024, "one packet");
+            let whole = wire::block_response(&vec![0; 104_000_000 - 5], None);
+            assert_eq!(begin, whole[..begin.len()]);
+        }
+    }
+}

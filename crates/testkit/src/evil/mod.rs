@@ -4,6 +4,7 @@ mod equivocator;
 mod lie;
 
 use std::{
+    collections::HashMap,
     net::Ipv4Addr,
     sync::{
         Arc,
@@ -15,8 +16,8 @@ use anyhow::Context as _;
 use bytes::Bytes;
 use perihelion_blocksync_reactor::wire::{self, Message};
 use perihelion_p2p::{
-    ChannelDescriptor, MConnectionConfig, NodeId, NodeInfo, NodeKey, P2pConfig, PeerEvent,
-    PeerHandle, ProtocolVersion, Switch, SwitchHandle, SwitchSetup,
+    ChannelDescriptor, MConnectionConfig, MessageInParts, NodeId, NodeInfo, NodeKey, P2pConfig,
+    PeerEvent, PeerHandle, ProtocolVersion, Switch, SwitchHandle, SwitchSetup,
 };
 use tokio::sync::mpsc;
 
@@ -122,24 +123,44 @@ async fn answer(
     mut events: mpsc::Receiver<PeerEvent>,
     told: Arc<AtomicU64>,
 ) {
+    let mut begun = HashMap::new();
     while let Some(event) = events.recv().await {
         let (to, answer) = match event {
             PeerEvent::Added(peer) => (peer, Some((chain.status(), false))),
             PeerEvent::Message { from, bytes, .. } => {
                 let answer = match Message::decode(&bytes) {
+                    // Nothing follows what it has begun.
+                    Ok(_) if begun.contains_key(&from.id()) => None,
                     Ok(Message::StatusRequest) => Some((chain.status(), false)),
-                    Ok(Message::BlockRequest(height)) => chain.answer(height),
+                    Ok(Message::BlockRequest(height)) => match chain.beginning() {
+                        Some(bytes) => {
+                            told.fetch_add(1, Ordering::Relaxed);
+                            begun.insert(from.id(), begin(&from, bytes).await);
+                            None
+                        }
+                        None => chain.answer(height),
+                    },
                     _ => None,
                 };
                 (from, answer)
             }
-            PeerEvent::Removed { .. } => continue,
+            PeerEvent::Removed { id, .. } => {
+                begun.remove(&id);
+                continue;
+            }
         };
         if let Some((message, is_lie)) = answer {
             told.fetch_add(u64::from(is_lie), Ordering::Relaxed);
             send(&to, message).await;
         }
     }
+}
+
+/// Begins a message, which goes on for as long as this is kept.
+async fn begin(to: &PeerHandle, bytes: Bytes) -> Option<MessageInParts> {
+    let mut message = to.send_in_parts(wire::CHANNEL).await.ok()?;
+    message.send(bytes, false).await.ok()?;
+    Some(message)
 }
 
 /// A victim that has left hears nothing more.
