@@ -265,11 +265,14 @@ impl Section for Config {
 
 /// The machine's name, else `anonymous`.
 fn default_moniker() -> String {
-    let name = rustix::system::uname();
-    let name = name.nodename().to_string_lossy();
-    if name.is_empty() {
-        "anonymous".to_owned()
+    moniker_of(&rustix::system::uname().nodename().to_string_lossy())
+}
+
+/// The moniker of a machine: its name, where peers take that.
+fn moniker_of(machine: &str) -> String {
+    if rules::is_printable(machine) && !machine.trim().is_empty() {
+        machine.to_owned()
     } else {
-        name.into_owned()
+        "anonymous".to_owned()
     }
 }

@@ -8,6 +8,10 @@ use super::{
 };
 use crate::logging::LogLevels;
 
+/// Bytes of payload in a packet at most: without any, no message would ever end; and peers, who
+/// take 1,024 unless they are told otherwise, refuse larger packets than they expect.
+const MOST_PAYLOAD: u64 = 1 << 20;
+
 /// Collects broken rules with the places of the values.
 struct Rules<'a> {
     places: &'a BTreeMap<String, Place>,
@@ -35,6 +39,8 @@ impl Config {
             broken: Vec::new(),
         };
         self.base_rules(&mut rules);
+        self.told_rules(&mut rules);
+        self.p2p_rules(&mut rules);
         self.rpc_rules(&mut rules);
         self.state_sync_rules(&mut rules);
         self.block_sync_rules(&mut rules);
@@ -45,6 +51,32 @@ impl Config {
             "must be positive",
         );
         rules.broken
+    }
+
+    /// What peers are told of this node, which they refuse where it is no plain text.
+    fn told_rules(&self, rules: &mut Rules<'_>) {
+        let moniker = &self.base.moniker;
+        rules.demand(
+            is_printable(moniker) && !moniker.trim().is_empty(),
+            "moniker",
+            &format!(
+                "{moniker:?} is no name that peers take: write printable ASCII text, such as node-1"
+            ),
+        );
+        let address = &self.rpc.laddr;
+        rules.demand(
+            is_printable(address),
+            "rpc.laddr",
+            &format!("{address:?} is told to peers, who take printable ASCII text only"),
+        );
+    }
+
+    fn p2p_rules(&self, rules: &mut Rules<'_>) {
+        rules.demand(
+            (1..=MOST_PAYLOAD).contains(&self.p2p.max_packet_msg_payload_size),
+            "p2p.max_packet_msg_payload_size",
+            "must be 1 to 1048576 (1 MiB)",
+        );
     }
 
     fn base_rules(&self, rules: &mut Rules<'_>) {
@@ -221,6 +253,11 @@ impl Config {
             "must be 1048576 (1 MiB) or more",
         );
     }
+}
+
+/// Whether text has only characters that [`NodeInfo`](perihelion_p2p::NodeInfo) may hold.
+pub(super) fn is_printable(text: &str) -> bool {
+    text.bytes().all(|byte| (b' '..=b'~').contains(&byte))
 }
 
 /// The entries of a list with commas, empty ones left out.

@@ -206,6 +206,19 @@ fn rules_of_cometbft_and_ours() {
             "[rpc]\nexperimental_subscription_buffer_size = 201",
             "rpc.experimental_websocket_write_buffer_size",
         ),
+        ("moniker = \"\"", "moniker"),
+        ("moniker = \"  \"", "moniker"),
+        ("moniker = \"M\u{fc}nchen\"", "moniker"),
+        ("moniker = \"two\\nlines\"", "moniker"),
+        ("[rpc]\nladdr = \"unix:///tmp/\u{fc}\"", "rpc.laddr"),
+        (
+            "[p2p]\nmax_packet_msg_payload_size = 0",
+            "p2p.max_packet_msg_payload_size",
+        ),
+        (
+            "[p2p]\nmax_packet_msg_payload_size = 1048577",
+            "p2p.max_packet_msg_payload_size",
+        ),
         ("[p2p]\nladdr = \"\"", "p2p.laddr"),
         ("[p2p]\nladdr = \"tcp://0.0.0.0:65536\"", "p2p.laddr"),
         ("[p2p]\nprivate_peer_ids = \"abc\"", "p2p.private_peer_ids"),
@@ -234,6 +247,32 @@ fn rules_of_cometbft_and_ours() {
     }
     let sync = "[statesync]\nenable = true\n";
     assert_eq!(problems(sync).len(), 3, "{:#?}", problems(sync));
+}
+
+#[test]
+fn what_is_just_allowed() {
+    for text in [
+        "moniker = \"n\"",
+        "moniker = \"my node ~ 1!\"",
+        "[p2p]\nmax_packet_msg_payload_size = 1",
+        "[p2p]\nmax_packet_msg_payload_size = 1048576",
+    ] {
+        assert_eq!(reading(text).problems, [], "{text}");
+    }
+}
+
+/// A fresh home on any machine can be used.
+#[test]
+fn a_machine_whose_name_peers_refuse_is_anonymous() {
+    for (machine, expected) in [
+        ("host-1.example", "host-1.example"),
+        ("", "anonymous"),
+        (" ", "anonymous"),
+        ("M\u{fc}nchen", "anonymous"),
+        ("a\u{7f}b", "anonymous"),
+    ] {
+        assert_eq!(super::moniker_of(machine), expected, "{machine:?}");
+    }
 }
 
 #[test]

@@ -42,6 +42,18 @@ fn wrong_command_lines() {
             &["--p2p.private_peer_ids", "40 hexadecimal"],
         ),
         (
+            &["start", "--moniker", ""],
+            &["flag --moniker", "\"\" is no name", "printable ASCII"],
+        ),
+        (
+            &["start", "--moniker", "Zürich"],
+            &["flag --moniker", "Zürich", "printable ASCII"],
+        ),
+        (
+            &["start", "--rpc.laddr", "unix:///tmp/zoë/x"],
+            &["flag --rpc.laddr", "zoë", "printable ASCII"],
+        ),
+        (
             &["start", "--consensus.create_empty_blocks_interval", "5"],
             &[
                 "flag --consensus.create_empty_blocks_interval",
