@@ -13,6 +13,7 @@
 mod application;
 mod begin;
 mod consensus;
+mod filter;
 mod modes;
 mod parts;
 mod rpc;
@@ -156,7 +157,7 @@ async fn run_parts(
         blocksync: perihelion_blocksync_reactor::channel(budget.clone()),
         mempool: perihelion_mempool::channels(pools.mempool.config()),
     };
-    let (switch, peers) = switch::start(prepared, &state, channels).await?;
+    let (switch, peers) = switch::start(prepared, &state, channels, &basis.apps.query).await?;
 
     let stops = Stops::default();
     let pool_config = sync::pool_config(prepared, &switch)?;
@@ -241,12 +242,13 @@ async fn serve_metrics(
     sources: Sources,
     stop: &CancellationToken,
 ) -> anyhow::Result<Option<JoinHandle<()>>> {
-    let config = &basis.prepared.config.instrumentation;
-    if !config.prometheus {
+    let instrumentation = &basis.prepared.config.instrumentation;
+    if !instrumentation.prometheus {
         return Ok(None);
     }
-    let metrics = Metrics::new(&config.namespace, sources);
-    let (address, most) = (&config.prometheus_listen_addr, config.max_open_connections);
+    let metrics = Metrics::new(&instrumentation.namespace, sources);
+    let address = &instrumentation.prometheus_listen_addr;
+    let most = instrumentation.max_open_connections;
     let server = metrics::serve(address, most, metrics, stop.clone()).await?;
     info!(address = %server.address, "metrics are served at /metrics");
     Ok(Some(server.task))

@@ -28,9 +28,6 @@ pub struct P2pConfig {
     pub unconditional_peer_ids: Vec<NodeId>,
     /// Longest pause between two dials of a persistent peer. Default 0: the switch's own bound.
     pub persistent_peers_max_dial_period: Duration,
-    /// Longest time that written bytes may wait to be sent. Default 100 ms. The connection flushes
-    /// whenever its queue empties, which is never later, so the value has no effect.
-    pub flush_throttle_timeout: Duration,
     /// Payload of a packet at most, in bytes. Default 1024. Peers refuse longer packets than their
     /// own setting allows.
     pub max_packet_msg_payload_size: usize,
@@ -66,7 +63,6 @@ impl Default for P2pConfig {
             max_num_outbound_peers: 10,
             unconditional_peer_ids: Vec::new(),
             persistent_peers_max_dial_period: Duration::ZERO,
-            flush_throttle_timeout: Duration::from_millis(100),
             max_packet_msg_payload_size: 1024,
             send_rate: 5_120_000,
             recv_rate: 5_120_000,

@@ -168,14 +168,14 @@ impl Section for BaseConfig {
         v.key(
             Key::new(
                 "filter_peers",
-                "Ask the application whether a new peer may stay.",
+                "Ask the application whether a new peer may stay: queries for\n/p2p/filter/addr/IP:PORT and /p2p/filter/id/ID; code 0 lets it in.",
             ),
             &mut self.filter_peers,
         );
         v.key(
             Key::new(
                 "event_bus_buffer_capacity",
-                "Events held before their publisher waits; 0: it waits for each.",
+                "Without effect: publishers of events wait for nobody.",
             ),
             &mut self.event_bus_buffer_capacity,
         );

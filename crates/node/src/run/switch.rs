@@ -1,15 +1,19 @@
 //! The connections to peers.
 
+use std::sync::Arc;
+
 use anyhow::Context as _;
+use perihelion_abci::QueryConnection;
 use perihelion_p2p::{
     ChannelDescriptor, MConnectionConfig, NodeId, NodeInfo, NodeKey, P2pConfig, PeerAddress,
-    PeerEvent, ProtocolVersion, Switch, SwitchHandle, SwitchSetup,
+    PeerEvent, PeerFilter, ProtocolVersion, Switch, SwitchHandle, SwitchSetup,
 };
 use perihelion_pool::Absence;
 use perihelion_state::{COMETBFT_VERSION, P2P_PROTOCOL};
 use perihelion_types::{State, state::BLOCK_PROTOCOL};
 use tokio::sync::mpsc;
 
+use super::filter::AppFilter;
 use crate::{
     config::{Config, Indexer},
     prepare::Prepared,
@@ -35,7 +39,9 @@ pub(super) async fn start(
     prepared: &Prepared,
     state: &State,
     channels: Channels,
+    application: &QueryConnection,
 ) -> anyhow::Result<(SwitchHandle, Events)> {
+    let filter = || -> Arc<dyn PeerFilter> { Arc::new(AppFilter::new(application.clone())) };
     let setup = SwitchSetup {
         config: p2p_config(&prepared.config)?,
         connection: MConnectionConfig::default(),
@@ -48,7 +54,7 @@ pub(super) async fn start(
             ("mempool", channels.mempool),
             ("evidence", vec![perihelion_evidence::channel()]),
         ],
-        filter: None,
+        filter: prepared.config.base.filter_peers.then(filter),
     };
     let (switch, events) = Switch::start(setup).await?;
     let events: [_; 4] = events
@@ -121,7 +127,6 @@ fn p2p_config(config: &Config) -> anyhow::Result<P2pConfig> {
         max_num_outbound_peers: size(p2p.max_num_outbound_peers),
         unconditional_peer_ids: unconditional_peers(config)?,
         persistent_peers_max_dial_period: p2p.persistent_peers_max_dial_period,
-        flush_throttle_timeout: p2p.flush_throttle_timeout,
         max_packet_msg_payload_size: size(p2p.max_packet_msg_payload_size),
         send_rate: p2p.send_rate,
         recv_rate: p2p.recv_rate,

@@ -8,11 +8,18 @@ use std::{
     net::TcpStream,
     path::Path,
     process::{Child, ExitStatus, Stdio},
-    sync::mpsc::{Receiver, channel},
+    sync::{
+        Arc,
+        mpsc::{Receiver, Sender, channel},
+    },
     thread,
     time::Duration,
 };
 
+use perihelion_abci::{
+    AppFault, AppServer, AppTransport, Application,
+    types::{RequestQuery, ResponseQuery},
+};
 use perihelion_node::{
     config::{Config, Flag, Overrides},
     prepare,
@@ -318,6 +325,58 @@ fn an_operator_has_peers_dialled_where_that_is_configured() {
     assert!(answer.contains(log), "{answer}");
     let connected = node.says("connected to a peer");
     assert_eq!(connected["peer"], id);
+}
+
+/// Lets every address in, and no node.
+struct Strict {
+    asked: Sender<String>,
+}
+
+impl Application for Strict {
+    fn query(&self, request: &RequestQuery) -> Result<ResponseQuery, AppFault> {
+        // The test may have ended.
+        drop(self.asked.send(request.path.clone()));
+        Ok(ResponseQuery {
+            code: u32::from(request.path.contains("/id/")),
+            log: "not on the list".to_owned(),
+            ..ResponseQuery::default()
+        })
+    }
+}
+
+#[test]
+fn with_filter_peers_the_application_decides_who_is_a_peer() {
+    let (home, other) = (Home::new(), Home::new());
+    let genesis = "config/genesis.json";
+    fs::copy(home.file(genesis), other.file(genesis)).unwrap();
+    home.edit("filter_peers = false", "filter_peers = true");
+    let (asked, questions) = channel();
+    let address = format!("unix://{}/app.sock", home.text());
+    let app = Arc::new(Strict { asked });
+    let at = address.parse().unwrap();
+    let _serves = AppServer::start(&at, AppTransport::Socket, app, drop).unwrap();
+    let levels = "p2p:debug,*:info";
+    let mut node = Running::start(&home, &["--proxy_app", &address, "--log_level", levels]);
+    let running = node.says("Perihelion is running");
+    let peer = format!(
+        "{}@{}",
+        running["node_id"].as_str().unwrap(),
+        running["listen"].as_str().unwrap()
+    );
+    let mut dialling = Running::start(&other, &["--p2p.persistent_peers", &peer]);
+    let dialler = dialling.says("Perihelion is running");
+    let refused = node.says("refused an inbound connection").to_string();
+    for part in ["the application says code 1", "not on the list"] {
+        assert!(refused.contains(part), "no {part:?} in {refused}");
+    }
+    let question = questions.recv_timeout(PATIENCE).unwrap();
+    assert!(
+        question.starts_with("/p2p/filter/addr/127.0.0.1:"),
+        "{question}"
+    );
+    let id = dialler["node_id"].as_str().unwrap();
+    let question = questions.recv_timeout(PATIENCE).unwrap();
+    assert_eq!(question, format!("/p2p/filter/id/{id}"));
 }
 
 /// Before its application is there, a node serves no RPC.

@@ -47,7 +47,7 @@ const FILTER_TIMEOUT: Duration = Duration::from_secs(5);
 /// Decides, beside the limits and bans, who may be a peer. Called on a thread where it may block,
 /// for five seconds at most.
 pub trait PeerFilter: Send + Sync + 'static {
-    /// Before an inbound handshake.
+    /// Before a handshake with whoever is there; for a peer that was dialled too.
     ///
     /// # Errors
     /// Why the address is refused.

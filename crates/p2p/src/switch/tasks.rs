@@ -71,9 +71,6 @@ async fn inbound(
     remote: SocketAddr,
 ) -> Result<(), RejectReason> {
     lock(&inner.table).check_ip_ban(Instant::now().into_std(), host(remote))?;
-    if let Some(filter) = inner.filter.clone() {
-        ask(move || filter.filter_address(remote)).await?;
-    }
     connect(inner, stream, remote, None).await?;
     Ok(())
 }
@@ -118,13 +115,16 @@ fn resolver_text(error: &std::io::Error) -> String {
     bare.map(str::to_owned).unwrap_or(text)
 }
 
-/// Shakes hands, asks the filters, takes a place in the table and starts the connection's task.
+/// Asks the filters, shakes hands between, takes a place in the table and starts the connection's task.
 async fn connect(
     inner: &Arc<Inner>,
     mut stream: TcpStream,
     remote: SocketAddr,
     dialled: Option<NodeId>,
 ) -> Result<(PeerHandle, End), RejectReason> {
+    if let Some(filter) = inner.filter.clone() {
+        ask(move || filter.filter_address(remote)).await?;
+    }
     // Small messages are flushed at once; waiting for more is not the kernel's business.
     stream
         .set_nodelay(true)

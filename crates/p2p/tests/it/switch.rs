@@ -1,10 +1,14 @@
 //! Whole switches over loopback: who becomes a peer, and how peers come and go.
 
-use std::time::Duration;
+use std::{
+    net::SocketAddr,
+    sync::{Arc, Mutex},
+    time::Duration,
+};
 
 use perihelion_p2p::{
-    DisconnectReason, HandshakeError, Incompatible, NodeKey, P2pConfig, PeerAddress, RejectReason,
-    SendError, frame::FrameError,
+    DisconnectReason, HandshakeError, Incompatible, NodeId, NodeInfo, NodeKey, P2pConfig,
+    PeerAddress, PeerFilter, RejectReason, SendError, frame::FrameError,
 };
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
@@ -386,6 +390,96 @@ async fn a_persistent_peer_is_found_again_after_its_restart() {
     again.added().await;
     client.stop().await;
     again.stop().await;
+}
+
+/// Tells what it is asked, and refuses what is to be refused.
+#[derive(Default)]
+struct Filter {
+    asked: Mutex<Vec<String>>,
+    refused: Mutex<String>,
+}
+
+impl Filter {
+    fn ask(&self, question: String) -> Result<(), String> {
+        let refused = self.refused.lock().unwrap();
+        let answer = if question.split(' ').next() == Some(&**refused) {
+            Err(format!("not this {refused}"))
+        } else {
+            Ok(())
+        };
+        self.asked.lock().unwrap().push(question);
+        answer
+    }
+
+    fn take_asked(&self) -> Vec<String> {
+        std::mem::take(&mut self.asked.lock().unwrap())
+    }
+
+    fn refuse(&self, what: &str) {
+        what.clone_into(&mut self.refused.lock().unwrap());
+    }
+}
+
+impl PeerFilter for Filter {
+    fn filter_address(&self, address: SocketAddr) -> Result<(), String> {
+        self.ask(format!("address {address}"))
+    }
+
+    fn filter_node(&self, id: NodeId, info: &NodeInfo) -> Result<(), String> {
+        self.ask(format!("node {id} {}", info.moniker))
+    }
+}
+
+#[tokio::test]
+async fn a_filter_is_asked_of_addresses_and_of_nodes_whoever_dialled() {
+    let filter = Arc::new(Filter::default());
+    let mut judge = Node::start(Options {
+        filter: Some(Arc::<Filter>::clone(&filter)),
+        ..Options::default()
+    })
+    .await;
+    let mut client = Node::start(Options::default()).await;
+    client.switch.dial(&judge.address()).await.unwrap();
+    let inbound = judge.added().await;
+    let node = |of: &Node| format!("node {} node", of.switch.id());
+    let from = format!("address {}", inbound.remote_address());
+    assert_eq!(filter.take_asked(), [from, node(&client)]);
+    client.added().await;
+
+    let mut dialled = Node::start(Options::default()).await;
+    let judges = judge.switch.clone();
+    let dial = |to: &Node| {
+        let (switch, to) = (judges.clone(), to.address());
+        async move { switch.dial(&to).await }
+    };
+    dial(&dialled).await.unwrap();
+    let to = format!("address {}", dialled.socket());
+    assert_eq!(filter.take_asked(), [to, node(&dialled)]);
+    dialled.added().await;
+    judge.added().await;
+
+    let outside = Node::start(Options::default()).await;
+    let mut refused = Node::start(Options::default()).await;
+    for (what, questions) in [("address", 1), ("node", 2)] {
+        filter.refuse(what);
+        let reason = RejectReason::Filtered(format!("not this {what}"));
+        assert_eq!(dial(&outside).await.unwrap_err(), reason);
+        assert_eq!(filter.take_asked().len(), questions);
+        // Whoever dials may have seen a handshake that it holds for a success.
+        if refused.switch.dial(&judge.address()).await.is_ok() {
+            assert_eq!(what, "node", "nobody shook hands");
+            refused.added().await;
+            refused.removed().await;
+        }
+        assert_eq!(filter.take_asked().len(), questions);
+    }
+    assert!(
+        judge.events.try_recv().is_err(),
+        "a refused peer was let in"
+    );
+    for node in [judge, client, dialled, outside, refused] {
+        node.stop().await;
+    }
 }
 
 #[tokio::test]

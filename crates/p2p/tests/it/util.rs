@@ -3,15 +3,18 @@
 use std::{
     future::Future,
     net::{Ipv4Addr, SocketAddr, TcpListener},
-    sync::atomic::{AtomicU32, Ordering},
+    sync::{
+        Arc,
+        atomic::{AtomicU32, Ordering},
+    },
     time::Duration,
 };
 
 use bytes::Bytes;
 use perihelion_p2p::{
     ByteBudget, ChannelDescriptor, DisconnectReason, MConnectionConfig, NodeId, NodeInfo, NodeKey,
-    P2pConfig, PeerAddress, PeerEvent, PeerHandle, Permit, ProtocolVersion, Switch, SwitchHandle,
-    SwitchSetup,
+    P2pConfig, PeerAddress, PeerEvent, PeerFilter, PeerHandle, Permit, ProtocolVersion, Switch,
+    SwitchHandle, SwitchSetup,
     frame::{FrameOpener, FrameSealer, LENGTH_BYTES, SEALED_FRAME},
     secret_connection::Handshake,
 };
@@ -80,6 +83,7 @@ pub(crate) struct Options {
     pub(crate) key: NodeKey,
     pub(crate) network: String,
     pub(crate) budget: Option<ByteBudget>,
+    pub(crate) filter: Option<Arc<dyn PeerFilter>>,
     /// Of the other channel.
     pub(crate) unhandled: Option<usize>,
 }
@@ -96,6 +100,7 @@ impl Default for Options {
             key: NodeKey::generate(),
             network: NETWORK.to_owned(),
             budget: None,
+            filter: None,
             unhandled: None,
         }
     }
@@ -114,7 +119,7 @@ impl Node {
             node_key: options.key,
             node_info: node_info("node", &options.network),
             reactors: vec![("test", channels)],
-            filter: None,
+            filter: options.filter,
         })
         .await
         .unwrap();
