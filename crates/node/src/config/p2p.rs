@@ -163,7 +163,7 @@ impl Section for P2pConfig {
         v.key(
             Key::new(
                 "flush_throttle_timeout",
-                "How long written bytes may wait for more.",
+                "Without effect: what is written waits for nothing.",
             ),
             &mut self.flush_throttle_timeout,
         );

@@ -163,18 +163,18 @@ pub(super) fn start(
 }
 
 /// The settings of rounds out of the home's.
-fn core_config(config: &ConsensusConfig) -> perihelion_consensus::ConsensusConfig {
+fn core_config(consensus: &ConsensusConfig) -> perihelion_consensus::ConsensusConfig {
     perihelion_consensus::ConsensusConfig {
-        timeout_propose: config.timeout_propose,
-        timeout_propose_delta: config.timeout_propose_delta,
-        timeout_prevote: config.timeout_prevote,
-        timeout_prevote_delta: config.timeout_prevote_delta,
-        timeout_precommit: config.timeout_precommit,
-        timeout_precommit_delta: config.timeout_precommit_delta,
-        timeout_commit: config.timeout_commit,
-        skip_timeout_commit: config.skip_timeout_commit,
-        create_empty_blocks: config.create_empty_blocks,
-        create_empty_blocks_interval: config.create_empty_blocks_interval,
+        timeout_propose: consensus.timeout_propose,
+        timeout_propose_delta: consensus.timeout_propose_delta,
+        timeout_prevote: consensus.timeout_prevote,
+        timeout_prevote_delta: consensus.timeout_prevote_delta,
+        timeout_precommit: consensus.timeout_precommit,
+        timeout_precommit_delta: consensus.timeout_precommit_delta,
+        timeout_commit: consensus.timeout_commit,
+        skip_timeout_commit: consensus.skip_timeout_commit,
+        create_empty_blocks: consensus.create_empty_blocks,
+        create_empty_blocks_interval: consensus.create_empty_blocks_interval,
     }
 }
 

@@ -55,21 +55,21 @@ pub(super) fn pool_config(
     prepared: &Prepared,
     network: &SwitchHandle,
 ) -> anyhow::Result<PoolConfig> {
-    let sync = &prepared.config.block_sync;
+    let block_sync = &prepared.config.block_sync;
     let defaults = PoolConfig::default();
     let persistent = awaited(&prepared.config, network.id())?;
     Ok(PoolConfig {
-        verify: match sync.verify {
+        verify: match block_sync.verify {
             Verify::Pinned => VerifyMode::Pinned,
             Verify::Every => VerifyMode::Every,
         },
         workers: std::thread::available_parallelism().unwrap_or(NonZero::<usize>::MIN),
         schedule: perihelion_schedule::Config {
             window_bytes: window_bytes(prepared),
-            window_blocks: size(sync.window_heights),
-            peer_allowance: size(sync.peer_requests),
-            peer_deadline: sync.peer_timeout,
-            reenter_behind: u32::try_from(sync.reenter_behind).unwrap_or(u32::MAX),
+            window_blocks: size(block_sync.window_heights),
+            peer_allowance: size(block_sync.peer_requests),
+            peer_deadline: block_sync.peer_timeout,
+            reenter_behind: u32::try_from(block_sync.reenter_behind).unwrap_or(u32::MAX),
             ..defaults.schedule
         },
         absence: switch::absence(network),

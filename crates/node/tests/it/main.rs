@@ -9,6 +9,7 @@ mod beside_cometbft;
 mod binary;
 mod changed_bytes;
 mod command_vectors;
+mod config_effects;
 mod config_vectors;
 mod file_vectors;
 mod homes;
