@@ -49,6 +49,7 @@ impl Parts {
     /// Why the node had to stop.
     pub(super) async fn run(mut self, stop: &CancellationToken) -> anyhow::Result<()> {
         let (mut error, mut modes, mut pool) = (None, None, None);
+        let mut blocksync = None;
         tokio::select! {
             () = stop.cancelled() => {}
             ended = self.consensus.ended() => error = Some(ended.into()),
@@ -56,6 +57,7 @@ impl Parts {
             ended = &mut self.pool => pool = Some(ended),
             ended = &mut self.mempool => error = reason(ended, "mempool"),
             ended = &mut self.evidence => error = reason(ended, "pool of evidence"),
+            ended = &mut self.blocksync => blocksync = Some(ended),
         }
         self.stops.consensus.cancel();
         // Connections to an application are closed after its patience; what then still runs is a
@@ -64,6 +66,11 @@ impl Parts {
         let modes = ended_by(deadline, modes, &mut self.modes).await;
         self.stops.rest.cancel();
         let pool = ended_by(deadline, pool, &mut self.pool).await;
+        let soon = Instant::now() + STOP_TIMEOUT;
+        match ended_by(soon, blocksync, &mut self.blocksync).await {
+            Some(ended) => error = error.or_else(|| panicked(ended, "blocksync reactor")),
+            None => warn!("the blocksync reactor did not stop in time"),
+        }
         self.end_others().await;
         let (Some(modes), Some(pool)) = (modes, pool) else {
             warn!(
@@ -84,8 +91,7 @@ impl Parts {
     }
 
     async fn end_others(self) {
-        let tasks = [self.blocksync, self.shown];
-        for task in tasks.into_iter().chain(self.metrics) {
+        for task in [self.shown].into_iter().chain(self.metrics) {
             if tokio::time::timeout(STOP_TIMEOUT, task).await.is_err() {
                 warn!("a part of the node did not stop in time");
             }
@@ -119,15 +125,21 @@ async fn ended_by<T>(
 
 /// Why a reactor ended before it was told to.
 fn reason<E: std::error::Error + Send + Sync + 'static>(
-    ended: Result<Result<(), E>, tokio::task::JoinError>,
+    ended: Result<Result<(), E>, JoinError>,
     part: &'static str,
 ) -> Option<anyhow::Error> {
     match ended {
         // The switch is gone: whoever ended it tells why.
         Ok(Ok(())) => None,
         Ok(Err(error)) => Some(error.into()),
-        Err(panicked) => Some(anyhow::anyhow!("the {part} panicked: {panicked}")),
+        Err(error) => panicked(Err(error), part),
     }
+}
+
+/// What to say of a task that was not to panic.
+fn panicked(ended: Result<(), JoinError>, part: &'static str) -> Option<anyhow::Error> {
+    let error = ended.err()?;
+    Some(anyhow::anyhow!("the {part} panicked: {error}"))
 }
 
 /// Makes what was applied durable and says how it ended.
@@ -156,6 +168,17 @@ async fn finish(executor: Option<Executor>, error: Option<anyhow::Error>) -> any
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[tokio::test]
+    async fn a_task_that_panics_is_named() {
+        let ended = tokio::spawn(async { panic!("out of ideas") }).await;
+        let told = panicked(ended, "blocksync reactor").unwrap().to_string();
+        for part in ["the blocksync reactor panicked", "out of ideas"] {
+            assert!(told.contains(part), "no {part:?} in {told}");
+        }
+        let ended = tokio::spawn(async {}).await;
+        assert!(panicked(ended, "blocksync reactor").is_none());
+    }
 
     /// A task that waits for an application that hangs does not keep the node from stopping.
     #[tokio::test(start_paused = true)]
