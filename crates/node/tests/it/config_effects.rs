@@ -176,10 +176,6 @@ fn vector_config_keys_are_read_or_said_to_do_nothing() {
             wrong.push(format!("{key} has no field"));
             continue;
         };
-        // Not there yet.
-        if key == "rpc.unsafe" {
-            continue;
-        }
         let read = is_read(&code, section(table), field);
         if read == WITHOUT_EFFECT.contains(&key.as_str()) {
             wrong.push(format!("{key}: read: {read}"));
