@@ -1,8 +1,8 @@
 //! Honest CometBFT peers beside liars of each kind.
 //!
 //! What is asserted holds at any speed: the chain is equal, who must be banned is, nobody else is
-//! banned or dropped. How long each sync took is printed, and said loudly where it is more than the
-//! goal. `LIES` narrows the kinds, by name: `LIES=StaleFork,WithheldHeight`.
+//! banned or dropped, and blocks that are begun and never ended are not waited for. How long each sync
+//! took is printed, and said loudly where it is more than the goal. `LIES` narrows the kinds, by name: `LIES=StaleFork,WithheldHeight`.
 
 use std::{
     collections::{BTreeSet, HashMap},
@@ -35,6 +35,9 @@ const KEYS: (u64, usize) = (1, 4);
 const CROWD: usize = 9;
 /// How long after the last block a verdict may still be on its way.
 const VERDICT: Duration = Duration::from_secs(30);
+/// How long a peer that began a block and sends nothing more may keep its connection. Such liars cost
+/// less: nobody waits for their blocks.
+const SILENCE: Duration = Duration::from_secs(10);
 /// How many times as long as without liars a sync may take: beside one, and beside a crowd.
 const GOALS: (f64, f64) = (1.5, 2.0);
 
@@ -109,6 +112,9 @@ impl Scene {
         node.wait_for("the last height", PATIENCE, |it| it.height >= last)
             .unwrap_or_else(|error| panic!("{lies:?}: {error:#}"));
         let elapsed = began.elapsed();
+        if !self.alone.is_zero() && lies.iter().all(|lie| *lie == Lie::EndlessBlock) {
+            assert!(elapsed < 2 * self.alone + SILENCE, "{elapsed:?}: {lies:?}");
+        }
         self.judge(&node, &liars);
         assert_same_chain(&node, &self.honest[0].0, CHAIN.initial, last);
         let told: u64 = liars.iter().map(EvilPeer::told).sum();
