@@ -18,7 +18,7 @@ use perihelion_certify::{
 };
 use perihelion_schedule::{ProbeRequest, RunId};
 use perihelion_types::{
-    Block, Commit, DecodeError, FetchedBlock, Hash, Height, Hold, PeerId, RulesByHeight,
+    Block, Commit, DecodeError, FetchedBlock, Hash, Height, Hold, PeerId, Rules, RulesByHeight,
     ValidatorSet,
 };
 use tokio::sync::mpsc;
@@ -115,6 +115,8 @@ pub(crate) struct Refused {
     /// The height that its header names, as far as it can be read.
     pub(crate) height: Option<Height>,
     pub(crate) error: DecodeError,
+    /// Whether it is refused only for a signature that a later release's rules allow.
+    pub(crate) fits_later_rules: bool,
 }
 
 /// The threads and the way to them. Dropping it ends the threads once their jobs are done.
@@ -271,7 +273,16 @@ fn decode(encoded: Encoded, rules: &RulesByHeight) -> Decoded {
             Some(hold) => fetched.with_hold(hold),
             None => fetched,
         })),
-        Err(error) => Err(Refused { height, error }),
+        Err(error) => {
+            let is_signature =
+                matches!(&error, DecodeError::Invalid(rule) if rule.what == "commit signature");
+            let decode_later = || FetchedBlock::decode_by(block.clone(), None, Rules::STORED);
+            Err(Refused {
+                height,
+                fits_later_rules: is_signature && decode_later().is_ok(),
+                error,
+            })
+        }
     };
     Decoded {
         peer,
@@ -297,7 +308,6 @@ fn probe(request: &ProbeRequest, chain_id: &str) -> Result<SignatureCount, Commi
 #[allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 mod tests {
     use perihelion_test_support::{Hex, load_lines};
-    use perihelion_types::Rules;
     use serde::Deserialize;
 
     use super::*;
@@ -307,15 +317,23 @@ mod tests {
         block: Hex,
     }
 
-    /// A block of the chain whose last commit has a signature of 65 bytes.
-    fn with_a_long_signature(raw: &[u8]) -> (Height, Bytes) {
-        let mut block = Block::decode(Bytes::copy_from_slice(raw)).unwrap();
+    /// Makes a signature of the last commit so long, and has the header name that commit.
+    fn lengthen(block: &mut Block, length: usize) {
         let commit = block.last_commit.as_mut().unwrap();
         let mut places = commit.signatures.iter_mut();
         let signed = places.find(|place| !place.signature.is_empty()).unwrap();
-        signed.signature = vec![7; 65].into();
+        signed.signature = vec![7; length].into();
         block.header.last_commit_hash = commit.hash();
-        (block.header.height, block.encode())
+    }
+
+    fn encoded(block: Bytes) -> Encoded {
+        Encoded {
+            peer: PeerId::new([1; 20]),
+            connection: ConnectionId(1),
+            block,
+            extended_commit: None,
+            hold: None,
+        }
     }
 
     #[test]
@@ -323,20 +341,37 @@ mod tests {
         let lines: Vec<Line> = load_lines("chain_basic/blocks.jsonl");
         let blocks: Vec<_> = lines[5..8]
             .iter()
-            .map(|line| with_a_long_signature(&line.block))
+            .map(|line| {
+                let mut block = Block::decode(line.block.0.clone().into()).unwrap();
+                lengthen(&mut block, 65);
+                (block.header.height, block.encode())
+            })
             .collect();
         let upgrade = blocks[1].0;
         let rules = RulesByHeight::new(vec![(upgrade, Rules::V040)]).unwrap();
         for (height, block) in blocks {
-            let encoded = Encoded {
-                peer: PeerId::new([1; 20]),
-                connection: ConnectionId(1),
-                block,
-                extended_commit: None,
-                hold: None,
-            };
-            let decoded = decode(encoded, &rules);
+            let decoded = decode(encoded(block), &rules);
             assert_eq!(decoded.result.is_ok(), height >= upgrade, "{height}");
+            let refused = decoded.result.err();
+            assert!(refused.is_none_or(|it| it.fits_later_rules), "{height}");
+        }
+    }
+
+    /// Only where the rules of the height are what is wrong is that said.
+    #[test]
+    fn no_later_rules_are_named_for_what_no_release_takes() {
+        let lines: Vec<Line> = load_lines("chain_basic/blocks.jsonl");
+        let block = Block::decode(lines[5].block.0.clone().into()).unwrap();
+        let (mut of_another, mut too_long) = (block.clone(), block);
+        let named = of_another.header.last_commit_hash;
+        lengthen(&mut of_another, 65);
+        of_another.header.last_commit_hash = named;
+        lengthen(&mut too_long, Rules::STORED.max_signature_bytes() + 1);
+        let blocks = [of_another.encode(), too_long.encode()];
+        for block in blocks.into_iter().chain([Bytes::from_static(b"\xff")]) {
+            let decoded = decode(encoded(block), &RulesByHeight::default());
+            let refused = decoded.result.unwrap_err();
+            assert!(!refused.fits_later_rules, "{}", refused.error);
         }
     }
 }

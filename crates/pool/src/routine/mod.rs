@@ -147,6 +147,7 @@ pub fn start(
         published_mode: Mode::WaitForPeers,
         times: ApplyTimes::default(),
         absence: config.absence.clone(),
+        told_rules: false,
         failed: None,
     };
     let task = tokio::spawn(pool_routine(pool, input_receiver, done, stop));
@@ -220,6 +221,8 @@ pub(crate) struct Pool {
     /// Where the time of applying goes.
     times: ApplyTimes,
     absence: Absence,
+    /// Whether rules that may be the wrong ones were told of.
+    told_rules: bool,
     failed: Option<PoolError>,
 }
 

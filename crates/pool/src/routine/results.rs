@@ -130,6 +130,13 @@ impl Pool {
             Err(refused) => {
                 let fault = translate::body_fault(&refused.error);
                 debug!(%peer, height = ?refused.height, error = %refused.error, "block refused");
+                if refused.fits_later_rules && !std::mem::replace(&mut self.told_rules, true) {
+                    warn!(
+                        height = refused.height.map(tracing::field::display),
+                        "a peer's block has a signature that v0.40 allows and v0.38 does not: if this \
+                         chain runs v0.40 there, say from which height on in perihelion.median_time"
+                    );
+                }
                 match refused.height {
                     Some(height) => self.schedule.handle_bad_block(now, peer, height, fault),
                     None => self.push_command(Command::Punish {
