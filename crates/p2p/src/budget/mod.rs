@@ -31,8 +31,8 @@ use crate::peer::lock;
 /// - A message that was let [pass](crate::PeerHandle::admit_one) goes beside the budget, as far as all
 ///   of these together stay below 100 MiB.
 ///
-/// So at most the budget, one largest message and 100 MiB are taken at a time. Only those wait that
-/// have something to take: a peer that announces much and sends nothing has one step of it.
+/// So at most the budget, one largest message and 100 MiB are taken at a time, and a peer that
+/// announces much and sends nothing has one step of it.
 #[derive(Debug, Clone)]
 pub struct ByteBudget {
     shared: Arc<Shared>,
