@@ -1,9 +1,7 @@
-use std::{
-    collections::HashMap,
-    sync::{PoisonError, RwLock},
-};
+use std::sync::{PoisonError, RwLock};
 
 use bytes::Bytes;
+use indexmap::IndexMap;
 use thiserror::Error;
 
 /// One change to what a built-in application keeps.
@@ -51,8 +49,9 @@ pub trait OwnAppStore: AppStore {
 /// An [`AppStore`] in memory, lost with the process.
 #[derive(Debug, Default)]
 pub struct MemoryAppStore {
-    /// By hash: there are as many keys as the chain has transactions, and each is looked up.
-    values: RwLock<HashMap<Vec<u8>, Vec<u8>>>,
+    /// By hash, which is kept: there are as many keys as the chain has transactions, each is looked
+    /// up, and growing hashes none of them again.
+    values: RwLock<IndexMap<Vec<u8>, Vec<u8>>>,
 }
 
 impl MemoryAppStore {
@@ -78,7 +77,7 @@ impl MemoryAppStore {
             match write.value {
                 // A copy: the value may be a piece of a whole block, which is not to be kept.
                 Some(value) => values.insert(write.key, value.to_vec()),
-                None => values.remove(&write.key),
+                None => values.swap_remove(&write.key),
             };
         }
     }

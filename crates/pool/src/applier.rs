@@ -72,6 +72,7 @@ impl Applier {
         let stopped = Arc::clone(&stop);
         let busy = executor.busy_call();
         let thread = thread::Builder::new().name("apply".into()).spawn(move || {
+            executor.begin_catch_up();
             while let Some(job) = next_job(&mut executor, &jobs) {
                 let block = match job {
                     Job::Apply(block) => block,
@@ -91,6 +92,10 @@ impl Applier {
                 if reports.blocking_send(report).is_err() || failed {
                     break;
                 }
+            }
+            // Who takes the executor learns of it by the first thing that it does.
+            if let Err(error) = executor.end_catch_up() {
+                tracing::error!(%error, "what was applied cannot be made durable");
             }
             executor
         })?;

@@ -14,6 +14,10 @@ pub struct ExecutorConfig {
     pub sync_blocks: u32,
     /// The same in time since the first of them (1 s).
     pub sync_interval: Duration,
+    /// The same between [`Executor::begin_catch_up`](crate::Executor::begin_catch_up) and its end,
+    /// where nothing but time counts (2 s). Shorter makes more and smaller files; longer loses more
+    /// work in a crash.
+    pub catch_up_interval: Duration,
     /// How far a proposed block's time may be ahead of the clock (60 s). Smaller: proposals are
     /// refused where clocks differ; larger: validators with wrong clocks may carry the chain's time
     /// away. Blocks that others have voted for are not refused for it.
@@ -29,6 +33,7 @@ impl Default for ExecutorConfig {
             rules: RulesByHeight::default(),
             sync_blocks: 100,
             sync_interval: Duration::from_secs(1),
+            catch_up_interval: Duration::from_secs(2),
             block_time_tolerance: Duration::from_secs(60),
             events: EventBus::default(),
         }

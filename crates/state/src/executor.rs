@@ -229,6 +229,29 @@ impl Executor {
         Ok(())
     }
 
+    /// Many blocks are coming that can be fetched and executed again: unless the application keeps
+    /// its own state, what is stored skips the log. A crash costs the blocks of
+    /// [`ExecutorConfig::catch_up_interval`] or of the store's tables in memory; block, application
+    /// and state are lost together.
+    pub fn begin_catch_up(&mut self) {
+        if self.app.persistence() != Persistence::Own {
+            self.store.skip_log();
+            self.group = SyncGroup::new(u32::MAX, self.config.catch_up_interval);
+        }
+    }
+
+    /// Ends what [`Self::begin_catch_up`] began; everything applied so far survives a power cut.
+    ///
+    /// # Errors
+    /// When the store cannot be written.
+    pub fn end_catch_up(&mut self) -> Result<(), ApplyError> {
+        let height = self.state.last_block_height;
+        self.store.use_log().map_err(storage(height))?;
+        self.flush()?;
+        self.group = SyncGroup::new(self.config.sync_blocks, self.config.sync_interval);
+        Ok(())
+    }
+
     /// When [`Self::flush`] is to be called, unless a block comes before: blocks wait for their group
     /// to fill up, and at the head of the chain the next one may be long in coming.
     #[must_use]

@@ -5,13 +5,13 @@ use std::{
     fs::{self, File},
     ops::ControlFlow,
     path::{Path, PathBuf},
-    sync::OnceLock,
+    sync::{OnceLock, PoisonError, RwLock, RwLockReadGuard},
 };
 
 use perihelion_types::Height;
 use rocksdb::{
-    ColumnFamily, DB, DBPinnableSlice, Direction, ErrorKind, IteratorMode, Options, ReadOptions,
-    WriteBatch, WriteOptions,
+    ColumnFamily, DB, DBPinnableSlice, Direction, ErrorKind, FlushOptions, IteratorMode, Options,
+    ReadOptions, WriteBatch, WriteOptions,
 };
 
 use crate::{
@@ -26,6 +26,9 @@ pub(crate) struct Database {
     path: PathBuf,
     /// What the first failed write said.
     failed: OnceLock<String>,
+    /// Whether writes skip the log; held while one is made, so that all before and all behind a
+    /// change of it are of one kind.
+    unlogged: RwLock<bool>,
 }
 
 /// The changes of one write: all of them are made, or none. Large values are borrowed until RocksDB
@@ -118,6 +121,7 @@ impl Database {
             db,
             path: path.to_owned(),
             failed: OnceLock::new(),
+            unlogged: RwLock::default(),
         })
     }
 
@@ -179,30 +183,63 @@ impl Database {
                 Change::DeleteRange(from, to) => raw.delete_range_cf(column, from, to),
             }
         }
+        let unlogged = self.unlogged();
         let mut options = WriteOptions::default();
-        options.set_sync(sync == Sync::Yes);
+        options.disable_wal(*unlogged);
+        options.set_sync(sync == Sync::Yes && !*unlogged);
         self.db
             .write_opt(raw, &options)
-            .map_err(|error| self.write_error(reason(&error), height))
+            .map_err(|error| self.write_error(reason(&error), height))?;
+        if *unlogged && sync == Sync::Yes {
+            self.flush(height)?;
+        }
+        Ok(())
     }
 
     /// Makes all earlier writes durable.
     pub(crate) fn sync(&self, height: Height) -> Result<(), StoreError> {
         self.check_writable()?;
+        if *self.unlogged() {
+            return self.flush(height);
+        }
         self.db
             .flush_wal(true)
             .map_err(|error| self.write_error(reason(&error), height))
     }
 
-    /// Writes all tables in memory out. `height` is for the error alone.
+    /// Writes all tables in memory out, as one: after any crash all are there, or none. `height` is
+    /// for the error alone.
     pub(crate) fn flush(&self, height: Height) -> Result<(), StoreError> {
         self.check_writable()?;
-        for column in Column::ALL {
-            self.db
-                .flush_cf(self.handle(column))
-                .map_err(|error| self.write_error(reason(&error), height))?;
+        let columns = Column::ALL.map(|column| self.handle(column));
+        self.db
+            .flush_cfs_opt(&columns.each_ref(), &FlushOptions::default())
+            .map_err(|error| self.write_error(reason(&error), height))
+    }
+
+    /// From now on writes skip the log.
+    pub(crate) fn skip_log(&self) {
+        *self
+            .unlogged
+            .write()
+            .unwrap_or_else(PoisonError::into_inner) = true;
+    }
+
+    /// From now on writes go to the log, behind all that skipped it. `height` is for the error alone.
+    pub(crate) fn use_log(&self, height: Height) -> Result<(), StoreError> {
+        let mut unlogged = self
+            .unlogged
+            .write()
+            .unwrap_or_else(PoisonError::into_inner);
+        if *unlogged {
+            self.flush(height)?;
+            *unlogged = false;
         }
         Ok(())
+    }
+
+    fn unlogged(&self) -> RwLockReadGuard<'_, bool> {
+        self.unlogged.read().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Drops whole files that hold nothing but keys of a range that has been deleted.
@@ -367,7 +404,7 @@ impl Database {
 impl Drop for Database {
     fn drop(&mut self) {
         if self.failed.get().is_none()
-            && let Err(error) = self.db.flush_wal(true)
+            && let Err(error) = self.sync(Height::ZERO)
         {
             tracing::error!(%error, path = %self.path.display(), "the last writes may be lost");
         }

@@ -3,8 +3,9 @@
 pub enum Sync {
     /// Returns once the write and all before it survive a power cut.
     Yes,
-    /// Stays in a buffer of at most 1 MiB until the next synced write or [`crate::Store::sync`]: a
-    /// crash, SIGKILL included, drops a suffix of such writes, never one from the middle.
+    /// Stays in a buffer of at most 1 MiB until the next synced write or [`crate::Store::sync`] (all
+    /// tables in memory where the log is skipped): a crash, SIGKILL included, drops a suffix of such
+    /// writes, never one from the middle.
     No,
 }
 

@@ -171,6 +171,22 @@ impl Store {
         self.db.sync(self.height())
     }
 
+    /// From now on writes skip the log: each costs a copy of its bytes less, and [`Sync::Yes`] a
+    /// file a column family more. A crash takes all of them since the last sync, from the end, as
+    /// it takes logged ones; but those are more, up to [`StoreOptions::memtable_bytes`]. For whoever
+    /// can make again what is lost.
+    pub fn skip_log(&self) {
+        self.db.skip_log();
+    }
+
+    /// From now on writes go to the log again; all that skipped it is durable.
+    ///
+    /// # Errors
+    /// When the disk fails; the store takes no more writes then.
+    pub fn use_log(&self) -> Result<(), StoreError> {
+        self.db.use_log(self.height())
+    }
+
     /// Writes everything in memory to tables, so that the next start has no log to read again.
     ///
     /// # Errors

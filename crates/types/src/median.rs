@@ -32,6 +32,18 @@ pub struct MedianTimeError {
     pub address: Vec<u8>,
 }
 
+/// The power of the member with `address`, whose place is most likely `index`.
+fn power_of(address: &[u8], index: usize, set: &ValidatorSet) -> Option<i64> {
+    if let Some(member) = set.validators().get(index)
+        && member.address.as_bytes()[..] == *address
+    {
+        return Some(member.voting_power);
+    }
+    let address = Address::try_from(address).ok()?;
+    let (_, member) = set.by_address(&address)?;
+    Some(member.voting_power)
+}
+
 /// The median of `commit`'s times by the powers of `set`, the validators of the commit's height:
 /// half of the power or more (rounded down) lies at or before it. As long as less than a third of
 /// the power is faulty, it lies between times of honest validators. The zero time when nothing
@@ -46,7 +58,7 @@ pub fn median_time(
 ) -> Result<Time, MedianTimeError> {
     let mut weighted = Vec::with_capacity(commit.signatures.len());
     let mut total: i64 = 0;
-    for place in &commit.signatures {
+    for (index, place) in commit.signatures.iter().enumerate() {
         let counts = match rule {
             MedianTimeRule::V038 => place.block_id_flag != BlockIdFlag::Absent,
             MedianTimeRule::V040 => place.block_id_flag == BlockIdFlag::Commit,
@@ -54,11 +66,8 @@ pub fn median_time(
         if !counts {
             continue;
         }
-        let power = Address::try_from(&place.validator_address[..])
-            .ok()
-            .and_then(|address| set.by_address(&address))
-            .map(|(_, validator)| validator.voting_power)
-            .ok_or_else(|| MedianTimeError {
+        let power =
+            power_of(&place.validator_address, index, set).ok_or_else(|| MedianTimeError {
                 address: place.validator_address.to_vec(),
             })?;
         total = total.saturating_add(power);

@@ -6,6 +6,8 @@ use perihelion_certify::CertifiedBlock;
 use perihelion_pool::{Command, ConnectionId, Handover, LastCommitKnown, PoolInput};
 use perihelion_schedule::{Mode, ModeReason};
 use perihelion_state::Executor;
+use perihelion_store::{Store, StoreOptions};
+use perihelion_test_support::copy_folder;
 use perihelion_types::{Block, FetchedBlock, Height};
 
 use crate::util::{Line, Pool, block, chain, peer, soon};
@@ -92,6 +94,11 @@ async fn the_executor_goes_to_consensus_and_back_any_number_of_times() {
         assert_eq!(pool.store.height(), height);
         let commit = pool.store.load_seen_commit(height).unwrap();
         assert_eq!(commit.map(|commit| commit.height), Some(height));
+        let crash = tempfile::tempdir().unwrap();
+        copy_folder(home.path(), crash.path());
+        let left = Store::open(crash.path(), &StoreOptions::default()).unwrap();
+        assert_eq!(left.height(), height, "durable before consensus has it");
+        drop(left);
 
         decide(&mut executor, &chain);
         decide(&mut executor, &chain);

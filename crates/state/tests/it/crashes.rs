@@ -16,6 +16,7 @@ use perihelion_state::{
     ValidationError,
 };
 use perihelion_store::{BlockSave, Store, StoreOptions, Sync};
+use perihelion_test_support::copy_folder;
 use perihelion_types::{Block, Height, State};
 
 use crate::{
@@ -90,20 +91,6 @@ impl Node {
             self.executor.apply(&block)?;
         }
         Ok(())
-    }
-}
-
-/// Copies what is on the disk by now.
-pub(crate) fn copy_folder(from: &Path, to: &Path) {
-    std::fs::create_dir_all(to).unwrap();
-    for entry in std::fs::read_dir(from).unwrap() {
-        let entry = entry.unwrap();
-        let target = to.join(entry.file_name());
-        if entry.file_type().unwrap().is_dir() {
-            copy_folder(&entry.path(), &target);
-        } else {
-            std::fs::copy(entry.path(), target).unwrap();
-        }
     }
 }
 
@@ -282,6 +269,61 @@ fn a_power_cut_takes_grouped_blocks_and_their_application_together() {
     assert_eq!(blocks.get(), 20, "the last group that was synced");
     drop(store);
     resumes(cut.path(), &chain, &home, 40, &heights_to(&chain, 20));
+}
+
+/// Catching up, what skips the log is lost as one until it is made durable, by time or at the end.
+#[test]
+fn a_crash_while_catching_up_takes_blocks_and_their_application_together() {
+    let chain = Chain::load("chain_basic");
+    let config = ExecutorConfig {
+        catch_up_interval: std::time::Duration::from_secs(3600),
+        ..ExecutorConfig::default()
+    };
+    for home in [Home::BuiltIn, Home::Volatile] {
+        let folder = tempfile::tempdir().unwrap();
+        let mut node = start(folder.path(), &chain, &home, Trouble::None, config.clone()).unwrap();
+        let mut crashes = Vec::new();
+        node.executor.begin_catch_up();
+        node.apply_to(&chain, 9).unwrap();
+        crashes.push((crashed(folder.path()), 0));
+        assert!(node.executor.flush_deadline().is_some());
+        node.executor.flush().unwrap();
+        node.apply_to(&chain, 17).unwrap();
+        crashes.push((crashed(folder.path()), 9));
+        node.executor.end_catch_up().unwrap();
+        crashes.push((crashed(folder.path()), 17));
+        node.apply_to(&chain, 20).unwrap();
+        node.executor.flush().unwrap();
+        node.apply_to(&chain, 22).unwrap();
+        crashes.push((crashed(folder.path()), 20));
+        drop(node);
+        for (cut, height) in crashes {
+            let store = open_store(cut.path());
+            let state = store.load_state().unwrap().unwrap();
+            assert_eq!(store.height().get(), height);
+            assert_eq!(state.last_block_height.get(), height);
+            drop(store);
+            // An application in memory executes all again, at the start.
+            let kept = match home {
+                Home::BuiltIn => height,
+                _ => 0,
+            };
+            resumes(cut.path(), &chain, &home, 30, &heights_to(&chain, kept));
+        }
+    }
+}
+
+/// An application that keeps its own state is never ahead of what a crash leaves.
+#[test]
+fn an_external_applications_blocks_are_durable_while_catching_up() {
+    let chain = Chain::load("chain_basic");
+    let folder = tempfile::tempdir().unwrap();
+    let mut node = quiet(folder.path(), &chain, &external());
+    node.executor.begin_catch_up();
+    node.apply_to(&chain, 9).unwrap();
+    let cut = crashed(folder.path());
+    drop(node);
+    assert_eq!(open_store(cut.path()).height().get(), 9);
 }
 
 #[test]

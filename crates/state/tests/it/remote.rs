@@ -17,12 +17,10 @@ use perihelion_abci::{
 };
 use perihelion_state::{ApplyError, Executor, ExecutorConfig, StartError};
 use perihelion_store::Store;
+use perihelion_test_support::copy_folder;
 use perihelion_types::Height;
 
-use crate::{
-    chain_file::Chain,
-    crashes::{copy_folder, open_store},
-};
+use crate::{chain_file::Chain, crashes::open_store};
 
 const TRANSPORTS: [AppTransport; 2] = [AppTransport::Socket, AppTransport::Grpc];
 /// Far longer than anything takes.
