@@ -158,9 +158,11 @@ impl ConsensusHandle {
         if self.commands.send(command(reply)).await.is_err() {
             return Err(self.shared.end_reason());
         }
-        match answer.await {
-            Ok(answer) => answer,
-            Err(_) => Err(self.shared.end_reason()),
+        tokio::select! {
+            biased;
+            answer = answer => answer.unwrap_or_else(|_| Err(self.shared.end_reason())),
+            // A command that is sent at the very end may be neither taken nor dropped.
+            reason = self.ended() => Err(reason),
         }
     }
 

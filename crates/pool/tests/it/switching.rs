@@ -54,9 +54,13 @@ async fn next_handover(
 }
 
 async fn entered(pool: &mut Pool, chain: &[Line], top: i64) -> Box<Executor> {
-    match next_handover(pool, chain, top, &mut Vec::new()).await {
-        Handover::CaughtUp(executor) => executor,
-        other => panic!("{other:?}"),
+    loop {
+        match next_handover(pool, chain, top, &mut Vec::new()).await {
+            Handover::CaughtUp(executor) => break executor,
+            // Found before the executor was back.
+            Handover::Pinned(_) => {}
+            behind @ Handover::FallenBehind { .. } => panic!("{behind:?}"),
+        }
     }
 }
 
