@@ -26,6 +26,9 @@ use crate::{
     validation::validate_against_state,
 };
 
+/// Blocks that are worth writing tables out for before it is time.
+const CATCH_UP_BLOCKS: u32 = 500;
+
 /// Sole owner of the chain's state and of the application's consensus connection. All calls block;
 /// it lives on one thread.
 ///
@@ -210,9 +213,18 @@ impl Executor {
         if verified.is_err() {
             return Ok(false);
         }
+        // Catching up it is as durable as its block: the end of that is before consensus begins.
+        let sync = if self.store.skips_log() {
+            Sync::No
+        } else {
+            Sync::Yes
+        };
         self.store
-            .save_seen_commit(commit, Sync::Yes)
+            .save_seen_commit(commit, sync)
             .map_err(storage(height))?;
+        if sync == Sync::No {
+            self.group.written(Instant::now());
+        }
         Ok(true)
     }
 
@@ -231,12 +243,18 @@ impl Executor {
 
     /// Many blocks are coming that can be fetched and executed again: unless the application keeps
     /// its own state, what is stored skips the log. A crash costs the blocks of
-    /// [`ExecutorConfig::catch_up_interval`] or of the store's tables in memory; block, application
-    /// and state are lost together.
+    /// [`ExecutorConfig::catch_up_interval`], with the one that is executed and those that are being
+    /// written out, or of the store's tables in memory; block, application and state are lost
+    /// together.
     pub fn begin_catch_up(&mut self) {
         if self.app.persistence() != Persistence::Own {
             self.store.skip_log();
-            self.group = SyncGroup::new(u32::MAX, self.config.catch_up_interval);
+            let was_open = self.group.is_open();
+            let interval = self.config.catch_up_interval;
+            self.group = SyncGroup::new(CATCH_UP_BLOCKS, interval).not_before(interval / 8);
+            if was_open {
+                self.group.written(Instant::now());
+            }
         }
     }
 
@@ -383,12 +401,18 @@ impl Executor {
             return Ok(true);
         }
         let now = Instant::now();
-        let sync = self.group.is_due(now);
+        let is_due = self.group.is_due(now);
+        let catches_up = self.store.skips_log();
+        let sync = is_due && !catches_up;
         let wait = if sync { Sync::Yes } else { Sync::No };
         self.store
             .save_block_and_state(&save_of(block, Some(results)), &save, wait)
             .map_err(storage(height))?;
-        if sync {
+        if is_due {
+            // Nobody waits for the disk: the end of catching up does.
+            if catches_up {
+                self.store.write_out().map_err(storage(height))?;
+            }
             self.group.synced();
         } else {
             self.group.written(now);

@@ -1,10 +1,11 @@
 use std::time::{Duration, Instant};
 
-/// Decides when blocks that were written are to be synced: after so many, or so long after the
-/// first of them.
+/// Decides when blocks that were written are to be synced: after so many, but no sooner than `min_age`,
+/// or `max_age` after the first of them.
 #[derive(Debug)]
 pub(crate) struct SyncGroup {
     max_blocks: u32,
+    min_age: Duration,
     max_age: Duration,
     blocks: u32,
     since: Option<Instant>,
@@ -14,18 +15,24 @@ impl SyncGroup {
     pub(crate) fn new(max_blocks: u32, max_age: Duration) -> Self {
         Self {
             max_blocks: max_blocks.max(1),
+            min_age: Duration::ZERO,
             max_age,
             blocks: 0,
             since: None,
         }
     }
 
+    /// The same, but not before the first of them is so old.
+    pub(crate) fn not_before(self, min_age: Duration) -> Self {
+        Self { min_age, ..self }
+    }
+
     /// One more block will be written at `now`: whether it must be synced.
     pub(crate) fn is_due(&self, now: Instant) -> bool {
-        self.blocks + 1 >= self.max_blocks
-            || self
-                .since
-                .is_some_and(|since| now.saturating_duration_since(since) >= self.max_age)
+        let age = self.since.map(|since| now.saturating_duration_since(since));
+        let is_full = self.blocks + 1 >= self.max_blocks;
+        is_full && age.unwrap_or_default() >= self.min_age
+            || age.is_some_and(|age| age >= self.max_age)
     }
 
     /// A block was written, unsynced.
@@ -71,6 +78,23 @@ mod tests {
         group.written(start);
         assert!(!group.is_due(start + Duration::from_millis(999)));
         assert!(group.is_due(start + Duration::from_secs(1)));
+    }
+
+    #[test]
+    fn a_full_group_may_have_to_wait() {
+        let start = Instant::now();
+        let at = |millis| start + Duration::from_millis(millis);
+        let group = SyncGroup::new(2, Duration::from_secs(2));
+        let mut group = group.not_before(Duration::from_millis(250));
+        group.written(start);
+        group.written(start);
+        assert!(!group.is_due(at(249)));
+        assert!(group.is_due(at(250)));
+        group.synced();
+        assert!(!group.is_due(at(251)), "nothing is written");
+        group.written(at(251));
+        assert!(!group.is_due(at(400)));
+        assert!(group.is_due(at(501)));
     }
 
     #[test]

@@ -172,6 +172,31 @@ impl Database {
         height: Height,
     ) -> Result<(), StoreError> {
         self.check_writable()?;
+        let failed = |error: rocksdb::Error| self.write_error(reason(&error), height);
+        let unlogged = self.unlogged();
+        let mut options = WriteOptions::default();
+        options.disable_wal(*unlogged);
+        options.set_sync(sync == Sync::Yes && !*unlogged);
+        // Where two tables in memory wait for the disk, RocksDB lets a write wait for as long as the disk
+        // is full. A flush waits as well, but ends with what the disk says.
+        options.set_no_slowdown(true);
+        match self.db.write_opt(self.encode(&batch), &options) {
+            Err(error) if error.kind() == ErrorKind::Incomplete => {
+                self.flush(height)?;
+                options.set_no_slowdown(false);
+                self.db.write_opt(self.encode(&batch), &options)
+            }
+            written => written,
+        }
+        .map_err(failed)?;
+        if *unlogged && sync == Sync::Yes {
+            self.flush(height)?;
+        }
+        Ok(())
+    }
+
+    /// The batch as RocksDB takes it, in one piece.
+    fn encode(&self, batch: &Batch<'_>) -> WriteBatch {
         let bytes: usize = batch.changes.iter().map(|(_, change)| change.len()).sum();
         // RocksDB doubles a buffer that is too small: a large block would take twice its bytes.
         let mut raw = WriteBatch::with_capacity_bytes(bytes + 64);
@@ -183,17 +208,7 @@ impl Database {
                 Change::DeleteRange(from, to) => raw.delete_range_cf(column, from, to),
             }
         }
-        let unlogged = self.unlogged();
-        let mut options = WriteOptions::default();
-        options.disable_wal(*unlogged);
-        options.set_sync(sync == Sync::Yes && !*unlogged);
-        self.db
-            .write_opt(raw, &options)
-            .map_err(|error| self.write_error(reason(&error), height))?;
-        if *unlogged && sync == Sync::Yes {
-            self.flush(height)?;
-        }
-        Ok(())
+        raw
     }
 
     /// Makes all earlier writes durable.
@@ -210,10 +225,21 @@ impl Database {
     /// Writes all tables in memory out, as one: after any crash all are there, or none. `height` is
     /// for the error alone.
     pub(crate) fn flush(&self, height: Height) -> Result<(), StoreError> {
+        self.flush_by(&FlushOptions::default(), height)
+    }
+
+    /// [`Self::flush`] that does not wait for the disk.
+    pub(crate) fn write_out(&self, height: Height) -> Result<(), StoreError> {
+        let mut options = FlushOptions::default();
+        options.set_wait(false);
+        self.flush_by(&options, height)
+    }
+
+    fn flush_by(&self, options: &FlushOptions, height: Height) -> Result<(), StoreError> {
         self.check_writable()?;
         let columns = Column::ALL.map(|column| self.handle(column));
         self.db
-            .flush_cfs_opt(&columns.each_ref(), &FlushOptions::default())
+            .flush_cfs_opt(&columns.each_ref(), options)
             .map_err(|error| self.write_error(reason(&error), height))
     }
 
@@ -223,6 +249,11 @@ impl Database {
             .unlogged
             .write()
             .unwrap_or_else(PoisonError::into_inner) = true;
+    }
+
+    /// Whether writes skip the log.
+    pub(crate) fn skips_log(&self) -> bool {
+        *self.unlogged()
     }
 
     /// From now on writes go to the log, behind all that skipped it. `height` is for the error alone.

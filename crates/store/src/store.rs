@@ -173,10 +173,24 @@ impl Store {
 
     /// From now on writes skip the log: each costs a copy of its bytes less, and [`Sync::Yes`] a
     /// file a column family more. A crash takes all of them since the last sync, from the end, as
-    /// it takes logged ones; but those are more, up to [`StoreOptions::memtable_bytes`]. For whoever
-    /// can make again what is lost.
+    /// it takes logged ones; but those are more, up to one and a half times
+    /// [`StoreOptions::memtable_bytes`] and one block. For whoever can make again what is lost.
     pub fn skip_log(&self) {
         self.db.skip_log();
+    }
+
+    /// Has everything in memory written to tables, without waiting for the disk.
+    ///
+    /// # Errors
+    /// When the disk has failed; the store takes no more writes then.
+    pub fn write_out(&self) -> Result<(), StoreError> {
+        self.db.write_out(self.height())
+    }
+
+    /// Whether writes skip the log.
+    #[must_use]
+    pub fn skips_log(&self) -> bool {
+        self.db.skips_log()
     }
 
     /// From now on writes go to the log again; all that skipped it is durable.

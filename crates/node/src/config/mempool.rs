@@ -36,7 +36,8 @@ pub struct MempoolConfig {
     pub kind: MempoolType,
     /// Whether the application checks what is left again after each block. Default true.
     pub recheck: bool,
-    /// How long its answers are awaited then. Default 1s.
+    /// How long its answers are awaited then; what is left is not proposed before a later block's
+    /// turn. Default 1s.
     pub recheck_timeout: Duration,
     /// Whether they are passed on to peers. Default true.
     pub broadcast: bool,

@@ -6,9 +6,9 @@ use std::{collections::BTreeMap, task::Waker};
 /// blocks large.
 const LARGE: usize = 128;
 
-/// Bytes that messages which pass may take beyond the budget, all together: one largest block. Larger
-/// is memory; smaller would make such a block wait for the reserve as well.
-pub(super) const PASSING: usize = 100 << 20;
+/// Bytes that messages which pass may take beyond the budget, all together, but for the one of them
+/// that takes what it needs. Larger is memory; smaller, and fewer blocks of some MiB pass side by side.
+pub(super) const PASSING: usize = 32 << 20;
 
 /// Messages by the order in which they began.
 pub(super) type Age = u64;
@@ -27,6 +27,9 @@ pub(super) struct Ledger {
     passing: usize,
     /// Whose the reserve is: it takes what it needs until it has arrived.
     favoured: Option<Age>,
+    /// Which of those that pass takes what it needs until it has arrived: side by side they would stop
+    /// one another half-way.
+    first_to_pass: Option<Age>,
     waiting: BTreeMap<Age, Waiting>,
     next_age: Age,
 }
@@ -74,6 +77,7 @@ impl Ledger {
             arriving: 0,
             passing: 0,
             favoured: None,
+            first_to_pass: None,
             waiting: BTreeMap::new(),
             next_age: 0,
         }
@@ -104,6 +108,9 @@ impl Ledger {
     pub(super) fn try_take(&mut self, age: Age, ask: Ask) -> Option<Share> {
         if self.favoured == Some(age) {
             return Some(self.take(ask));
+        }
+        if self.first_to_pass == Some(age) {
+            return Some(self.take_beside(ask));
         }
         let nobody_waits = self.waiting.is_empty();
         (nobody_waits && self.has_room(ask)).then(|| self.take(ask))
@@ -149,6 +156,7 @@ impl Ledger {
     pub(super) fn arrived(&mut self, age: Age, arriving: usize) -> Vec<Waker> {
         self.arriving -= arriving;
         self.favoured = self.favoured.filter(|&favoured| favoured != age);
+        self.first_to_pass = self.first_to_pass.filter(|&first| first != age);
         self.settle()
     }
 
@@ -175,16 +183,19 @@ impl Ledger {
         }
         let mut waiting = std::mem::take(&mut self.waiting);
         let mut is_spent = false;
-        for waiting in waiting.values_mut().filter(|it| it.granted.is_none()) {
+        for (&age, waiting) in waiting.iter_mut() {
             let ask = waiting.ask;
+            if waiting.granted.is_some() {
+                continue;
+            }
             if !is_spent && self.has_room(ask) {
                 waiting.grant(self.take(ask), &mut woken);
             } else if ask.passes && self.passing + ask.bytes <= PASSING {
-                self.passing += ask.bytes;
-                let share = Share {
-                    passing: ask.bytes,
-                    ..Share::default()
-                };
+                waiting.grant(self.take_beside(ask), &mut woken);
+            } else if ask.passes && self.first_to_pass.is_none() && self.passing <= PASSING {
+                self.first_to_pass = Some(age);
+                let mut share = self.take_beside(ask);
+                share.favoured = true;
                 waiting.grant(share, &mut woken);
             } else {
                 // Whoever came later does not take what is kept together for this one; what only
@@ -223,6 +234,14 @@ impl Ledger {
         Share {
             taken: ask.bytes,
             arriving,
+            ..Share::default()
+        }
+    }
+
+    fn take_beside(&mut self, ask: Ask) -> Share {
+        self.passing += ask.bytes;
+        Share {
+            passing: ask.bytes,
             ..Share::default()
         }
     }

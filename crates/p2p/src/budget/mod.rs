@@ -29,9 +29,10 @@ use crate::peer::lock;
 ///   once what was taken beyond the budget has been given back. So while any peer sends, and what has
 ///   arrived is dealt with, some message arrives.
 /// - A message that was let [pass](crate::PeerHandle::admit_one) goes beside the budget, as far as all
-///   of these together stay below 100 MiB.
+///   of these together stay below 32 MiB; one of them at a time takes what it needs, as with the
+///   reserve.
 ///
-/// So at most the budget, one largest message and 100 MiB are taken at a time, and a peer that
+/// So at most the budget, two largest messages and 32 MiB are taken at a time, and a peer that
 /// announces much and sends nothing has one step of it.
 #[derive(Debug, Clone)]
 pub struct ByteBudget {

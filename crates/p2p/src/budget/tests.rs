@@ -117,11 +117,47 @@ fn one_that_passes_goes_beside_the_budget_within_a_bound() {
         assert!(has_room(&mut permit));
         passing.push(permit);
     }
+    let mut first = budget.begin(STEP);
+    first.pass();
     let mut one_more = budget.begin(STEP);
     one_more.pass();
+    for _ in 0..9 {
+        assert!(has_room(&mut first), "one takes what it needs");
+        first.ask(STEP);
+    }
     assert!(!has_room(&mut one_more));
-    passing.pop();
+    let first = first.arrived();
+    assert!(!has_room(&mut one_more), "what was lent has not come back");
+    drop(first);
     assert!(has_room(&mut one_more));
+}
+
+/// A large block that waits for the one below it holds the reserve; copies of that one pass.
+#[test]
+fn two_that_pass_do_not_stop_one_another_half_way() {
+    const LARGEST: usize = 95;
+    let budget = ByteBudget::new(64 * MIB);
+    let mut above = budget.begin(STEP);
+    let mut copies = [budget.begin(STEP), budget.begin(STEP)];
+    for _ in 1..LARGEST {
+        above.ask(STEP);
+        assert!(has_room(&mut above));
+    }
+    let _above = above.arrived();
+    let mut sizes = [1, 1];
+    for copy in &mut copies {
+        copy.pass();
+    }
+    for _ in 0..LARGEST {
+        for (copy, size) in copies.iter_mut().zip(&mut sizes) {
+            if has_room(copy) && *size < LARGEST {
+                copy.ask(STEP);
+                *size += 1;
+            }
+        }
+    }
+    assert!(sizes.contains(&LARGEST), "{sizes:?}");
+    assert!(sizes.iter().sum::<usize>() < LARGEST + 34, "{sizes:?}");
 }
 
 /// What one peer does with the message that it has on its way.

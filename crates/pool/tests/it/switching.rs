@@ -1,6 +1,6 @@
 //! The executor goes to consensus and comes back, with a real application and store.
 
-use std::sync::Arc;
+use std::{collections::BTreeSet, ffi::OsString, path::Path, sync::Arc};
 
 use perihelion_certify::CertifiedBlock;
 use perihelion_pool::{Command, ConnectionId, Handover, LastCommitKnown, PoolInput};
@@ -53,6 +53,15 @@ async fn next_handover(
     .await
 }
 
+/// The tables that are on the disk.
+fn table_files(home: &Path) -> BTreeSet<OsString> {
+    let entries = std::fs::read_dir(home.join("perihelion/db")).unwrap();
+    let names = entries.map(|entry| entry.unwrap().file_name());
+    names
+        .filter(|name| Path::new(name).extension() == Some("sst".as_ref()))
+        .collect()
+}
+
 async fn entered(pool: &mut Pool, chain: &[Line], top: i64) -> Box<Executor> {
     loop {
         match next_handover(pool, chain, top, &mut Vec::new()).await {
@@ -103,9 +112,16 @@ async fn the_executor_goes_to_consensus_and_back_any_number_of_times() {
         let left = Store::open(crash.path(), &StoreOptions::default()).unwrap();
         assert_eq!(left.height(), height, "durable before consensus has it");
         drop(left);
+        let tables = table_files(home.path());
+        assert!(!tables.is_empty(), "written out, for the log was skipped");
 
         decide(&mut executor, &chain);
         decide(&mut executor, &chain);
+        pool.store.sync().unwrap();
+        if round == 0 {
+            // Later there may be enough of them to be put together.
+            assert_eq!(table_files(home.path()), tables, "consensus uses the log");
+        }
         pool.tell(PoolInput::Decided(executor.state_arc()));
         let applied = executor.state().last_block_height;
         let mut asked = Vec::new();

@@ -85,7 +85,11 @@ impl Pool {
             &genesis,
             app.consensus,
             &app.query,
-            ExecutorConfig::default(),
+            ExecutorConfig {
+                // Tables are written out by rule alone, however slow the machine is.
+                catch_up_interval: Duration::from_secs(3600),
+                ..ExecutorConfig::default()
+            },
         )
         .unwrap();
         change(&mut executor);

@@ -9,7 +9,7 @@ use std::{
 };
 
 use bytes::Bytes;
-use perihelion_store::{BlockSave, StateSave, Store, Sync};
+use perihelion_store::{BlockSave, StateSave, Store, StoreOptions, Sync};
 use perihelion_types::Height;
 use proptest::prelude::*;
 
@@ -194,6 +194,53 @@ fn what_skips_the_log_is_lost_from_the_end_only() {
             let results = after.load_results(height(h)).unwrap();
             assert_eq!(results.is_some(), is_there, "{h} of {durable}");
         }
+    }
+}
+
+/// RocksDB writes tables out by itself when they are full: never some of what belongs together.
+#[test]
+fn what_skips_the_log_is_written_out_as_one() {
+    const BLOCKS: usize = 200;
+    let folder = tempfile::tempdir().unwrap();
+    let options = StoreOptions {
+        memtable_bytes: 1 << 20,
+        ..options()
+    };
+    let store = Store::open(folder.path(), &options).unwrap();
+    let mut chain = Growing::new(&store);
+    store.skip_log();
+    let mut states = vec![chain.state.clone()];
+    for block in 0..BLOCKS {
+        let mut tx = vec![7; 20_000];
+        tx[..8].copy_from_slice(&block.to_be_bytes());
+        let txs = [Bytes::from(tx)];
+        chain.grow(&store, &txs, &Changes::default(), b"results", Sync::No);
+        states.push(chain.state.clone());
+    }
+    // Files come and go in the background; once that is over, the copy is whole.
+    let after = (0..12_000).find_map(|_| {
+        let copy = cut(folder.path(), &log_lengths(folder.path()), 0);
+        let opened = Store::open(copy.path(), &options).ok();
+        let opened = opened.filter(|store| store.height() > Height::ZERO);
+        if opened.is_none() {
+            std::thread::sleep(std::time::Duration::from_millis(20));
+        }
+        opened.map(|store| (store, copy))
+    });
+    let (after, _copy) = after.expect("tables are written out");
+    let top = after.height().get();
+    assert!(top < 200, "what is in memory is lost");
+    let state = after.load_state().unwrap().unwrap();
+    assert_eq!(state.last_block_height.get(), top);
+    assert_eq!(
+        encoded(&state),
+        encoded(&states[usize::try_from(top).unwrap()])
+    );
+    for h in 1..=200 {
+        let bytes = after.load_block_bytes(height(h)).unwrap();
+        assert_eq!(bytes.is_some(), h <= top, "{h} of {top}");
+        let results = after.load_results(height(h)).unwrap();
+        assert_eq!(results.is_some(), h <= top, "{h} of {top}");
     }
 }
 
