@@ -41,7 +41,7 @@ const BAN: Duration = Duration::from_secs(600);
 const LOOK_INTERVAL: Duration = Duration::from_millis(100);
 
 /// Statuses that a peer may ask for or tell at once, and how often after that. Our own nodes ask
-/// four times a second; who asks more often is not answered more often, nor listened to.
+/// once a second at the tip; who asks more often is not answered more often, nor listened to.
 const STATUS_BURST: u32 = 16;
 const STATUS_INTERVAL: Duration = Duration::from_millis(100);
 
@@ -348,7 +348,7 @@ impl BlocksyncReactor {
 }
 
 /// How long one block may be arriving while others wait for room in the byte budget, at a rate that is
-/// [not slow](perihelion_p2p::Arrival::is_slow); then the slowest is let go, without blame. Shorter,
+/// [not slow](perihelion_p2p::Arrival::is_slow); then the one that lasts longest is let go, without blame. Shorter,
 /// and a large block on an ordinary link would not get through; longer, and a few that send as slowly
 /// as is allowed would hold everybody up for that long.
 const ARRIVAL: Duration = Duration::from_secs(30);

@@ -22,8 +22,8 @@ use crate::peer::lock;
 /// while it finds none, without blaming it. What is free goes to the message that has been on its way
 /// the longest. A [`Permit`] is what a message has; whoever keeps the message keeps its permit.
 ///
-/// - Large messages that are still on their way take half of the bytes at the most, so that a few
-///   peers that send slowly do not keep all others waiting.
+/// - Large messages that are still on their way take half of the bytes at the most, but for the one
+///   that has the reserve, so that a few peers that send slowly do not keep all others waiting.
 /// - Messages that have begun cannot wait for one another: the oldest that finds no room gets the
 ///   reserve, and takes what it needs until it has arrived. There is one reserve; it is lent again
 ///   once what was taken beyond the budget has been given back. So while any peer sends, and what has
