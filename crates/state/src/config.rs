@@ -14,9 +14,9 @@ pub struct ExecutorConfig {
     pub sync_blocks: u32,
     /// The same in time since the first of them (1 s).
     pub sync_interval: Duration,
-    /// The same between [`Executor::begin_catch_up`](crate::Executor::begin_catch_up) and its end,
-    /// in time (2 s), and where blocks come in hundreds an eighth of it. Shorter makes more and smaller
-    /// files; longer loses more work in a crash.
+    /// The same between [`Executor::begin_catch_up`](crate::Executor::begin_catch_up) and its end, from
+    /// the second time on: in time (2 s), and where blocks come in hundreds an eighth of it. Shorter
+    /// makes more and smaller files; longer loses more work in a crash.
     pub catch_up_interval: Duration,
     /// How far a proposed block's time may be ahead of the clock (60 s). Smaller: proposals are
     /// refused where clocks differ; larger: validators with wrong clocks may carry the chain's time

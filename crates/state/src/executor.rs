@@ -242,19 +242,14 @@ impl Executor {
     }
 
     /// Many blocks are coming that can be fetched and executed again: unless the application keeps
-    /// its own state, what is stored skips the log. A crash costs the blocks of
+    /// its own state, what is stored skips the log. The first of them are made durable as ever, so
+    /// that who is stopped again and again gets on; then a crash costs the blocks of
     /// [`ExecutorConfig::catch_up_interval`], with the one that is executed and those that are being
-    /// written out, or of the store's tables in memory; block, application and state are lost
+    /// written out, or of the store's tables in memory. Block, application and state are lost
     /// together.
     pub fn begin_catch_up(&mut self) {
         if self.app.persistence() != Persistence::Own {
             self.store.skip_log();
-            let was_open = self.group.is_open();
-            let interval = self.config.catch_up_interval;
-            self.group = SyncGroup::new(CATCH_UP_BLOCKS, interval).not_before(interval / 8);
-            if was_open {
-                self.group.written(Instant::now());
-            }
         }
     }
 
@@ -402,21 +397,24 @@ impl Executor {
         }
         let now = Instant::now();
         let is_due = self.group.is_due(now);
-        let catches_up = self.store.skips_log();
-        let sync = is_due && !catches_up;
+        let sync = is_due && self.group.is_awaited();
         let wait = if sync { Sync::Yes } else { Sync::No };
         self.store
             .save_block_and_state(&save_of(block, Some(results)), &save, wait)
             .map_err(storage(height))?;
-        if is_due {
-            // Nobody waits for the disk: the end of catching up does.
-            if catches_up {
-                self.store.write_out().map_err(storage(height))?;
-            }
-            self.group.synced();
-        } else {
+        if !is_due {
             self.group.written(now);
+            return Ok(false);
         }
+        if !sync {
+            self.store.write_out().map_err(storage(height))?;
+        }
+        self.group = if self.store.skips_log() {
+            let interval = self.config.catch_up_interval;
+            SyncGroup::new(CATCH_UP_BLOCKS, interval).in_background(interval / 8)
+        } else {
+            SyncGroup::new(self.config.sync_blocks, self.config.sync_interval)
+        };
         Ok(sync)
     }
 

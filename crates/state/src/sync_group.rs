@@ -7,6 +7,7 @@ pub(crate) struct SyncGroup {
     max_blocks: u32,
     min_age: Duration,
     max_age: Duration,
+    is_awaited: bool,
     blocks: u32,
     since: Option<Instant>,
 }
@@ -17,14 +18,24 @@ impl SyncGroup {
             max_blocks: max_blocks.max(1),
             min_age: Duration::ZERO,
             max_age,
+            is_awaited: true,
             blocks: 0,
             since: None,
         }
     }
 
-    /// The same, but not before the first of them is so old.
-    pub(crate) fn not_before(self, min_age: Duration) -> Self {
-        Self { min_age, ..self }
+    /// The same, but not before the first of them is so old, and nobody waits for the disk.
+    pub(crate) fn in_background(self, min_age: Duration) -> Self {
+        Self {
+            min_age,
+            is_awaited: false,
+            ..self
+        }
+    }
+
+    /// Whether the disk is waited for.
+    pub(crate) fn is_awaited(&self) -> bool {
+        self.is_awaited
     }
 
     /// One more block will be written at `now`: whether it must be synced.
@@ -85,7 +96,7 @@ mod tests {
         let start = Instant::now();
         let at = |millis| start + Duration::from_millis(millis);
         let group = SyncGroup::new(2, Duration::from_secs(2));
-        let mut group = group.not_before(Duration::from_millis(250));
+        let mut group = group.in_background(Duration::from_millis(250));
         group.written(start);
         group.written(start);
         assert!(!group.is_due(at(249)));

@@ -27,6 +27,7 @@ use perihelion_p2p::{
 };
 use perihelion_state::{AppColumn, Executor, ExecutorConfig};
 use perihelion_store::{Store, StoreOptions};
+use perihelion_test_support::copy_folder;
 use perihelion_types::{
     Block, ConsensusParams, Genesis, GenesisValidator, Height, RulesByHeight, Time,
 };
@@ -186,19 +187,6 @@ impl Home {
             assert_eq!(*before, bytes, "signed twice at {place:?}");
         }
         signed.len()
-    }
-}
-
-fn copy_folder(from: &Path, to: &Path) {
-    std::fs::create_dir_all(to).unwrap();
-    for entry in std::fs::read_dir(from).unwrap() {
-        let entry = entry.unwrap();
-        let target = to.join(entry.file_name());
-        if entry.file_type().unwrap().is_dir() {
-            copy_folder(&entry.path(), &target);
-        } else {
-            std::fs::copy(entry.path(), target).unwrap();
-        }
     }
 }
 

@@ -18,13 +18,15 @@ pub(super) type Age = u64;
 #[derive(Debug)]
 pub(super) struct Ledger {
     total: usize,
-    /// Bytes of the budget that are taken. More than all of it only while the reserve is lent, or has
-    /// not been given back yet.
+    /// Bytes of the budget that are taken, at most all of it.
     taken: usize,
     /// Those of them that large messages have which are still on their way.
     arriving: usize,
     /// Bytes beside the budget that messages have which pass.
     passing: usize,
+    /// Bytes beside the budget that the message has which the reserve was lent to last: all of its
+    /// bytes, so that it keeps no others waiting, however slowly it comes.
+    lent: usize,
     /// Whose the reserve is: it takes what it needs until it has arrived.
     favoured: Option<Age>,
     /// Which of those that pass takes what it needs until it has arrived: side by side they would stop
@@ -39,33 +41,33 @@ pub(super) struct Ledger {
 pub(super) struct Ask {
     pub(super) bytes: usize,
     /// What it has already.
-    pub(super) held: usize,
+    pub(super) share: Share,
     /// It may go beside the budget.
     pub(super) passes: bool,
 }
 
-/// What a message got, or has.
+/// What a message has.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub(super) struct Share {
     pub(super) taken: usize,
     pub(super) arriving: usize,
     pub(super) passing: usize,
+    pub(super) lent: usize,
     pub(super) favoured: bool,
 }
 
 #[derive(Debug)]
 struct Waiting {
     ask: Ask,
+    /// What it has now.
     granted: Option<Share>,
     waker: Option<Waker>,
 }
 
 impl Share {
-    pub(super) fn add(&mut self, more: Self) {
-        self.taken += more.taken;
-        self.arriving += more.arriving;
-        self.passing += more.passing;
-        self.favoured |= more.favoured;
+    /// Bytes that a message has in all.
+    pub(super) fn held(&self) -> usize {
+        self.taken + self.passing + self.lent
     }
 }
 
@@ -76,6 +78,7 @@ impl Ledger {
             taken: 0,
             arriving: 0,
             passing: 0,
+            lent: 0,
             favoured: None,
             first_to_pass: None,
             waiting: BTreeMap::new(),
@@ -92,7 +95,7 @@ impl Ledger {
         waiting.filter(|waiting| waiting.granted.is_none()).count()
     }
 
-    /// The age of a message that begins, and what it asks for if it may have it at once.
+    /// The age of a message that begins, and what it has if it may have it at once.
     pub(super) fn begin(&mut self, ask: Ask) -> (Age, Option<Share>) {
         self.next_age += 1;
         (self.next_age, self.try_take(self.next_age, ask))
@@ -104,10 +107,11 @@ impl Ledger {
         waiting.any(|waiting| waiting.granted.is_none() && !self.is_free(waiting.ask))
     }
 
-    /// Gives at once what a message asks for, if it may have it before those that wait.
+    /// Gives at once what a message asks for, if it may have it before those that wait: what it has
+    /// then.
     pub(super) fn try_take(&mut self, age: Age, ask: Ask) -> Option<Share> {
         if self.favoured == Some(age) {
-            return Some(self.take(ask));
+            return Some(self.lend(ask));
         }
         if self.first_to_pass == Some(age) {
             return Some(self.take_beside(ask));
@@ -128,7 +132,7 @@ impl Ledger {
         self.settle()
     }
 
-    /// What was granted to a message that waited; else `waker` is told when something is.
+    /// What a message that waited has, once something was granted to it; else `waker` is told when something is.
     pub(super) fn fetch(&mut self, age: Age, waker: &Waker) -> Option<Share> {
         let waiting = self.waiting.get_mut(&age)?;
         if let Some(share) = waiting.granted {
@@ -167,15 +171,15 @@ impl Ledger {
             && let Some(waiting) = self.waiting.remove(&age)
             && let Some(granted) = waiting.granted
         {
-            share.add(granted);
+            share = granted;
         }
         self.taken -= share.taken;
         self.passing -= share.passing;
+        self.lent -= share.lent;
         self.arrived(age, share.arriving)
     }
 
-    /// Gives what is free, the oldest first, and lends the reserve when nobody has it and nothing of
-    /// it is owed.
+    /// Gives what is free, the oldest first, and lends the reserve once nobody has anything of it.
     fn settle(&mut self) -> Vec<Waker> {
         let mut woken = Vec::new();
         if self.waiting.is_empty() {
@@ -203,16 +207,21 @@ impl Ledger {
                 is_spent |= !self.is_free(ask);
             }
         }
-        if self.favoured.is_none() && self.taken <= self.total {
-            let begun = |waiting: &Waiting| waiting.granted.is_none() && waiting.ask.held > 0;
+        let mut lends = false;
+        if self.favoured.is_none() && self.lent == 0 {
+            let begun = |waiting: &Waiting| waiting.granted.is_none() && waiting.ask.share.held() > 0;
             if let Some((&age, oldest)) = waiting.iter_mut().find(|(_, it)| begun(it)) {
                 self.favoured = Some(age);
-                let mut share = self.take(oldest.ask);
-                share.favoured = true;
+                let share = self.lend(oldest.ask);
                 oldest.grant(share, &mut woken);
+                lends = true;
             }
         }
         self.waiting = waiting;
+        if lends {
+            // What it had is free for others now.
+            woken.extend(self.settle());
+        }
         woken
     }
 
@@ -231,24 +240,37 @@ impl Ledger {
         let arriving = self.arriving_bytes(ask);
         self.taken += ask.bytes;
         self.arriving += arriving;
-        Share {
-            taken: ask.bytes,
-            arriving,
-            ..Share::default()
-        }
+        let mut share = ask.share;
+        share.taken += ask.bytes;
+        share.arriving += arriving;
+        share
     }
 
     fn take_beside(&mut self, ask: Ask) -> Share {
         self.passing += ask.bytes;
+        let mut share = ask.share;
+        share.passing += ask.bytes;
+        share
+    }
+
+    /// Gives a message what it asks for out of the reserve, and what it had of the budget back to that.
+    fn lend(&mut self, ask: Ask) -> Share {
+        let Share { taken, arriving, .. } = ask.share;
+        self.taken -= taken;
+        self.arriving -= arriving;
+        self.lent += taken + ask.bytes;
         Share {
-            passing: ask.bytes,
-            ..Share::default()
+            taken: 0,
+            arriving: 0,
+            lent: ask.share.lent + taken + ask.bytes,
+            favoured: true,
+            ..ask.share
         }
     }
 
     /// The bytes that count as a large message's.
     fn arriving_bytes(&self, ask: Ask) -> usize {
-        if ask.held + ask.bytes > self.total / LARGE {
+        if ask.share.held() + ask.bytes > self.total / LARGE {
             ask.bytes
         } else {
             0

@@ -25,9 +25,9 @@ use crate::peer::lock;
 /// - Large messages that are still on their way take half of the bytes at the most, but for the one
 ///   that has the reserve, so that a few peers that send slowly do not keep all others waiting.
 /// - Messages that have begun cannot wait for one another: the oldest that finds no room gets the
-///   reserve, and takes what it needs until it has arrived. There is one reserve; it is lent again
-///   once what was taken beyond the budget has been given back. So while any peer sends, and what has
-///   arrived is dealt with, some message arrives.
+///   reserve. It goes on beside the budget, with what it had, and takes what it needs until it has
+///   arrived. There is one reserve; it is lent again once all of it has been given back. So while any
+///   peer sends, and what has arrived is dealt with, some message arrives.
 /// - A message that was let [pass](crate::PeerHandle::admit_one) goes beside the budget, as far as all
 ///   of these together stay below 32 MiB; one of them at a time takes what it needs, as with the
 ///   reserve.
@@ -113,7 +113,7 @@ impl ByteBudget {
         let shared = Arc::clone(&self.shared);
         let ask = Ask {
             bytes: bytes.min(shared.total),
-            held: 0,
+            share: Share::default(),
             passes: false,
         };
         let (age, at_once) = lock(&shared.ledger).begin(ask);
@@ -218,12 +218,12 @@ impl Account {
     fn ask(&mut self, bytes: usize) {
         let ask = Ask {
             bytes: bytes.min(self.shared.total),
-            held: self.share.taken + self.share.passing,
+            share: self.share,
             passes: self.passes,
         };
         let at_once = lock(&self.shared.ledger).try_take(self.age, ask);
         match at_once {
-            Some(share) => self.share.add(share),
+            Some(share) => self.share = share,
             None => self.wait(ask),
         }
     }
@@ -243,7 +243,7 @@ impl Account {
         match lock(&self.shared.ledger).fetch(self.age, context.waker()) {
             Some(share) => {
                 self.waits = false;
-                self.share.add(share);
+                self.share = share;
                 Poll::Ready(())
             }
             None => Poll::Pending,

@@ -138,12 +138,14 @@ fn two_that_pass_do_not_stop_one_another_half_way() {
     const LARGEST: usize = 95;
     let budget = ByteBudget::new(64 * MIB);
     let mut above = budget.begin(STEP);
-    let mut copies = [budget.begin(STEP), budget.begin(STEP)];
+    let mut held: Vec<_> = (0..1008).map(|_| budget.begin(64 << 10)).collect();
     for _ in 1..LARGEST {
         above.ask(STEP);
         assert!(has_room(&mut above));
     }
     let _above = above.arrived();
+    held.push(budget.begin(STEP));
+    let mut copies = [budget.begin(STEP), budget.begin(STEP)];
     let mut sizes = [1, 1];
     for copy in &mut copies {
         copy.pass();
@@ -158,6 +160,28 @@ fn two_that_pass_do_not_stop_one_another_half_way() {
     }
     assert!(sizes.contains(&LARGEST), "{sizes:?}");
     assert!(sizes.iter().sum::<usize>() < LARGEST + 34, "{sizes:?}");
+}
+
+/// Who has the reserve and sends no more keeps others from nothing but the reserve.
+#[test]
+fn one_that_stops_half_way_keeps_nobody_from_the_budget() {
+    let budget = ByteBudget::new(16 * MIB);
+    let mut stops = budget.begin(STEP);
+    let mut stuck = budget.begin(STEP);
+    for _ in 1..40 {
+        stops.ask(STEP);
+        assert!(has_room(&mut stops));
+    }
+    for _ in 1..8 {
+        stuck.ask(STEP);
+        assert!(has_room(&mut stuck), "half of the budget is for large ones");
+    }
+    stuck.ask(STEP);
+    assert!(!has_room(&mut stuck));
+    let small: Vec<_> = (0..112).map(|_| budget.begin(64 << 10)).collect();
+    assert!(small.iter().all(|permit| !permit.waits()));
+    drop(stops);
+    assert!(has_room(&mut stuck), "the reserve is lent again");
 }
 
 /// What one peer does with the message that it has on its way.
@@ -263,7 +287,7 @@ proptest! {
             }
             let all: usize = arriving.iter().map(|it| it.permit.account.as_ref().unwrap())
                 .chain(whole.iter().map(|it: &Permit| it.account.as_ref().unwrap()))
-                .map(|account| account.share.taken)
+                .map(|account| account.share.held())
                 .sum();
             prop_assert!(all <= budget.total() + 100 * MIB, "{all}");
         }

@@ -87,6 +87,7 @@ impl Pool {
             &app.query,
             ExecutorConfig {
                 // Tables are written out by rule alone, however slow the machine is.
+                sync_interval: Duration::from_secs(3600),
                 catch_up_interval: Duration::from_secs(3600),
                 ..ExecutorConfig::default()
             },

@@ -1,10 +1,11 @@
 //! From blocksync to consensus, and back.
 //!
-//! Consensus gets the executor once the chain has been caught up with. From then on the schedule is on the lookout: it asks peers for their statuses, and where one has claimed more
-//! than consensus could be about to decide for a while, it fetches a few blocks, links and certifies
-//! them, and applies none. What is certified consensus does not vote on. When enough is certified, the
-//! node is behind, whatever consensus believes: the executor is asked back, and what is certified by
-//! then is applied as it is.
+//! Consensus gets the executor once the chain has been caught up with. From then on the schedule is
+//! on the lookout: it asks peers for their statuses, and where one has claimed more than consensus
+//! could be about to decide for a while, it fetches a few blocks, links and certifies them, and
+//! applies none. What is certified consensus does not vote on. When enough is certified, the node is
+//! behind, whatever consensus believes: the executor is asked back, and what is certified by then is
+//! applied as it is.
 //!
 //! A claim alone causes requests and nothing else, to the claimant, and few of them.
 

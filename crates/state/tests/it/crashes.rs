@@ -275,8 +275,10 @@ fn a_power_cut_takes_grouped_blocks_and_their_application_together() {
 #[test]
 fn a_crash_while_catching_up_takes_blocks_and_their_application_together() {
     let chain = Chain::load("chain_basic");
+    let hour = std::time::Duration::from_secs(3600);
     let config = ExecutorConfig {
-        catch_up_interval: std::time::Duration::from_secs(3600),
+        sync_interval: hour,
+        catch_up_interval: hour,
         ..ExecutorConfig::default()
     };
     for home in [Home::BuiltIn, Home::Volatile] {
@@ -311,6 +313,28 @@ fn a_crash_while_catching_up_takes_blocks_and_their_application_together() {
             resumes(cut.path(), &chain, &home, 30, &heights_to(&chain, kept));
         }
     }
+}
+
+/// Who is stopped soon after each start gets on all the same.
+#[test]
+fn the_first_group_is_durable_while_catching_up_too() {
+    let chain = Chain::load("chain_basic");
+    let folder = tempfile::tempdir().unwrap();
+    let hour = std::time::Duration::from_secs(3600);
+    let config = ExecutorConfig {
+        sync_blocks: 10,
+        sync_interval: hour,
+        catch_up_interval: hour,
+        ..ExecutorConfig::default()
+    };
+    let home = Home::BuiltIn;
+    let mut node = start(folder.path(), &chain, &home, Trouble::None, config).unwrap();
+    node.executor.begin_catch_up();
+    node.apply_to(&chain, 27).unwrap();
+    let cut = crashed(folder.path());
+    drop(node);
+    assert_eq!(open_store(cut.path()).height().get(), 10);
+    resumes(cut.path(), &chain, &home, 40, &heights_to(&chain, 10));
 }
 
 /// An application that keeps its own state is never ahead of what a crash leaves.

@@ -222,9 +222,6 @@ fn what_skips_the_log_is_written_out_as_one() {
         let copy = cut(folder.path(), &log_lengths(folder.path()), 0);
         let opened = Store::open(copy.path(), &options).ok();
         let opened = opened.filter(|store| store.height() > Height::ZERO);
-        if opened.is_none() {
-            std::thread::sleep(std::time::Duration::from_millis(20));
-        }
         opened.map(|store| (store, copy))
     });
     let (after, _copy) = after.expect("tables are written out");

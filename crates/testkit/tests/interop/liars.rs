@@ -2,7 +2,8 @@
 //!
 //! What is asserted holds at any speed: the chain is equal, who must be banned is, nobody else is
 //! banned or dropped, and blocks that are begun and never ended are not waited for. How long each sync
-//! took is printed, and said loudly where it is more than the goal. `LIES` narrows the kinds, by name: `LIES=StaleFork,WithheldHeight`.
+//! took is printed, and said loudly where it is more than the goal. `LIES` narrows the kinds, by
+//! name: `LIES=StaleFork,WithheldHeight`.
 
 use std::{
     collections::{BTreeSet, HashMap},
