@@ -209,7 +209,8 @@ impl Ledger {
         }
         let mut lends = false;
         if self.favoured.is_none() && self.lent == 0 {
-            let begun = |waiting: &Waiting| waiting.granted.is_none() && waiting.ask.share.held() > 0;
+            let begun =
+                |waiting: &Waiting| waiting.granted.is_none() && waiting.ask.share.held() > 0;
             if let Some((&age, oldest)) = waiting.iter_mut().find(|(_, it)| begun(it)) {
                 self.favoured = Some(age);
                 let share = self.lend(oldest.ask);
@@ -255,7 +256,9 @@ impl Ledger {
 
     /// Gives a message what it asks for out of the reserve, and what it had of the budget back to that.
     fn lend(&mut self, ask: Ask) -> Share {
-        let Share { taken, arriving, .. } = ask.share;
+        let Share {
+            taken, arriving, ..
+        } = ask.share;
         self.taken -= taken;
         self.arriving -= arriving;
         self.lent += taken + ask.bytes;
