@@ -7,7 +7,7 @@ CARGO ?= cargo
 export ROCKSDB_LIB_DIR := $(shell .ci/setup cache)
 export ROCKSDB_STATIC := 1
 
-.PHONY: help setup build localnet localnet-down localnet-clean test test-quick sim lint bench bench-quick bench-consensus interop vectors docs clean
+.PHONY: help setup build localnet localnet-down localnet-clean test test-quick sim lint bench bench-quick bench-growth bench-compare bench-consensus interop vectors docs clean
 
 help: ## this list
 	@awk -F':.*## ' '/^[a-z-]+:.*## /{printf "  make %-14s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -46,13 +46,20 @@ lint: setup ## no merge left half done, formatting, clippy without a warning, de
 	  $(CARGO) deny --workspace --offline check bans licenses sources; \
 	else echo "cargo-deny is not installed (cargo install cargo-deny): dependencies were NOT checked"; fi
 
-bench: build ## stages and whole syncs; beside CometBFT when COMETBFT names a binary
-	$(CARGO) bench --locked -p perihelion-testkit --bench stages
-	$(CARGO) run --release --locked -q -p perihelion-testkit --bin bench-sync
-	$(CARGO) run --release --locked -q -p perihelion-testkit --bin bench-sync -- --memory
+BENCH_SYNC = $(CARGO) run --release --locked -q -p perihelion-testkit --bin bench-sync --
 
-bench-quick: build ## whole syncs of shorter chains, once
-	$(CARGO) run --release --locked -q -p perihelion-testkit --bin bench-sync -- --quick --runs 1
+bench: build ## stages, whole syncs, serving: each goal of speed; beside CometBFT when COMETBFT names a binary. BENCH_FLAGS
+	$(CARGO) bench --locked -p perihelion-testkit --bench stages
+	$(BENCH_SYNC) --plots target/bench-plots $(BENCH_FLAGS)
+
+bench-quick: build ## the same with shorter chains, once, in minutes. BENCH_FLAGS
+	$(BENCH_SYNC) --quick --runs 1 $(BENCH_FLAGS)
+
+bench-growth: build ## a sync of a million blocks, timed at its beginning and end
+	$(BENCH_SYNC) --rows growth --runs 3 --plots target/bench-plots
+
+bench-compare: setup ## two commits in pairs: BASE=commit (HEAD=commit). BENCH_FLAGS
+	tests/compare-commits "$(BASE)" $(or $(HEAD),HEAD) $(BENCH_FLAGS)
 
 bench-consensus: build ## networks of 4 validators under load; beside CometBFT when COMETBFT names a binary
 	$(CARGO) run --release --locked -q -p perihelion-testkit --bin bench-consensus

@@ -63,8 +63,8 @@ fn copy_folder(from: &Path, to: &Path, is_linked: fn(&Path) -> bool) -> io::Resu
     Ok(())
 }
 
-/// Tables and blobs are written once.
+/// Tables and blobs are written once, by RocksDB and by CometBFT's LevelDB.
 fn never_changes(path: &Path) -> bool {
     path.extension()
-        .is_some_and(|extension| extension == "sst" || extension == "blob")
+        .is_some_and(|extension| ["sst", "blob", "ldb"].iter().any(|it| extension == *it))
 }

@@ -37,6 +37,18 @@ impl Contender {
         })
     }
 
+    /// Another build of our node: `[NAME=]PATH`.
+    ///
+    /// # Errors
+    /// When there is no such binary.
+    pub fn other(named: &str) -> anyhow::Result<Self> {
+        let (name, path) = named.split_once('=').unwrap_or(("other", named));
+        Ok(Self {
+            name: name.to_owned(),
+            ..Self::perihelion(Some(Path::new(path)))?
+        })
+    }
+
     /// A CometBFT: `[NAME=]PATH`.
     ///
     /// # Errors

@@ -1,131 +1,142 @@
-//! Whole syncs over loopback, of Perihelion and of a real CometBFT, from one Perihelion server.
+//! Whole syncs over loopback, of Perihelion and of a real CometBFT, and what else the project aims to
+//! be fast at, each figure beside its goal.
 #![allow(clippy::print_stdout, clippy::print_stderr, reason = "a command")]
 
+mod bench;
 mod chains;
+mod goals;
 mod measure;
 mod report;
+mod rows;
+mod slow_app;
 
-use std::{path::PathBuf, time::Duration};
+use std::{path::PathBuf, process::ExitCode, time::Duration};
 
-use anyhow::{Context as _, ensure};
-use clap::Parser;
-
+use anyhow::ensure;
+use clap::{Parser, ValueEnum};
 use perihelion_testkit::measure::{Contender, describe};
 
-use crate::{
-    chains::{BenchChain, prepare},
-    measure::{Settings, Sync},
-};
+use crate::{bench::Bench, goals::PAIRS};
 
 /// How long a server or client may take to answer at first.
 const PATIENCE: Duration = Duration::from_secs(60);
+
+/// What is measured.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+enum Rows {
+    /// Chains a, b and c from a Perihelion server, without an index; b and c with each commit verified
+    /// too: rates, CPU, disk, the bound, first block, consensus.
+    Syncs,
+    /// Chain c, with an index of transactions.
+    Index,
+    /// A chain of 100 validators with vote extensions.
+    Extensions,
+    /// The most memory with blocks of 10 MB from ten servers.
+    Memory,
+    /// Blocks served to one requester with 200 requests in flight, and to twenty.
+    Serving,
+    /// Chains from a CometBFT server, and what that serves at most.
+    Cometbft,
+    /// An application that takes 5 ms a block, in its own process.
+    Application,
+    /// Default rates, from one and three CometBFT servers.
+    Rates,
+    /// Only when named: a chain of a million blocks.
+    Growth,
+}
 
 /// Whole syncs over loopback: one server that has the chain, one client that has nothing.
 #[derive(Debug, Parser)]
 #[command(name = "bench-sync")]
 struct Options {
-    /// Fewer blocks.
+    /// What is measured [default: all but growth].
+    #[arg(long, value_delimiter = ',', value_enum)]
+    rows: Vec<Rows>,
+    /// Fewer blocks, shorter runs.
     #[arg(long)]
     quick: bool,
     /// Syncs of each chain by each node, in turn; medians are told.
-    #[arg(long, default_value_t = 5)]
+    #[arg(long, default_value_t = PAIRS)]
     runs: usize,
     /// Chains: a (4 validators, 1 KB a block), b (100, 20 KB), c (175, 59 KB).
     #[arg(long, value_delimiter = ',', default_value = "a,b,c")]
-    chains: Vec<String>,
-    /// The clients' application: kvstore keeps its data in memory, persistent_kvstore on disk
-    /// [default: kvstore, with --memory persistent_kvstore].
-    #[arg(long)]
-    app: Option<String>,
-    /// The clients' index of transactions: null or kv.
-    #[arg(long, default_value = "null", value_parser = ["null", "kv"])]
-    index: String,
+    chains: Vec<char>,
+    /// The clients' application: kvstore keeps its data in memory, persistent_kvstore on disk. With
+    /// large blocks it is persistent_kvstore whatever is said here.
+    #[arg(long, default_value = "kvstore")]
+    app: String,
     /// A sync that takes longer is cut off this many seconds after its first block; its rate is that
-    /// of the blocks until then.
-    #[arg(long, default_value_t = 15)]
-    cut: u64,
-    /// Instead: the most memory that a client takes for blocks of 10 MB from ten servers.
+    /// of the blocks until then [default: 15, with --quick 5].
     #[arg(long)]
-    memory: bool,
+    cut: Option<u64>,
+    /// Writes plots into this folder, as SVG: blocks a second over time, and how far each goal is.
+    #[arg(long)]
+    plots: Option<PathBuf>,
     /// The node's binary [default: perihelion beside this program].
     #[arg(long, env = "PERIHELION")]
     perihelion: Option<PathBuf>,
+    /// Other builds of the node to compare with, parted by commas; a name may stand in front:
+    /// before=PATH. They take part in the rows syncs, index and extensions.
+    #[arg(long, value_delimiter = ',')]
+    against: Vec<String>,
     /// CometBFT's binaries to compare with, parted by commas; a name may stand in front: v0.38=PATH.
+    /// The last one also serves, where a CometBFT does.
     #[arg(long, env = "COMETBFT", value_delimiter = ',')]
     cometbft: Vec<String>,
     /// Where chains are kept from run to run, and clients work.
     #[arg(long, default_value = "target/bench-chains")]
     dir: PathBuf,
+    /// Serves the slow application at this socket until standard input ends.
+    #[arg(long, hide = true)]
+    slow_app: Option<PathBuf>,
 }
 
-fn main() -> anyhow::Result<()> {
+fn main() -> anyhow::Result<ExitCode> {
     let options = Options::parse();
+    if let Some(socket) = &options.slow_app {
+        return slow_app::serve(socket).map(|()| ExitCode::SUCCESS);
+    }
     ensure!(options.runs > 0, "--runs must be at least 1");
+    for chain in &options.chains {
+        let known = "abc".contains(*chain);
+        ensure!(known, "--chains: there is no chain {chain}: a, b or c");
+    }
     let mut contenders = vec![Contender::perihelion(options.perihelion.as_deref())?];
+    for named in options.against.iter().filter(|named| !named.is_empty()) {
+        contenders.push(Contender::other(named)?);
+    }
     for named in options.cometbft.iter().filter(|named| !named.is_empty()) {
         contenders.push(Contender::cometbft(named)?);
     }
-    let default_app = if options.memory {
-        "persistent_kvstore"
-    } else {
-        "kvstore"
-    };
-    let settings = Settings {
-        app: options
-            .app
-            .clone()
-            .unwrap_or_else(|| default_app.to_owned()),
-        index: options.index.clone(),
-        cut: Duration::from_secs(options.cut.max(1)),
-    };
     println!(
-        "{}\nServer: {}. Both ends: rates of 500 MB/s, packets flushed after 1 ms. Clients: application {}, index {}.",
+        "{}\nBoth ends: rates of 500 MB/s, packets flushed after 1 ms, unless a row says otherwise. Clients: application {}.",
         describe(&contenders)?,
-        contenders[0].name,
-        settings.app,
-        settings.index
+        options.app,
     );
-    if options.memory {
-        return measure_memory(&options, &contenders, &settings);
-    }
-    for name in &options.chains {
-        let chain = prepare(&options.dir, name, options.quick)?;
-        let mut syncs: Vec<Sync> = Vec::new();
-        for run in 0..options.runs {
-            // In turn, so that whatever else the machine does hits all alike; each begins once.
-            for place in 0..contenders.len() {
-                let index = (run + place) % contenders.len();
-                let contender = &contenders[index];
-                let server = &contenders[0];
-                let sync = measure::sync(&options.dir, &chain, server, contender, index, &settings)
-                    .with_context(|| format!("chain {name}, run {run}, {}", contender.name))?;
-                eprintln!("{}", report::line(name, run, contender, &sync));
-                syncs.push(sync);
-            }
+    let mut bench = Bench::new(&options, contenders)?;
+    let is_chosen = |rows: Rows| {
+        if options.rows.is_empty() {
+            rows != Rows::Growth
+        } else {
+            options.rows.contains(&rows)
         }
-        print!("{}", report::table(&chain, &contenders, &syncs));
+    };
+    let mut failed = false;
+    for rows in Rows::value_variants()
+        .iter()
+        .filter(|rows| is_chosen(**rows))
+    {
+        if let Err(error) = rows::measure(*rows, &mut bench) {
+            // The other rows still say something.
+            failed = true;
+            eprintln!("ERROR: rows {rows:?}: {error:#}");
+            println!("\nERROR: rows {rows:?}: {error:#}");
+        }
     }
-    Ok(())
-}
-
-/// The most memory with large blocks from many servers.
-fn measure_memory(
-    options: &Options,
-    contenders: &[Contender],
-    settings: &Settings,
-) -> anyhow::Result<()> {
-    let chain: BenchChain = prepare(&options.dir, "large", options.quick)?;
-    for contender in contenders {
-        let server = &contenders[0];
-        let memory = measure::memory(&options.dir, &chain, server, contender, 10, settings)?;
-        println!(
-            "{}: {} blocks of {:.1} MB from 10 servers: peak RSS {:.0} MiB, {:.1} blocks/s",
-            contender.name,
-            memory.blocks,
-            chain.block_bytes as f64 / 1e6,
-            memory.peak_rss_bytes as f64 / f64::from(1 << 20),
-            memory.blocks_per_second
-        );
-    }
-    Ok(())
+    bench.finish()?;
+    Ok(if failed {
+        ExitCode::FAILURE
+    } else {
+        ExitCode::SUCCESS
+    })
 }

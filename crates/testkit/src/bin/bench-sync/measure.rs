@@ -14,13 +14,21 @@ use perihelion_testkit::{
     process::{Launch, NodeProcess, Usage, disk_bytes, init_home},
 };
 
-use crate::{PATIENCE, chains::BenchChain};
+use crate::{
+    PATIENCE,
+    chains::{BenchChain, remove},
+    slow_app,
+};
 
 /// Between two looks at the client's height. Shorter, and answering takes a share of the client's
 /// time; longer, and quick syncs are measured coarsely.
 const LOOK: Duration = Duration::from_millis(50);
+/// The same while the client has nothing to do but what is waited for.
+const CLOSE_LOOK: Duration = Duration::from_millis(5);
 /// A client that applies nothing for this long is stuck.
 const STUCK: Duration = Duration::from_secs(120);
+/// A client that has all blocks and does not switch to consensus for this long has no figure for it.
+const SWITCH_PATIENCE: Duration = Duration::from_secs(10);
 
 /// How every client is set up, whoever made it.
 #[derive(Debug, Clone)]
@@ -28,47 +36,71 @@ pub(crate) struct Settings {
     /// `proxy_app`.
     pub(crate) app: String,
     /// `tx_index.indexer`.
-    pub(crate) index: String,
+    pub(crate) index: &'static str,
     /// A sync is cut off this long after its first block.
     pub(crate) cut: Duration,
+    /// Whether rates are raised; else all is as `init` of each node has it.
+    pub(crate) is_tuned: bool,
+    /// Whether the application is the slow one, which tells how long it was busy.
+    pub(crate) tells_busy: bool,
 }
 
-/// A node that has nothing yet.
-fn fresh_node(
-    contender: &Contender,
-    chain: &BenchChain,
-    home: &Path,
-    settings: &Settings,
-) -> anyhow::Result<Launch> {
-    if home.exists() {
-        fs::remove_dir_all(home)?;
+/// Who syncs.
+#[derive(Debug, Clone)]
+pub(crate) struct Subject {
+    /// Its name in tables.
+    pub(crate) name: String,
+    pub(crate) contender: Contender,
+    /// Keys of its configuration besides those of [`Settings`].
+    pub(crate) config: Vec<(&'static str, &'static str)>,
+}
+
+impl Subject {
+    pub(crate) fn new(contender: &Contender) -> Self {
+        Self {
+            name: contender.name.clone(),
+            contender: contender.clone(),
+            config: Vec::new(),
+        }
     }
-    if contender.is_cometbft {
-        init_home(&contender.program, home, &chain.home)?;
-    } else {
-        copy_home(&chain.home, home, CopyData::None)?;
+
+    /// The same with each commit verified.
+    pub(crate) fn every(contender: &Contender) -> Self {
+        Self {
+            name: format!("{}, every", contender.name),
+            config: vec![("blocksync.verify", "every")],
+            ..Self::new(contender)
+        }
     }
-    Ok(Launch::new(&contender.name, &contender.program, home)?
-        .tuned()
-        .set("proxy_app", settings.app.as_str())
-        .set("tx_index.indexer", settings.index.as_str())
-        .set("log_level", "error"))
+}
+
+/// From whom a chain is synced.
+pub(crate) struct Feed<'a> {
+    pub(crate) chain: &'a BenchChain,
+    /// Started anew for each sync.
+    pub(crate) servers: Vec<Launch>,
+    /// The height at which a client ends.
+    pub(crate) last: i64,
 }
 
 /// What one sync took.
 #[derive(Debug, Clone)]
 pub(crate) struct Sync {
-    /// Which contender's.
-    pub(crate) contender: usize,
+    /// Which subject's.
+    pub(crate) subject: usize,
+    /// In which turn.
+    pub(crate) run: usize,
     /// From the first to the last block seen.
     pub(crate) blocks_per_second: f64,
     /// Seconds from the first to the last block seen. When they are few, the figures are coarse.
     pub(crate) seconds: f64,
     /// Seconds from the process's start to its first block.
     pub(crate) until_first: f64,
+    /// Seconds from the last look that did not show the last block to consensus.
+    pub(crate) until_consensus: Option<f64>,
     /// CPU seconds a thousand blocks, of the client.
     pub(crate) client_cpu: f64,
-    /// The same of the server.
+    /// The same of the servers.
     pub(crate) server_cpu: f64,
     /// Of the client.
     pub(crate) peak_rss_bytes: u64,
@@ -80,6 +112,31 @@ pub(crate) struct Sync {
     pub(crate) stolen_cores: f64,
     /// Whether it was cut off before the chain's end.
     pub(crate) is_cut: bool,
+    /// The share of time that the application was busy, if it tells.
+    pub(crate) busy_share: Option<f64>,
+    /// Seconds since the first block seen, and the height then.
+    pub(crate) heights: Vec<(f64, f64)>,
+}
+
+impl Sync {
+    /// Its rate against what the cores would do if they worked for client and server all the time.
+    pub(crate) fn share_of_bound(&self, cores: f64) -> f64 {
+        self.blocks_per_second * (self.client_cpu + self.server_cpu) / 1_000.0 / cores
+    }
+
+    /// Seconds from one height to another; `None` when it did not come so far.
+    pub(crate) fn seconds_between(&self, from: i64, to: i64) -> Option<f64> {
+        Some(self.second_of(to as f64)? - self.second_of(from as f64)?)
+    }
+
+    /// When a height was reached, between two looks.
+    fn second_of(&self, height: f64) -> Option<f64> {
+        self.heights.windows(2).find_map(|pair| {
+            let ((before, low), (after, high)) = (pair[0], pair[1]);
+            (low <= height && height <= high)
+                .then(|| before + (after - before) * (height - low) / (high - low))
+        })
+    }
 }
 
 /// The client's height and what was used, at a moment.
@@ -90,44 +147,143 @@ struct Sample {
     client: Usage,
     server: f64,
     load: MachineLoad,
+    busy: Option<Duration>,
 }
 
 impl Sample {
-    fn take(height: i64, client: &NodeProcess, servers: &[NodeProcess]) -> anyhow::Result<Self> {
+    fn take(
+        height: i64,
+        client: &NodeProcess,
+        servers: &[NodeProcess],
+        settings: &Settings,
+    ) -> anyhow::Result<Self> {
         let at = Instant::now();
         let mut server = 0.0;
         for process in servers {
             server += process.usage()?.cpu_seconds;
         }
+        let busy = settings.tells_busy.then(|| slow_app::busy(client));
         Ok(Self {
             at,
             height,
             client: client.usage()?,
             server,
             load: MachineLoad::now()?,
+            busy: busy.transpose()?,
         })
     }
 }
 
-/// Lets `contender` sync a chain from a server of `server`'s binary.
+/// A sync as it was seen.
+struct Seen {
+    first: Sample,
+    last: Sample,
+    /// The look before that.
+    before_last: Instant,
+    heights: Vec<(f64, f64)>,
+}
+
+/// A node that has nothing yet.
+fn fresh_node(
+    subject: &Subject,
+    chain: &BenchChain,
+    home: &Path,
+    settings: &Settings,
+) -> anyhow::Result<Launch> {
+    remove(home)?;
+    let contender = &subject.contender;
+    if contender.is_cometbft {
+        init_home(&contender.program, home, &chain.home)?;
+    } else {
+        copy_home(&chain.home, home, CopyData::None)?;
+    }
+    let mut launch = Launch::new(&contender.name, &contender.program, home)?;
+    if settings.is_tuned {
+        launch = launch.tuned();
+    } else {
+        // The chain's own home may have been raised.
+        launch.run_by(&contender.program)?;
+    }
+    for (key, value) in &subject.config {
+        launch = launch.set(key, *value);
+    }
+    Ok(launch
+        .set("proxy_app", settings.app.as_str())
+        .set("tx_index.indexer", settings.index)
+        .set("log_level", "error"))
+}
+
+/// Lets each subject sync a chain `runs` times, in turn, so that whatever else the machine does hits
+/// all alike; each begins once in a row.
+pub(crate) fn in_turn(
+    folder: &Path,
+    feed: &Feed<'_>,
+    subjects: &[Subject],
+    settings: &Settings,
+    runs: usize,
+    mut tell: impl FnMut(&Subject, &Sync),
+) -> anyhow::Result<Vec<Sync>> {
+    let mut syncs = Vec::new();
+    for run in 0..runs {
+        for place in 0..subjects.len() {
+            let index = (run + place) % subjects.len();
+            let subject = &subjects[index];
+            let sync = sync(folder, feed, subject, settings).with_context(|| {
+                format!(
+                    "chain {}, run {}, {}",
+                    feed.chain.name,
+                    run + 1,
+                    subject.name
+                )
+            })?;
+            let sync = Sync {
+                subject: index,
+                run,
+                ..sync
+            };
+            tell(subject, &sync);
+            syncs.push(sync);
+        }
+    }
+    Ok(syncs)
+}
+
+/// Lets a subject sync a chain.
 pub(crate) fn sync(
     folder: &Path,
-    chain: &BenchChain,
-    server: &Contender,
-    contender: &Contender,
-    index: usize,
+    feed: &Feed<'_>,
+    subject: &Subject,
     settings: &Settings,
 ) -> anyhow::Result<Sync> {
-    let launch = Launch::new("server", &server.program, &chain.home)?.tuned();
-    let address = launch.address()?;
-    let mut servers = vec![launch.start()?];
-    servers[0].wait_ready(PATIENCE)?;
+    let (mut servers, mut addresses) = (Vec::new(), Vec::new());
+    for launch in &feed.servers {
+        addresses.push(launch.address()?);
+        servers.push(launch.start()?);
+    }
+    for server in &mut servers {
+        server.wait_ready(PATIENCE)?;
+    }
     let home = folder.join("client");
-    let launch = fresh_node(contender, chain, &home, settings)?;
-    let launch = launch.persistent_peers([address]);
+    let launch = fresh_node(subject, feed.chain, &home, settings)?;
+    let launch = launch.persistent_peers(addresses);
     let start = Instant::now();
     let mut client = launch.start()?;
-    let (first, last) = follow(chain, &mut client, &servers, settings.cut)?;
+    let Seen {
+        first,
+        last,
+        before_last,
+        heights,
+    } = follow(feed.last, &mut client, &servers, settings)?;
+    let is_cut = last.height < feed.last;
+    let until_consensus = if is_cut {
+        None
+    } else {
+        entered(&mut client)?.map(|at| at.duration_since(before_last).as_secs_f64())
+    };
+    let peak_rss_bytes = client
+        .usage()
+        .context("the client's memory")?
+        .peak_rss_bytes;
     client.stop()?;
     for server in servers {
         server.stop()?;
@@ -137,18 +293,25 @@ pub(crate) fn sync(
     let server_cpu = last.server - first.server;
     let (other_cores, stolen_cores) = last.load.others_since(first.load, client_cpu + server_cpu);
     let seconds = last.at.duration_since(first.at).as_secs_f64();
+    let busy_share = first.busy.zip(last.busy);
+    let busy_share =
+        busy_share.map(|(before, after)| after.saturating_sub(before).as_secs_f64() / seconds);
     let result = Sync {
-        contender: index,
+        subject: 0,
+        run: 0,
         blocks_per_second: blocks / seconds,
         seconds,
         until_first: first.at.duration_since(start).as_secs_f64(),
+        until_consensus,
         client_cpu: client_cpu / blocks * 1_000.0,
         server_cpu: server_cpu / blocks * 1_000.0,
-        peak_rss_bytes: last.client.peak_rss_bytes,
+        peak_rss_bytes,
         disk_bytes_per_block: disk_bytes(&home.join("data"))? as f64 / last.height as f64,
         other_cores,
         stolen_cores,
-        is_cut: last.height < chain.blocks - 1,
+        is_cut,
+        busy_share,
+        heights,
     };
     fs::remove_dir_all(&home)?;
     Ok(result)
@@ -156,28 +319,38 @@ pub(crate) fn sync(
 
 /// Follows a client from its first block to its last, or until it is cut off.
 fn follow(
-    chain: &BenchChain,
+    end: i64,
     client: &mut NodeProcess,
     servers: &[NodeProcess],
-    cut: Duration,
-) -> anyhow::Result<(Sample, Sample)> {
+    settings: &Settings,
+) -> anyhow::Result<Seen> {
     let (mut first, mut height, mut moved) = (None, 0, Instant::now());
+    let (mut heights, mut looked) = (Vec::new(), Instant::now());
     loop {
         client.check_alive()?;
+        let look = Instant::now();
         // Until it listens, it does not answer.
         let seen = client.status().map_or(height, |status| status.height);
         if seen > height {
             (height, moved) = (seen, Instant::now());
-            let sample = Sample::take(height, client, servers)?;
+            let sample = Sample::take(height, client, servers, settings)?;
             let first = *first.get_or_insert(sample);
-            if height >= chain.blocks - 1 || sample.at.duration_since(first.at) >= cut {
+            let since = sample.at.duration_since(first.at);
+            heights.push((since.as_secs_f64(), height as f64));
+            if height >= end || since >= settings.cut {
                 ensure!(
                     first.height < height,
                     "the chain was synced between two looks: use one of more blocks"
                 );
-                return Ok((first, sample));
+                return Ok(Seen {
+                    first,
+                    last: sample,
+                    before_last: looked,
+                    heights,
+                });
             }
         }
+        looked = look;
         if moved.elapsed() > STUCK {
             bail!(
                 "{} is stuck at height {height}:\n{}",
@@ -185,60 +358,19 @@ fn follow(
                 client.log_end()
             );
         }
-        thread::sleep(LOOK);
+        thread::sleep(if first.is_some() { LOOK } else { CLOSE_LOOK });
     }
 }
 
-/// What a sync from many servers took.
-pub(crate) struct Memory {
-    pub(crate) blocks: i64,
-    pub(crate) peak_rss_bytes: u64,
-    pub(crate) blocks_per_second: f64,
-}
-
-/// Lets `contender` sync a chain from `count` servers at once.
-pub(crate) fn memory(
-    folder: &Path,
-    chain: &BenchChain,
-    server: &Contender,
-    contender: &Contender,
-    count: usize,
-    settings: &Settings,
-) -> anyhow::Result<Memory> {
-    let work = folder.join("servers");
-    if work.exists() {
-        fs::remove_dir_all(&work)?;
+/// When a client that has all blocks is in consensus; `None` when it does not come there.
+fn entered(client: &mut NodeProcess) -> anyhow::Result<Option<Instant>> {
+    let begin = Instant::now();
+    while begin.elapsed() < SWITCH_PATIENCE {
+        client.check_alive()?;
+        if !client.status()?.catching_up {
+            return Ok(Some(Instant::now()));
+        }
+        thread::sleep(CLOSE_LOOK);
     }
-    let (mut servers, mut addresses) = (Vec::new(), Vec::new());
-    for index in 0..count {
-        let home = work.join(index.to_string());
-        copy_home(&chain.home, &home, CopyData::Linked)?;
-        let launch = Launch::new(&format!("server{index}"), &server.program, &home)?.tuned();
-        addresses.push(launch.address()?);
-        servers.push(launch.start()?);
-    }
-    for server in &mut servers {
-        server.wait_ready(PATIENCE)?;
-    }
-    let home = folder.join("client");
-    let launch = fresh_node(contender, chain, &home, settings)?;
-    let mut client = launch.persistent_peers(addresses).start()?;
-    // Not cut off early: the most memory may come late.
-    let (first, last) = follow(chain, &mut client, &servers, 8 * settings.cut)?;
-    let peak_rss_bytes = client
-        .usage()
-        .context("the client's memory")?
-        .peak_rss_bytes;
-    client.stop()?;
-    for server in servers {
-        server.stop()?;
-    }
-    fs::remove_dir_all(&work)?;
-    fs::remove_dir_all(&home)?;
-    Ok(Memory {
-        blocks: last.height,
-        peak_rss_bytes,
-        blocks_per_second: (last.height - first.height) as f64
-            / last.at.duration_since(first.at).as_secs_f64(),
-    })
+    Ok(None)
 }

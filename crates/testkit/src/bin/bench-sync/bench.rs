@@ -1,0 +1,230 @@
+//! What all rows share.
+
+use std::{
+    fs,
+    path::{Path, PathBuf},
+    thread,
+    time::Duration,
+};
+
+use anyhow::Context as _;
+use perihelion_testkit::measure::{
+    Contender, median,
+    plot::{self, Bar},
+};
+
+use crate::{
+    Options,
+    chains::{self, BenchChain},
+    goals::{Figure, Sheet},
+    measure::{self, Feed, Settings, Subject, Sync},
+    report,
+};
+
+/// Why a comparison is not there.
+pub(crate) const NO_COMETBFT: &str = "no CometBFT is named (COMETBFT=v0.40.0=PATH)";
+
+/// A run of the benchmark.
+pub(crate) struct Bench {
+    /// Ours first, then other builds of it, then CometBFT's.
+    contenders: Vec<Contender>,
+    pub(crate) folder: PathBuf,
+    pub(crate) quick: bool,
+    pub(crate) runs: usize,
+    pub(crate) cut: Duration,
+    chains: Vec<char>,
+    app: String,
+    plots: Option<PathBuf>,
+    pub(crate) sheet: Sheet,
+}
+
+impl Bench {
+    pub(crate) fn new(options: &Options, contenders: Vec<Contender>) -> anyhow::Result<Self> {
+        fs::create_dir_all(&options.dir)
+            .with_context(|| format!("cannot make {}", options.dir.display()))?;
+        let cut = options.cut.unwrap_or(if options.quick { 5 } else { 15 });
+        Ok(Self {
+            contenders,
+            folder: options.dir.clone(),
+            quick: options.quick,
+            runs: options.runs,
+            cut: Duration::from_secs(cut.max(1)),
+            chains: options.chains.clone(),
+            app: options.app.clone(),
+            plots: options.plots.clone(),
+            sheet: Sheet::new(),
+        })
+    }
+
+    /// Our node.
+    pub(crate) fn ours(&self) -> &Contender {
+        &self.contenders[0]
+    }
+
+    /// The CometBFT that serves where one does.
+    pub(crate) fn cometbft(&self) -> Option<&Contender> {
+        self.contenders.last().filter(|last| last.is_cometbft)
+    }
+
+    /// Everybody, ours first.
+    pub(crate) fn subjects(&self) -> Vec<Subject> {
+        self.contenders.iter().map(Subject::new).collect()
+    }
+
+    /// Those of chains a, b and c that are to be measured.
+    pub(crate) fn chains(&self) -> Vec<char> {
+        self.chains.clone()
+    }
+
+    /// Finds or makes a chain.
+    pub(crate) fn chain(&self, name: &str) -> anyhow::Result<BenchChain> {
+        chains::prepare(&self.folder, name, self.quick)
+    }
+
+    /// Finds or makes the home of the serving CometBFT with a chain.
+    pub(crate) fn cometbft_home(
+        &self,
+        chain: &BenchChain,
+        cometbft: &Contender,
+    ) -> anyhow::Result<PathBuf> {
+        chains::prepare_cometbft(&self.folder, chain, self.ours(), cometbft, self.quick)
+    }
+
+    /// Clients at full speed, without an index.
+    pub(crate) fn settings(&self) -> Settings {
+        Settings {
+            app: self.app.clone(),
+            index: "null",
+            cut: self.cut,
+            is_tuned: true,
+            tells_busy: false,
+        }
+    }
+
+    /// From our own server.
+    pub(crate) fn feed<'a>(&self, chain: &'a BenchChain) -> anyhow::Result<Feed<'a>> {
+        Ok(Feed {
+            chain,
+            servers: vec![chains::server(self.ours(), chain)?],
+            last: chain.blocks - 1,
+        })
+    }
+
+    /// Lets all subjects sync in turn and prints a table of it.
+    pub(crate) fn sync(
+        &self,
+        feed: &Feed<'_>,
+        subjects: &[Subject],
+        settings: &Settings,
+        runs: usize,
+    ) -> anyhow::Result<Vec<Sync>> {
+        let name = &feed.chain.name;
+        let tell = |subject: &Subject, sync: &Sync| {
+            eprintln!("{}", report::line(name, subject, sync));
+        };
+        let syncs = measure::in_turn(&self.folder, feed, subjects, settings, runs, tell)?;
+        print!("{}", report::table(feed.chain, subjects, &syncs));
+        Ok(syncs)
+    }
+
+    /// Records how a subject compares with the CometBFT that is best at it, in each turn; or that
+    /// there is none.
+    pub(crate) fn compare(
+        &mut self,
+        figure: Figure,
+        subject: usize,
+        subjects: &[Subject],
+        syncs: &[Sync],
+        way: Way,
+    ) {
+        let others = (0..subjects.len()).filter(|index| subjects[*index].contender.is_cometbft);
+        let measured = others.map(|other| match way {
+            Way::MoreIsBetter(of) => report::ratios(syncs, subject, other, of),
+            Way::LessIsBetter(of) => report::ratios(syncs, other, subject, of),
+            Way::Share(of) => report::ratios(syncs, subject, other, of),
+        });
+        let measured = measured.filter(|ratios| !ratios.is_empty());
+        let worst = match way {
+            Way::MoreIsBetter(_) | Way::LessIsBetter(_) => {
+                measured.min_by(|a, b| median(a).total_cmp(&median(b)))
+            }
+            Way::Share(_) => measured.max_by(|a, b| median(a).total_cmp(&median(b))),
+        };
+        match worst {
+            Some(ratios) => self.sheet.add(figure, ratios),
+            None => self.sheet.leave_out(figure, NO_COMETBFT),
+        }
+    }
+
+    /// Says that figures need a CometBFT.
+    pub(crate) fn needs_cometbft(&mut self, figures: impl IntoIterator<Item = Figure>) {
+        for figure in figures {
+            self.sheet.leave_out(figure, NO_COMETBFT);
+        }
+    }
+
+    /// Plots blocks a second over time.
+    pub(crate) fn plot_over_time(
+        &self,
+        name: &str,
+        title: &str,
+        subjects: &[Subject],
+        syncs: &[Sync],
+    ) -> anyhow::Result<()> {
+        let Some(folder) = &self.plots else {
+            return Ok(());
+        };
+        let series = report::over_time(subjects, syncs);
+        let text = plot::lines(title, "seconds since the first block", "blocks/s", &series);
+        write_plot(folder, name, &text)
+    }
+
+    /// Cores of this machine.
+    pub(crate) fn cores() -> anyhow::Result<f64> {
+        Ok(thread::available_parallelism()?.get() as f64)
+    }
+
+    /// Prints all goals, and plots them.
+    pub(crate) fn finish(self) -> anyhow::Result<()> {
+        print!("{}", self.sheet.table());
+        if self.cometbft().is_none() {
+            println!(
+                "WITHOUT COMETBFT: all that compares with it was left out. Name its binaries: COMETBFT=v0.38.25=PATH,v0.40.0=PATH"
+            );
+        }
+        let Some(folder) = &self.plots else {
+            return Ok(());
+        };
+        let bars: Vec<Bar> = self
+            .sheet
+            .reached()
+            .into_iter()
+            .map(|it| Bar {
+                name: it.name,
+                value: it.progress,
+                text: it.text,
+            })
+            .collect();
+        let text = plot::bars("How far each goal is (1: reached)", &bars);
+        write_plot(folder, "goals", &text)
+    }
+}
+
+/// Which of two figures is better.
+#[derive(Clone, Copy)]
+pub(crate) enum Way {
+    /// Ours over CometBFT's, the smallest such ratio counts.
+    MoreIsBetter(fn(&Sync) -> f64),
+    /// CometBFT's over ours, the smallest such ratio counts.
+    LessIsBetter(fn(&Sync) -> f64),
+    /// Ours over CometBFT's, of which less is better: the largest counts.
+    Share(fn(&Sync) -> f64),
+}
+
+fn write_plot(folder: &Path, name: &str, text: &str) -> anyhow::Result<()> {
+    fs::create_dir_all(folder)?;
+    let path = folder.join(format!("{name}.svg"));
+    fs::write(&path, text).with_context(|| format!("cannot write {}", path.display()))?;
+    println!("plotted {}", path.display());
+    Ok(())
+}

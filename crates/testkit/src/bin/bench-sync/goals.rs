@@ -1,0 +1,412 @@
+//! What the project aims for, and how far a run is from it.
+
+use std::{collections::BTreeMap, fmt};
+
+use perihelion_testkit::measure::{align, median, sorted};
+
+/// Pairs that a figure is to rest on.
+pub(crate) const PAIRS: usize = 5;
+
+/// A figure that has a goal. Chains by their letter.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) enum Figure {
+    /// Blocks a second against CometBFT.
+    Rate(char),
+    /// The same on chain c, both with an index of transactions.
+    IndexedRate,
+    /// CPU of the client a block, against CometBFT's.
+    Cpu(char),
+    /// Blocks a second against CometBFT, from a CometBFT.
+    FromCometBft,
+    /// Blocks a second from a CometBFT against what it serves to who does nothing with them.
+    Ceiling(char),
+    /// Blocks a second against CometBFT, with vote extensions.
+    Extensions,
+    /// Blocks a second against CometBFT, each commit verified.
+    Every(char),
+    /// Blocks a second against what the cores would do if they never waited.
+    Bound(char),
+    /// The share of time that a slow application is busy.
+    Busy,
+    /// Blocks served a second against CometBFT.
+    Served(char),
+    /// CPU of the server a block, against CometBFT's.
+    ServedCpu(char),
+    /// Blocks served a second to twenty peers against one.
+    Peers,
+    /// Most memory with large blocks.
+    Memory,
+    /// Bytes on disk a block, against CometBFT's.
+    Disk(char),
+    /// The same on chain c, both with an index of transactions.
+    IndexedDisk,
+    /// From the start of the process to its first block.
+    First,
+    /// From the last block to consensus.
+    Switch,
+    /// Time a block at a million blocks against at a thousand.
+    Growth,
+    /// Bytes a second over a long and lossy way, against plain connections.
+    Lossy,
+    /// Bytes a second from so many servers with the default rates, against what they may send.
+    DefaultRates(u8),
+}
+
+/// How a figure is written.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Unit {
+    Times,
+    Share,
+    Mebibytes,
+    Seconds,
+}
+
+/// What is aimed for.
+#[derive(Debug, Clone, Copy, PartialEq)]
+enum Goal {
+    AtLeast(f64),
+    AtMost(f64),
+    /// Told for comparison only.
+    None,
+}
+
+/// What became of a figure in this run.
+#[derive(Debug, Clone, PartialEq)]
+enum Outcome {
+    /// Of each pair or sync.
+    Measured(Vec<f64>),
+    /// Why there is none.
+    Left(String),
+}
+
+impl Figure {
+    /// All, as they are listed.
+    fn all() -> Vec<Self> {
+        let chains = ['a', 'b', 'c'];
+        let of = |figure: fn(char) -> Self| chains.map(figure);
+        let mut all = Vec::new();
+        all.extend(of(Self::Rate));
+        all.push(Self::IndexedRate);
+        all.extend(of(Self::Cpu));
+        all.push(Self::FromCometBft);
+        all.extend(of(Self::Ceiling));
+        all.extend([Self::Extensions, Self::Every('b'), Self::Every('c')]);
+        all.extend(of(Self::Bound));
+        all.push(Self::Busy);
+        all.extend(of(Self::Served));
+        all.extend(of(Self::ServedCpu));
+        all.extend([Self::Peers, Self::Memory]);
+        all.extend(of(Self::Disk));
+        all.extend([Self::IndexedDisk, Self::First, Self::Switch, Self::Growth]);
+        all.extend([Self::Lossy, Self::DefaultRates(1), Self::DefaultRates(3)]);
+        all
+    }
+
+    /// What it is aimed to be, and how it is written.
+    fn goal(self) -> (Goal, Unit) {
+        match self {
+            Self::Rate(_) | Self::Cpu(_) => (Goal::AtLeast(20.0), Unit::Times),
+            Self::IndexedRate | Self::Extensions => (Goal::AtLeast(10.0), Unit::Times),
+            Self::FromCometBft | Self::Every(_) => (Goal::AtLeast(8.0), Unit::Times),
+            Self::Ceiling(_) | Self::Peers => (Goal::AtLeast(1.0), Unit::Share),
+            Self::Bound(_) => (Goal::AtLeast(0.7), Unit::Share),
+            Self::Busy => (Goal::AtLeast(0.9), Unit::Share),
+            Self::Served('a') => (Goal::None, Unit::Times),
+            Self::Served(_) | Self::ServedCpu(_) => (Goal::AtLeast(5.0), Unit::Times),
+            Self::Memory => (Goal::AtMost(512.0), Unit::Mebibytes),
+            Self::Disk(_) | Self::IndexedDisk => (Goal::AtMost(0.5), Unit::Share),
+            Self::First | Self::Switch => (Goal::AtMost(1.0), Unit::Seconds),
+            Self::Growth => (Goal::AtMost(1.1), Unit::Times),
+            Self::Lossy => (Goal::AtLeast(0.8), Unit::Share),
+            Self::DefaultRates(_) => (Goal::AtLeast(0.95), Unit::Share),
+        }
+    }
+
+    /// How far a median is: 1 is the goal, more is better. `None` where there is no goal.
+    fn progress(self, median: f64) -> Option<f64> {
+        match self.goal().0 {
+            Goal::AtLeast(goal) => Some(median / goal),
+            Goal::AtMost(goal) => Some(goal / median),
+            Goal::None => None,
+        }
+    }
+}
+
+impl fmt::Display for Figure {
+    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Rate(chain) => write!(out, "{chain}: blocks/s against CometBFT"),
+            Self::IndexedRate => out.write_str("c: blocks/s against CometBFT, index kv"),
+            Self::Cpu(chain) => write!(out, "{chain}: CPU a block, CometBFT's against ours"),
+            Self::FromCometBft => {
+                out.write_str("c: blocks/s against CometBFT, both from a CometBFT server")
+            }
+            Self::Ceiling(chain) => write!(
+                out,
+                "{chain}: blocks/s from a CometBFT server, of what it serves at most"
+            ),
+            Self::Extensions => {
+                out.write_str("blocks/s against CometBFT, vote extensions, 100 validators")
+            }
+            Self::Every(chain) => {
+                write!(
+                    out,
+                    "{chain}: blocks/s against CometBFT, verify = \"every\""
+                )
+            }
+            Self::Bound(chain) => write!(
+                out,
+                "{chain}: share of the bound, cores / (CPU of client and server a block)"
+            ),
+            Self::Busy => {
+                out.write_str("share of time that an application of 5 ms a block is busy")
+            }
+            Self::Served(chain) => write!(out, "{chain}: blocks served a second against CometBFT"),
+            Self::ServedCpu(chain) => {
+                write!(out, "{chain}: CPU a served block, CometBFT's against ours")
+            }
+            Self::Peers => out.write_str("blocks served a second to 20 peers, of those to one"),
+            Self::Memory => out.write_str("peak memory, 10 MB blocks from 10 peers"),
+            Self::Disk(chain) => write!(out, "{chain}: bytes on disk a block, of CometBFT's"),
+            Self::IndexedDisk => out.write_str("c: bytes on disk a block, of CometBFT's, index kv"),
+            Self::First => out.write_str("process start to first block"),
+            Self::Switch => out.write_str("last block to consensus"),
+            Self::Growth => {
+                out.write_str("a: time a block at 1,000,000 stored blocks against at 1,000")
+            }
+            Self::Lossy => out.write_str(
+                "100 ms round trip, 1 % loss, 10 peers: of what plain connections carry",
+            ),
+            Self::DefaultRates(servers) => write!(
+                out,
+                "c: default rates, servers of CometBFT: of {servers} x 5.12 MB/s"
+            ),
+        }
+    }
+}
+
+impl Unit {
+    fn write(self, figure: f64) -> String {
+        let digits = usize::from(figure.abs() < 10.0);
+        match self {
+            Self::Times => format!("{figure:.*}", digits + 1),
+            Self::Share => format!("{:.1} %", 100.0 * figure),
+            Self::Mebibytes => format!("{figure:.0}"),
+            Self::Seconds => format!("{figure:.2}"),
+        }
+    }
+
+    fn word(self) -> &'static str {
+        match self {
+            Self::Times => " times",
+            Self::Share => "",
+            Self::Mebibytes => " MiB",
+            Self::Seconds => " s",
+        }
+    }
+}
+
+/// All figures, measured or not.
+#[derive(Debug)]
+pub(crate) struct Sheet {
+    outcomes: BTreeMap<Figure, Outcome>,
+}
+
+/// How far a figure is, for a plot.
+pub(crate) struct Reached {
+    pub(crate) name: String,
+    /// 1 is the goal.
+    pub(crate) progress: f64,
+    /// The median.
+    pub(crate) text: String,
+}
+
+impl Sheet {
+    /// Nothing measured yet.
+    pub(crate) fn new() -> Self {
+        let outcome = |figure| {
+            let why = match figure {
+                Figure::Lossy => "this benchmark has no such network",
+                Figure::Growth => "left out: --rows growth measures it",
+                _ => "left out by --rows or --chains",
+            };
+            (figure, Outcome::Left(why.to_owned()))
+        };
+        Self {
+            outcomes: Figure::all().into_iter().map(outcome).collect(),
+        }
+    }
+
+    /// Adds what was measured, one figure a pair or sync.
+    pub(crate) fn add(&mut self, figure: Figure, measured: impl IntoIterator<Item = f64>) {
+        let mut measured: Vec<f64> = measured.into_iter().collect();
+        if measured.is_empty() {
+            return;
+        }
+        match self.outcomes.get_mut(&figure) {
+            Some(Outcome::Measured(before)) => before.append(&mut measured),
+            _ => drop(self.outcomes.insert(figure, Outcome::Measured(measured))),
+        }
+    }
+
+    /// Says why a figure is not there.
+    pub(crate) fn leave_out(&mut self, figure: Figure, why: &str) {
+        self.outcomes.insert(figure, Outcome::Left(why.to_owned()));
+    }
+
+    /// All rows: what is aimed for, what was measured, and whether it holds.
+    pub(crate) fn table(&self) -> String {
+        let heads = ["", "goal", "median", "min", "max", "runs", ""];
+        let mut rows = vec![heads.map(str::to_owned).to_vec()];
+        for figure in Figure::all() {
+            let (goal, unit) = figure.goal();
+            let mut row = vec![figure.to_string(), aim(goal, unit)];
+            match self.outcomes.get(&figure) {
+                Some(Outcome::Measured(figures)) => {
+                    let figures = sorted(figures.iter().copied());
+                    let median = median(&figures);
+                    row.push(unit.write(median));
+                    row.push(unit.write(figures[0]));
+                    row.push(unit.write(figures[figures.len() - 1]));
+                    row.push(figures.len().to_string());
+                    row.push(verdict(goal, unit, median));
+                }
+                Some(Outcome::Left(why)) => {
+                    row.extend(["-", "-", "-", "0"].map(str::to_owned));
+                    row.push(format!("NOT MEASURED: {why}"));
+                }
+                None => {}
+            }
+            rows.push(row);
+        }
+        // Words stand to the left.
+        let words = rows.iter().filter_map(|row| row.last());
+        let widest = words.map(String::len).max().unwrap_or(0);
+        for word in rows.iter_mut().filter_map(|row| row.last_mut()) {
+            *word = format!("{word:<widest$}");
+        }
+        let lines = align(&rows);
+        let mut text = "\nGoals\n".to_owned();
+        for line in lines.lines() {
+            text += line.trim_end();
+            text.push('\n');
+        }
+        if self
+            .outcomes
+            .values()
+            .any(|outcome| matches!(outcome, Outcome::Measured(figures) if figures.len() < PAIRS))
+        {
+            text += &format!(
+                "Figures of fewer than {PAIRS} runs say little: `make bench` has {PAIRS} of each but memory and growth.\n"
+            );
+        }
+        text
+    }
+
+    /// What was measured and has a goal.
+    pub(crate) fn reached(&self) -> Vec<Reached> {
+        let all = Figure::all().into_iter();
+        all.filter_map(|figure| {
+            let Some(Outcome::Measured(figures)) = self.outcomes.get(&figure) else {
+                return None;
+            };
+            let median = median(&sorted(figures.iter().copied()));
+            let (goal, unit) = figure.goal();
+            Some(Reached {
+                name: figure.to_string(),
+                progress: figure.progress(median)?,
+                text: format!(
+                    "{}{} ({})",
+                    unit.write(median),
+                    unit.word(),
+                    aim(goal, unit)
+                ),
+            })
+        })
+        .collect()
+    }
+}
+
+fn aim(goal: Goal, unit: Unit) -> String {
+    match goal {
+        Goal::AtLeast(goal) => format!("at least {}{}", plain(unit, goal), unit.word()),
+        Goal::AtMost(goal) => format!("at most {}{}", plain(unit, goal), unit.word()),
+        Goal::None => "none".to_owned(),
+    }
+}
+
+/// A goal has no more digits than it needs.
+fn plain(unit: Unit, goal: f64) -> String {
+    match unit {
+        Unit::Share => format!("{:.0} %", 100.0 * goal),
+        _ => format!("{goal}"),
+    }
+}
+
+fn verdict(goal: Goal, unit: Unit, median: f64) -> String {
+    let differs = |by: f64, way: &str| format!("{way} it by {}{}", unit.write(by), unit.word());
+    match goal {
+        Goal::None => String::new(),
+        Goal::AtLeast(goal) if median < goal => differs(goal - median, "short of"),
+        Goal::AtMost(goal) if median > goal => differs(median - goal, "above"),
+        Goal::AtLeast(_) | Goal::AtMost(_) => "holds".to_owned(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn row(sheet: &Sheet, figure: Figure) -> String {
+        let table = sheet.table();
+        let name = figure.to_string();
+        let line = table.lines().find(|line| line.starts_with(&name)).unwrap();
+        line[name.len()..]
+            .split_whitespace()
+            .collect::<Vec<_>>()
+            .join(" ")
+    }
+
+    #[test]
+    fn every_figure_has_a_row_measured_or_not() {
+        let mut sheet = Sheet::new();
+        sheet.leave_out(Figure::Memory, "no disk");
+        let table = sheet.table();
+        for figure in Figure::all() {
+            assert!(table.contains(&figure.to_string()), "{figure}");
+        }
+        assert_eq!(table.matches("NOT MEASURED").count(), Figure::all().len());
+        assert!(table.contains("NOT MEASURED: no disk"));
+    }
+
+    #[test]
+    fn a_goal_holds_by_the_median_and_says_else_what_is_missing() {
+        let mut sheet = Sheet::new();
+        sheet.add(Figure::Rate('c'), [30.0, 8.5]);
+        sheet.add(Figure::Rate('c'), [9.0]);
+        sheet.add(Figure::Rate('b'), [25.0, 19.0, 20.0]);
+        sheet.add(Figure::Memory, [600.0]);
+        sheet.add(Figure::Disk('a'), [0.5]);
+        assert_eq!(
+            row(&sheet, Figure::Rate('c')),
+            "at least 20 times 9.00 8.50 30.0 3 short of it by 11.0 times"
+        );
+        assert!(row(&sheet, Figure::Rate('b')).ends_with("3 holds"));
+        assert!(row(&sheet, Figure::Memory).ends_with("above it by 88 MiB"));
+        assert!(row(&sheet, Figure::Disk('a')).ends_with("holds"));
+    }
+
+    #[test]
+    fn progress_is_one_at_the_goal_and_grows_with_what_is_better() {
+        let close = |left: Option<f64>, right: f64| (left.unwrap() - right).abs() < 1e-9;
+        assert!(close(Figure::Rate('a').progress(40.0), 2.0));
+        assert!(close(Figure::Memory.progress(1024.0), 0.5));
+        assert_eq!(Figure::Served('a').progress(3.0), None);
+        let mut sheet = Sheet::new();
+        sheet.add(Figure::Served('a'), [3.0]);
+        sheet.add(Figure::First, [0.5]);
+        let reached = sheet.reached();
+        assert_eq!(reached.len(), 1);
+        assert!(close(Some(reached[0].progress), 2.0));
+    }
+}
