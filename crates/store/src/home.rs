@@ -42,7 +42,7 @@ impl StoreHome {
     /// that is refused stays as it is.
     pub(crate) fn take(home_data: &Path) -> Result<Self, StoreError> {
         let folder = home_data.join(FOLDER);
-        fs::create_dir_all(&folder).map_err(|source| file_error(&folder, source))?;
+        make_folder(&folder).map_err(|source| file_error(&folder, source))?;
         let path = folder.join("LOCK");
         let lock = OpenOptions::new()
             .read(true)
@@ -213,6 +213,23 @@ fn check_format(folder: &Path) -> Result<(), StoreError> {
         return Err(StoreError::OlderFormat { path, found });
     }
     Ok(())
+}
+
+/// Makes a folder and those above it, as far as they are not there, each with a name that a power cut
+/// leaves.
+fn make_folder(folder: &Path) -> io::Result<()> {
+    if folder.is_dir() {
+        return Ok(());
+    }
+    let above = match folder.parent() {
+        Some(above) if above != Path::new("") => above,
+        _ => Path::new("."),
+    };
+    make_folder(above)?;
+    match fs::create_dir(folder) {
+        Err(error) if !folder.is_dir() => Err(error),
+        _ => File::open(above)?.sync_all(),
+    }
 }
 
 /// Written before the database is made, so that no database is ever without it.

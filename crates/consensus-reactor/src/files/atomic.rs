@@ -48,7 +48,8 @@ fn parent(path: &Path) -> PathBuf {
     }
 }
 
-/// Makes a folder and those above it, open to their owner only, when they are not there.
+/// Makes a folder and those above it, open to their owner only, when they are not there. After a
+/// power cut they still are.
 ///
 /// # Errors
 /// When it cannot be made.
@@ -60,7 +61,15 @@ pub fn create_folder(path: &Path) -> Result<(), FileError> {
 }
 
 pub(crate) fn create_folder_io(path: &Path) -> io::Result<()> {
-    DirBuilder::new().recursive(true).mode(0o700).create(path)
+    if path.is_dir() {
+        return Ok(());
+    }
+    let above = parent(path);
+    create_folder_io(&above)?;
+    match DirBuilder::new().mode(0o700).create(path) {
+        Err(error) if !path.is_dir() => Err(error),
+        _ => File::open(above)?.sync_all(),
+    }
 }
 
 #[cfg(test)]
@@ -81,6 +90,22 @@ mod tests {
             0o600
         );
         assert_eq!(fs::read_dir(folder.path()).unwrap().count(), 1);
+    }
+
+    #[test]
+    fn folders_are_made_below_one_another_and_a_file_is_none() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("one/two/three");
+        create_folder(&path).unwrap();
+        create_folder(&path).unwrap();
+        for made in [&path, &folder.path().join("one")] {
+            let mode = fs::metadata(made).unwrap().permissions().mode();
+            assert_eq!(mode & 0o777, 0o700);
+        }
+        let file = path.join("file");
+        fs::write(&file, b"x").unwrap();
+        assert!(create_folder(&file.join("below")).is_err());
+        assert!(create_folder(&file).is_err());
     }
 
     #[test]
