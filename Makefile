@@ -7,7 +7,7 @@ CARGO ?= cargo
 export ROCKSDB_LIB_DIR := $(shell .ci/setup cache)
 export ROCKSDB_STATIC := 1
 
-.PHONY: help setup build localnet localnet-down localnet-clean test test-quick sim lint bench bench-quick bench-growth bench-compare bench-consensus interop vectors docs clean
+.PHONY: help setup build localnet localnet-down localnet-clean test test-quick test-crash sim lint bench bench-quick bench-growth bench-compare bench-consensus interop vectors docs clean
 
 help: ## this list
 	@awk -F':.*## ' '/^[a-z-]+:.*## /{printf "  make %-14s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -33,6 +33,10 @@ localnet-clean: build ## remove LOCALNET_DIR, where no network runs
 
 test: setup ## every test
 	$(CARGO) test --workspace --locked
+
+test-crash: build ## a sync is killed COUNT times (default 200), its power cut as often, by SEED (default 1)
+	PERIHELION_CRASHES=$(or $(COUNT),200) PERIHELION_CRASH_SEED=$(or $(SEED),1) $(CARGO) test --release --locked \
+	  -p perihelion-testkit --test crash -- --nocapture --test-threads=1
 
 sim: setup ## consensus in SEEDS simulated networks (default 100000)
 	PERIHELION_SIM_SEEDS=0..$(or $(SEEDS),100000) $(CARGO) test --release --locked \

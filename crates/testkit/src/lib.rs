@@ -8,6 +8,8 @@ pub mod load;
 pub mod measure;
 pub mod network;
 pub mod params_app;
+#[cfg(target_os = "linux")]
+pub mod power;
 pub mod process;
 pub mod sim;
 

@@ -6,7 +6,7 @@ use std::{
     ops::Range,
     os::unix::process::CommandExt as _,
     path::{Path, PathBuf},
-    process::{Command, Stdio},
+    process::{Child, Command, Stdio},
     sync::{
         OnceLock,
         atomic::{AtomicU32, Ordering},
@@ -17,6 +17,8 @@ use std::{
 use anyhow::{Context as _, ensure};
 
 use super::{NodeClient, NodeProcess, edit_config, init, node_id};
+#[cfg(target_os = "linux")]
+use crate::power::{RecordedProcess, SyncRecord, SyncWatch};
 
 /// How long an answer of a node may take: a disk that stands still for some seconds is no fault of
 /// the node, and who tests it asks once.
@@ -119,17 +121,42 @@ impl Launch {
     /// When the binary is not there, the configuration cannot be edited or the process cannot be
     /// started.
     pub fn start(&self) -> anyhow::Result<NodeProcess> {
+        let child = self.command()?.spawn();
+        let child = child.with_context(|| format!("cannot run {}", self.program.display()))?;
+        Ok(self.started(child))
+    }
+
+    /// [`Self::start`], with the syncs of its data folder noted: what a power cut would leave of that
+    /// can be had once the node has ended.
+    ///
+    /// # Errors
+    /// As [`Self::start`], and where the kernel does not report syncs.
+    #[cfg(target_os = "linux")]
+    pub fn start_recorded(&self) -> anyhow::Result<(NodeProcess, RecordedProcess)> {
+        let mut command = self.command()?;
+        let kept = self.home.join("data.kept");
+        let record = SyncRecord::begin(&self.home.join("data"), &kept)
+            .with_context(|| format!("cannot keep files in {}", kept.display()))?;
+        let (child, recorded) = SyncWatch::new(record)
+            .spawn(&mut command)
+            .with_context(|| format!("cannot run {}", self.program.display()))?;
+        Ok((self.started(child), recorded))
+    }
+
+    /// Writes the configuration; how the node is started then.
+    fn command(&self) -> anyhow::Result<Command> {
         ensure!(
             self.program.is_file(),
             "there is no binary {}: build it first (make build)",
             self.program.display()
         );
         self.configure()?;
-        let log = self.home.join("node.log");
+        let log = self.log();
         // What an earlier run said stays.
         let output = File::options().create(true).append(true).open(&log);
         let output = output.with_context(|| format!("cannot write {}", log.display()))?;
-        let child = Command::new(&self.program)
+        let mut command = Command::new(&self.program);
+        command
             .arg("start")
             .arg("--home")
             .arg(&self.home)
@@ -138,17 +165,23 @@ impl Launch {
             .process_group(0)
             .stdin(Stdio::null())
             .stdout(output.try_clone()?)
-            .stderr(output)
-            .spawn()
-            .with_context(|| format!("cannot run {}", self.program.display()))?;
-        Ok(NodeProcess {
+            .stderr(output);
+        Ok(command)
+    }
+
+    fn started(&self, child: Child) -> NodeProcess {
+        NodeProcess {
             client: NodeClient::new(&self.name, loopback(self.rpc_port)).patience(ANSWER_PATIENCE),
             child,
             home: self.home.clone(),
-            log,
+            log: self.log(),
             p2p: loopback(self.p2p_port),
             is_stopping: false,
-        })
+        }
+    }
+
+    fn log(&self) -> PathBuf {
+        self.home.join("node.log")
     }
 
     /// Runs the node by another binary, with the configuration that this binary's `init` writes.
