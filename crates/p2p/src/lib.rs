@@ -45,6 +45,6 @@ pub use perihelion_crypto::NodeId;
 pub use reason::{DisconnectReason, RejectReason};
 pub use secret_connection::HandshakeError;
 pub use switch::{
-    DialOrder, Disconnected, OrderError, PeerFilter, PeerSnapshot, Switch, SwitchError,
+    DialOrder, Disconnected, OrderError, PeerFilter, PeerSnapshot, Remote, Switch, SwitchError,
     SwitchHandle, SwitchSetup,
 };

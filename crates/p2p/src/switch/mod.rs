@@ -44,6 +44,23 @@ const REACTOR_QUEUE: usize = 256;
 /// A filter that has not answered by then refuses. CometBFT's figure.
 const FILTER_TIMEOUT: Duration = Duration::from_secs(5);
 
+/// Where somebody is who may become a peer.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Remote {
+    /// The address at the other end of the connection.
+    pub address: SocketAddr,
+    /// Whether this node dialled.
+    pub outbound: bool,
+}
+
+impl Remote {
+    /// The site that is there: an IPv4 address, or a /64.
+    #[must_use]
+    pub fn site(&self) -> IpAddr {
+        network::site(host(self.address))
+    }
+}
+
 /// Decides, beside the limits and bans, who may be a peer. Called on a thread where it may block,
 /// for five seconds at most.
 pub trait PeerFilter: Send + Sync + 'static {
@@ -51,8 +68,8 @@ pub trait PeerFilter: Send + Sync + 'static {
     ///
     /// # Errors
     /// Why the address is refused.
-    fn filter_address(&self, address: SocketAddr) -> Result<(), String> {
-        let _ = address;
+    fn filter_address(&self, remote: Remote) -> Result<(), String> {
+        let _ = remote;
         Ok(())
     }
 
@@ -60,8 +77,8 @@ pub trait PeerFilter: Send + Sync + 'static {
     ///
     /// # Errors
     /// Why the node is refused.
-    fn filter_node(&self, id: NodeId, node_info: &NodeInfo) -> Result<(), String> {
-        let _ = (id, node_info);
+    fn filter_node(&self, remote: Remote, id: NodeId, node_info: &NodeInfo) -> Result<(), String> {
+        let _ = (remote, id, node_info);
         Ok(())
     }
 }

@@ -19,7 +19,8 @@ use crate::{
 };
 
 use super::{
-    Disconnected, FILTER_TIMEOUT, Inner, backoff::Backoff, host, table::Candidate, upgrade::upgrade,
+    Disconnected, FILTER_TIMEOUT, Inner, Remote, backoff::Backoff, host, table::Candidate,
+    upgrade::upgrade,
 };
 
 /// Pause after the operating system refused to accept, as it does when it has no more sockets.
@@ -122,8 +123,12 @@ async fn connect(
     remote: SocketAddr,
     dialled: Option<NodeId>,
 ) -> Result<(PeerHandle, End), RejectReason> {
+    let asked = Remote {
+        address: remote,
+        outbound: dialled.is_some(),
+    };
     if let Some(filter) = inner.filter.clone() {
-        ask(move || filter.filter_address(remote)).await?;
+        ask(move || filter.filter_address(asked)).await?;
     }
     // Small messages are flushed at once; waiting for more is not the kernel's business.
     stream
@@ -135,7 +140,7 @@ async fn connect(
         .map_err(|_| RejectReason::HandshakeTimeout)??;
     if let Some(filter) = inner.filter.clone() {
         let (id, node_info) = (established.remote_id, established.node_info.clone());
-        ask(move || filter.filter_node(id, &node_info)).await?;
+        ask(move || filter.filter_node(asked, id, &node_info)).await?;
     }
     admit(inner, stream, established, remote, dialled.is_some())
 }

@@ -2,14 +2,13 @@
 
 use std::{
     io::{self, Write as _},
-    net::SocketAddr,
     sync::{Arc, Mutex},
     time::Duration,
 };
 
 use perihelion_p2p::{
     DisconnectReason, HandshakeError, Incompatible, NodeId, NodeInfo, NodeKey, P2pConfig,
-    PeerAddress, PeerFilter, RejectReason, SendError, frame::FrameError,
+    PeerAddress, PeerFilter, RejectReason, Remote, SendError, frame::FrameError,
 };
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
@@ -444,11 +443,11 @@ impl Filter {
 }
 
 impl PeerFilter for Filter {
-    fn filter_address(&self, address: SocketAddr) -> Result<(), String> {
-        self.ask(format!("address {address}"))
+    fn filter_address(&self, remote: Remote) -> Result<(), String> {
+        self.ask(format!("address {} {}", remote.address, remote.outbound))
     }
 
-    fn filter_node(&self, id: NodeId, info: &NodeInfo) -> Result<(), String> {
+    fn filter_node(&self, _: Remote, id: NodeId, info: &NodeInfo) -> Result<(), String> {
         self.ask(format!("node {id} {}", info.moniker))
     }
 }
@@ -465,7 +464,7 @@ async fn a_filter_is_asked_of_addresses_and_of_nodes_whoever_dialled() {
     client.switch.dial(&judge.address()).await.unwrap();
     let inbound = judge.added().await;
     let node = |of: &Node| format!("node {} node", of.switch.id());
-    let from = format!("address {}", inbound.remote_address());
+    let from = format!("address {} false", inbound.remote_address());
     assert_eq!(filter.take_asked(), [from, node(&client)]);
     client.added().await;
 
@@ -476,7 +475,7 @@ async fn a_filter_is_asked_of_addresses_and_of_nodes_whoever_dialled() {
         async move { switch.dial(&to).await }
     };
     dial(&dialled).await.unwrap();
-    let to = format!("address {}", dialled.socket());
+    let to = format!("address {} true", dialled.socket());
     assert_eq!(filter.take_asked(), [to, node(&dialled)]);
     dialled.added().await;
     judge.added().await;
