@@ -7,9 +7,11 @@
 
 mod allowance;
 mod ask;
+mod look;
 mod reactor;
 mod room;
 mod serve;
+mod slow;
 pub mod wire;
 
 pub use reactor::{BlocksyncReactor, Peers, channel};

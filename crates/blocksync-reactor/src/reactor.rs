@@ -9,7 +9,7 @@ use std::{
 use dashmap::{DashMap, mapref::one::Ref};
 use perihelion_p2p::{
     ByteBudget, ChannelDescriptor, DisconnectReason, LogLimit, PeerEvent, PeerHandle, Permit,
-    SwitchHandle,
+    Standing, SwitchHandle,
 };
 use perihelion_pool::{Command, ConnectionId, PoolInput};
 use perihelion_store::Store;
@@ -25,6 +25,7 @@ use tracing::{debug, info};
 use crate::{
     allowance::Allowance,
     ask::{self, Ask},
+    look::{Looks, Slowest, Waiting},
     room::{PeerRoom, Reluctance, ServeLimits},
     serve,
     wire::{self, EncodedBlock, Message, WireError},
@@ -84,6 +85,8 @@ pub struct Peer {
     status_requests: Allowance,
     statuses: Allowance,
     idle: Allowance,
+    /// Until then it comes behind others.
+    behind: Option<Instant>,
     /// Bytes of large blocks received from it when last looked at.
     received: u64,
 }
@@ -139,14 +142,14 @@ impl BlocksyncReactor {
     async fn take_events(&self, mut events: mpsc::Receiver<PeerEvent>) {
         let mut look = interval(LOOK_INTERVAL);
         look.set_missed_tick_behavior(MissedTickBehavior::Delay);
-        let mut standstill = Standstill::default();
+        let mut looks = Looks::default();
         loop {
             let told = tokio::select! {
                 event = events.recv() => match event {
-                    Some(event) => self.take_event(event).await,
+                    Some(event) => self.take_event(event, &looks).await,
                     None => return,
                 },
-                _ = look.tick() => self.look(&mut standstill).await,
+                _ = look.tick() => self.look(&mut looks).await,
             };
             if told.is_err() {
                 return;
@@ -154,9 +157,9 @@ impl BlocksyncReactor {
         }
     }
 
-    async fn take_event(&self, event: PeerEvent) -> Result<(), PoolGone> {
+    async fn take_event(&self, event: PeerEvent, looks: &Looks) -> Result<(), PoolGone> {
         match event {
-            PeerEvent::Added(handle) => self.add_peer(handle).await,
+            PeerEvent::Added(handle) => self.add_peer(handle, looks).await,
             PeerEvent::Removed { id, reason } => {
                 debug!(peer = %id, %reason, "peer removed");
                 self.peers.remove(&id);
@@ -174,10 +177,14 @@ impl BlocksyncReactor {
         }
     }
 
-    async fn add_peer(&self, handle: PeerHandle) -> Result<(), PoolGone> {
+    async fn add_peer(&self, handle: PeerHandle, looks: &Looks) -> Result<(), PoolGone> {
         let peer = handle.id();
         let connection = ConnectionId(self.connections.fetch_add(1, Ordering::Relaxed));
         self.send_status(&handle);
+        let behind = looks.slow.until(Instant::now(), &handle);
+        if behind.is_some() {
+            handle.set_standing(Standing::Behind);
+        }
         let room = PeerRoom::new(self.limits.clone());
         let requests = serve::start(handle.clone(), Arc::clone(&self.store), room.clone());
         let entry = Peer {
@@ -190,10 +197,15 @@ impl BlocksyncReactor {
             status_requests: Allowance::new(STATUS_BURST, STATUS_INTERVAL),
             statuses: Allowance::new(STATUS_BURST, STATUS_INTERVAL),
             idle: Allowance::new(IDLE_BURST, IDLE_INTERVAL),
+            behind,
             received: 0,
         };
         self.peers.insert(peer, entry);
-        self.tell(PoolInput::PeerAdded { peer, connection }).await
+        self.tell(PoolInput::PeerAdded { peer, connection }).await?;
+        if behind.is_some() {
+            self.tell(PoolInput::Slow { peer }).await?;
+        }
+        Ok(())
     }
 
     async fn take_message(
@@ -297,12 +309,14 @@ impl BlocksyncReactor {
     }
 
     /// Tells the pool from whom blocks are coming in, and whether the byte budget holds peers back.
-    /// Lets go of peers that hold the room which others wait for.
-    async fn look(&self, standstill: &mut Standstill) -> Result<(), PoolGone> {
+    /// Lets go of the slowest peer whose block gives way to those that wait for its room, without blame.
+    async fn look(&self, looks: &mut Looks) -> Result<(), PoolGone> {
         let now = Instant::now();
-        let waiting = self.budget.waiting() > 0;
+        let stored = self.store.height();
+        let has_stored = looks.stored.replace(stored) != Some(stored);
+        let waiting = self.waiting();
         let mut alive = Vec::new();
-        let mut slowest: Option<(Duration, PeerHandle)> = None;
+        let mut slowest = Slowest::new(now);
         for mut entry in self.peers.iter_mut() {
             let stats = entry.handle.stats();
             let bytes = stats.large_bytes.saturating_sub(entry.received);
@@ -310,12 +324,21 @@ impl BlocksyncReactor {
             if bytes > 0 {
                 alive.push((*entry.key(), bytes));
             }
-            if waiting && let Some(arrival) = stats.arrival {
-                let lasts = arrival.lasts(now.into_std());
-                let is_slow = lasts >= ARRIVAL || arrival.is_slow(now.into_std());
-                if is_slow && slowest.as_ref().is_none_or(|(other, _)| lasts > *other) {
-                    slowest = Some((lasts, entry.handle.clone()));
-                }
+            if let Some(arrival) = &stats.arrival {
+                let behind = entry.behind.is_some();
+                let others = match entry.handle.waits_for_room() {
+                    true => waiting.without(behind),
+                    false => waiting,
+                };
+                slowest.look(&entry.handle, arrival, others);
+            }
+            if has_stored {
+                // It was for what everything waited for.
+                entry.handle.withdraw_pass();
+            }
+            if entry.behind.is_some_and(|until| until <= now) {
+                entry.behind = None;
+                entry.handle.set_standing(Standing::Unknown);
             }
             let unsent = entry.room.is_taken();
             if entry.reluctance.check(now, unsent, stats.sent.bytes) {
@@ -324,7 +347,8 @@ impl BlocksyncReactor {
                     .disconnect(misbehaviour("asks for blocks and takes none"));
             }
         }
-        if let Some((_, peer)) = slowest {
+        if let Some(peer) = slowest.found() {
+            looks.slow.note(now, &peer);
             peer.disconnect(DisconnectReason::Replaced {
                 reactor: NAME,
                 why: "a block arrives slowly, and others wait for its room".to_owned(),
@@ -336,10 +360,20 @@ impl BlocksyncReactor {
         if self.budget.is_spent() {
             self.tell(PoolInput::Starved).await?;
         }
-        if standstill.check(now, waiting, self.store.height()) {
+        let waits = self.budget.waiting() > 0;
+        if looks.standstill.check(now, waits, stored) {
             self.tell(PoolInput::Standstill).await?;
         }
         Ok(())
+    }
+
+    /// Who waits for room in the byte budget.
+    fn waiting(&self) -> Waiting {
+        let mut waiting = Waiting::default();
+        for entry in self.peers.iter().filter(|it| it.handle.waits_for_room()) {
+            waiting.count(entry.behind.is_some());
+        }
+        waiting
     }
 
     async fn tell(&self, input: PoolInput) -> Result<(), PoolGone> {
@@ -347,46 +381,8 @@ impl BlocksyncReactor {
     }
 }
 
-/// How long one block may be arriving while others wait for room in the byte budget, at a rate that is
-/// [not slow](perihelion_p2p::Arrival::is_slow); then the one that lasts longest is let go, without blame. Shorter,
-/// and a large block on an ordinary link would not get through; longer, and a few that send as slowly
-/// as is allowed would hold everybody up for that long.
-const ARRIVAL: Duration = Duration::from_secs(30);
-
 /// The pool has stopped; so does the reactor.
 struct PoolGone;
-
-/// How long no block may be stored while peers wait for the byte budget, before those that owe the next
-/// blocks get one message through each. Shorter, and a slow application would stretch the budget;
-/// longer, and a node whose budget is held by blocks that wait for another one would stand still for
-/// that long.
-const STANDSTILL: Duration = Duration::from_secs(2);
-
-/// Notices that blocks hold the budget which the block that they wait for needs.
-#[derive(Debug, Default)]
-struct Standstill {
-    /// The stored height and since when it has not moved while somebody waited.
-    since: Option<(Height, Instant)>,
-}
-
-impl Standstill {
-    /// Whether it is time to let peers that wait get one message through.
-    fn check(&mut self, now: Instant, waiting: bool, stored: Height) -> bool {
-        match self.since {
-            Some((height, since)) if waiting && height == stored => {
-                let due = now.duration_since(since) >= STANDSTILL;
-                if due {
-                    self.since = Some((stored, now));
-                }
-                due
-            }
-            _ => {
-                self.since = waiting.then_some((stored, now));
-                false
-            }
-        }
-    }
-}
 
 /// Carries out what the pool asks for.
 async fn carry_out(peers: Arc<Peers>, switch: SwitchHandle, commands: mpsc::Receiver<Command>) {
@@ -402,10 +398,17 @@ async fn carry_out(peers: Arc<Peers>, switch: SwitchHandle, commands: mpsc::Rece
             Command::AskStatus { peer, connection } => {
                 ask(&peers, peer, connection, Ask::Status);
             }
-            Command::Admit { peer, connection } => {
+            Command::Admit {
+                peer,
+                connection,
+                proven,
+            } => {
                 if let Some(entry) = connected(&peers, peer, connection)
-                    && entry.handle.stats().held
+                    && entry.handle.waits_for_room()
                 {
+                    if proven && entry.behind.is_none() {
+                        entry.handle.set_standing(Standing::Proven);
+                    }
                     entry.handle.admit_one();
                 }
             }
@@ -455,28 +458,5 @@ fn misbehaviour(fault: impl Into<String>) -> DisconnectReason {
     DisconnectReason::Misbehaviour {
         reactor: NAME,
         fault: fault.into(),
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_standstill_is_noticed_only_while_somebody_waits_and_nothing_is_stored() {
-        let (start, height) = (Instant::now(), Height::new(5));
-        let at = |millis| start + Duration::from_millis(millis);
-        let mut standstill = Standstill::default();
-        assert!(!standstill.check(at(0), true, height));
-        assert!(!standstill.check(at(1900), true, height));
-        assert!(standstill.check(at(2000), true, height));
-        // Once each interval, not each look.
-        assert!(!standstill.check(at(2100), true, height));
-        assert!(standstill.check(at(4000), true, height));
-        // A stored block, or nobody waiting, begins anew.
-        assert!(!standstill.check(at(6100), true, height.next()));
-        assert!(!standstill.check(at(8000), false, height.next()));
-        assert!(!standstill.check(at(8100), true, height.next()));
-        assert!(standstill.check(at(10_100), true, height.next()));
     }
 }

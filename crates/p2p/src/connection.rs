@@ -209,6 +209,8 @@ impl Connection {
             self.take_in(now)?;
             let held = self.delivery.is_some() || self.waits.is_some();
             self.shared.held.store(held, Ordering::Relaxed);
+            let waits = self.waits.is_some();
+            self.shared.waits.store(waits, Ordering::Relaxed);
             if held {
                 self.core.handle_hold(now);
             } else {
@@ -384,7 +386,8 @@ impl Connection {
                 return Err(DisconnectReason::Unasked(channel));
             }
             if let Some(budget) = descriptor.and_then(|known| known.budget.as_ref()) {
-                self.permits.push((channel, budget.begin(bytes)));
+                let permit = budget.begin_of(bytes, self.shared.standing());
+                self.permits.push((channel, permit));
             }
         }
         let waits = permit_of(&mut self.permits, channel).is_some_and(|permit| permit.waits());
@@ -409,7 +412,7 @@ impl Connection {
         if let Some(permit) = self.waits.and_then(|id| permit_of(&mut self.permits, id))
             && self.shared.take_pass()
         {
-            permit.pass();
+            permit.pass(self.shared.standing());
         }
     }
 

@@ -40,7 +40,9 @@ pub use log_limit::LogLimit;
 pub use mconnection::{Arrival, MConnectionConfig, MConnectionError};
 pub use node_info::{Incompatible, NodeInfo, NodeInfoError, ProtocolVersion};
 pub use node_key::{NodeKey, NodeKeyError};
-pub use peer::{ChannelStats, MessageInParts, PeerEvent, PeerHandle, PeerStats, SendError};
+pub use peer::{
+    ChannelStats, MessageInParts, PeerEvent, PeerHandle, PeerStats, SendError, Standing,
+};
 pub use perihelion_crypto::NodeId;
 pub use reason::{DisconnectReason, RejectReason};
 pub use secret_connection::HandshakeError;

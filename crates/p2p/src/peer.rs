@@ -1,6 +1,6 @@
 use std::{
     fmt,
-    net::SocketAddr,
+    net::{IpAddr, SocketAddr},
     sync::{
         Arc, Mutex, MutexGuard, PoisonError,
         atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering},
@@ -19,6 +19,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::{
     Arrival, ChannelDescriptor, DisconnectReason, FlowStatus, NodeInfo, Permit, flow::Meter,
+    switch::site_of,
 };
 
 /// What a reactor hears of its peers. For one connection: `Added`, then messages, then `Removed`;
@@ -63,6 +64,18 @@ pub enum SendError {
     Disconnected,
 }
 
+/// How a peer stands among others whose large messages wait, where only one of them [takes what it
+/// needs](crate::ByteBudget).
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Standing {
+    /// What it sent was of use: it goes first.
+    Proven,
+    /// Nothing is known of it.
+    Unknown,
+    /// It was slow when others waited: it goes last.
+    Behind,
+}
+
 /// A connected peer, or one that was: it goes on telling who it was. Cheap to clone.
 #[derive(Clone)]
 pub struct PeerHandle {
@@ -90,6 +103,8 @@ pub(crate) struct PeerShared {
     pass: AtomicBool,
     pub(crate) pass_granted: Notify,
     pub(crate) held: AtomicBool,
+    pub(crate) waits: AtomicBool,
+    standing: Mutex<Standing>,
     /// See [`PeerStats::large_bytes`] and [`PeerStats::arrival`].
     pub(crate) large_bytes: AtomicU64,
     pub(crate) arrival: Mutex<Option<Arrival>>,
@@ -283,6 +298,8 @@ impl PeerShared {
             pass: AtomicBool::new(false),
             pass_granted: Notify::new(),
             held: AtomicBool::new(false),
+            waits: AtomicBool::new(false),
+            standing: Mutex::new(Standing::Unknown),
             large_bytes: AtomicU64::new(0),
             arrival: Mutex::new(None),
             owed: AtomicU64::new(0),
@@ -306,6 +323,10 @@ impl PeerShared {
     /// Uses the pass, if there is one.
     pub(crate) fn take_pass(&self) -> bool {
         self.pass.swap(false, Ordering::AcqRel)
+    }
+
+    pub(crate) fn standing(&self) -> Standing {
+        *lock(&self.standing)
     }
 
     pub(crate) fn set_recently_sent(&self, channel: u8, bytes: u64) {
@@ -439,6 +460,30 @@ impl PeerHandle {
     pub fn admit_one(&self) {
         self.shared.pass.store(true, Ordering::Release);
         self.shared.pass_granted.notify_one();
+    }
+
+    /// Whether reading is held back for want of budget.
+    #[must_use]
+    pub fn waits_for_room(&self) -> bool {
+        self.shared.waits.load(Ordering::Relaxed)
+    }
+
+    /// Takes back what [`admit_one`](Self::admit_one) gave, unless a message has it already.
+    pub fn withdraw_pass(&self) {
+        self.shared.take_pass();
+    }
+
+    /// How its messages stand among others from now on; those that wait stay where they are until they
+    /// [pass](Self::admit_one).
+    pub fn set_standing(&self, standing: Standing) {
+        *lock(&self.shared.standing) = standing;
+    }
+
+    /// The site that it comes from: an IPv4 address, or a /64. None where it is a loopback or private
+    /// one, which nobody comes from whom the operator does not know.
+    #[must_use]
+    pub fn site(&self) -> Option<IpAddr> {
+        site_of(self.shared.remote)
     }
 
     /// The peer is about to be asked for something: it may answer once, however late.

@@ -21,6 +21,11 @@ pub enum PoolInput {
         /// Its connection; whatever else is told of the peer until it is gone came over this one.
         connection: ConnectionId,
     },
+    /// A peer that has come was let go of lately, because it sent a block slowly while others waited.
+    Slow {
+        /// Who.
+        peer: PeerId,
+    },
     /// A peer is gone.
     PeerRemoved {
         /// Who.
@@ -104,6 +109,8 @@ pub enum Command {
         peer: PeerId,
         /// Over which connection.
         connection: ConnectionId,
+        /// A block of it was applied: it goes before others.
+        proven: bool,
     },
     /// Disconnect a peer.
     Punish {

@@ -68,12 +68,24 @@ async fn switch(
     (switch, events.pop().unwrap())
 }
 
+/// Stores the next block.
+pub(crate) fn save(store: &Store, block: Bytes) {
+    let save = BlockSave {
+        block: &FetchedBlock::decode(block, None).unwrap(),
+        commit: None,
+        extended_commit: None,
+        results: None,
+    };
+    store.save_block(&save, Sync::No).unwrap();
+}
+
 /// The node under attack.
 pub(crate) struct Node {
     pub(crate) switch: SwitchHandle,
     pub(crate) inputs: mpsc::Receiver<PoolInput>,
     pub(crate) commands: mpsc::Sender<Command>,
     pub(crate) budget: ByteBudget,
+    pub(crate) store: Arc<Store>,
     stop: CancellationToken,
     _home: tempfile::TempDir,
 }
@@ -99,27 +111,27 @@ impl Node {
         let home = tempfile::tempdir().unwrap();
         let store = Arc::new(Store::open(home.path(), &StoreOptions::default()).unwrap());
         for (block, padding) in blocks().iter().zip([512 << 10, 0]) {
-            let save = BlockSave {
-                block: &FetchedBlock::decode(padded(block, padding), None).unwrap(),
-                commit: None,
-                extended_commit: None,
-                results: None,
-            };
-            store.save_block(&save, Sync::No).unwrap();
+            save(&store, padded(block, padding));
         }
         let budget = ByteBudget::new(budget);
         let (switch, events) = switch(channel(budget.clone()), send_rate).await;
         let (input_sender, inputs) = mpsc::channel(1024);
         let (commands, command_receiver) = mpsc::channel(1024);
         let stop = CancellationToken::new();
-        let reactor =
-            BlocksyncReactor::new(store, switch.clone(), budget.clone(), limits, input_sender);
+        let reactor = BlocksyncReactor::new(
+            Arc::clone(&store),
+            switch.clone(),
+            budget.clone(),
+            limits,
+            input_sender,
+        );
         tokio::spawn(reactor.run(events, command_receiver, stop.clone()));
         Self {
             switch,
             inputs,
             commands,
             budget,
+            store,
             stop,
             _home: home,
         }
@@ -214,6 +226,11 @@ impl Peer {
         let id = self.id();
         self.node.disconnect(DisconnectReason::Shutdown);
         to.removal(id).await;
+        self.come_again(to).await;
+    }
+
+    /// Makes another connection, under the same id, once the node has ended the first one.
+    pub(crate) async fn come_again(&mut self, to: &mut Node) {
         soon("the connection to end", async {
             while self.switch.peer(&to.switch.id()).is_some() {
                 tokio::task::yield_now().await;
@@ -265,7 +282,7 @@ struct Row {
 pub(crate) fn blocks() -> Vec<Bytes> {
     load_lines::<Row>("chain_basic/blocks.jsonl")
         .into_iter()
-        .take(2)
+        .take(3)
         .map(|row| Bytes::from(row.block.0))
         .collect()
 }

@@ -1,5 +1,7 @@
 use std::{collections::BTreeMap, task::Waker};
 
+use crate::peer::Standing;
+
 /// A large message is one that holds more than one part in this many of the budget. Each connection
 /// has one message on its way at a time, so that with fewer connections than half of this, those that
 /// are not large cannot take the half that the large ones leave. A larger figure would call ordinary
@@ -44,6 +46,8 @@ pub(super) struct Ask {
     pub(super) share: Share,
     /// It may go beside the budget.
     pub(super) passes: bool,
+    /// How its sender stands among those of whom one gets what there is only once.
+    pub(super) standing: Standing,
 }
 
 /// What a message has.
@@ -148,9 +152,10 @@ impl Ledger {
 
     /// A message that waits may go beside the budget. Whom to wake.
     #[must_use]
-    pub(super) fn pass(&mut self, age: Age) -> Vec<Waker> {
+    pub(super) fn pass(&mut self, age: Age, standing: Standing) -> Vec<Waker> {
         if let Some(waiting) = self.waiting.get_mut(&age) {
             waiting.ask.passes = true;
+            waiting.ask.standing = standing;
         }
         self.settle()
     }
@@ -179,7 +184,8 @@ impl Ledger {
         self.arrived(age, share.arriving)
     }
 
-    /// Gives what is free, the oldest first, and lends the reserve once nobody has anything of it.
+    /// Gives what is free, the oldest first. Whoever takes what it needs, once nobody does: the oldest
+    /// of the best standing.
     fn settle(&mut self) -> Vec<Waker> {
         let mut woken = Vec::new();
         if self.waiting.is_empty() {
@@ -187,7 +193,7 @@ impl Ledger {
         }
         let mut waiting = std::mem::take(&mut self.waiting);
         let mut is_spent = false;
-        for (&age, waiting) in waiting.iter_mut() {
+        for waiting in waiting.values_mut() {
             let ask = waiting.ask;
             if waiting.granted.is_some() {
                 continue;
@@ -196,31 +202,35 @@ impl Ledger {
                 waiting.grant(self.take(ask), &mut woken);
             } else if ask.passes && self.passing + ask.bytes <= PASSING {
                 waiting.grant(self.take_beside(ask), &mut woken);
-            } else if ask.passes && self.first_to_pass.is_none() && self.passing <= PASSING {
-                self.first_to_pass = Some(age);
-                let mut share = self.take_beside(ask);
-                share.favoured = true;
-                waiting.grant(share, &mut woken);
             } else {
                 // Whoever came later does not take what is kept together for this one; what only
                 // large ones may not have does not concern the others.
                 is_spent |= !self.is_free(ask);
             }
         }
-        let mut lends = false;
-        if self.favoured.is_none() && self.lent == 0 {
-            let begun =
-                |waiting: &Waiting| waiting.granted.is_none() && waiting.ask.share.held() > 0;
-            if let Some((&age, oldest)) = waiting.iter_mut().find(|(_, it)| begun(it)) {
-                self.favoured = Some(age);
-                let share = self.lend(oldest.ask);
-                oldest.grant(share, &mut woken);
-                lends = true;
-            }
+        let mut goes_on = false;
+        if self.first_to_pass.is_none()
+            && self.passing <= PASSING
+            && let Some((age, first)) = foremost(&mut waiting, |ask| ask.passes)
+        {
+            self.first_to_pass = Some(age);
+            let mut share = self.take_beside(first.ask);
+            share.favoured = true;
+            first.grant(share, &mut woken);
+            goes_on = true;
+        }
+        if self.favoured.is_none()
+            && self.lent == 0
+            && let Some((age, first)) = foremost(&mut waiting, |ask| ask.share.held() > 0)
+        {
+            self.favoured = Some(age);
+            let share = self.lend(first.ask);
+            first.grant(share, &mut woken);
+            goes_on = true;
         }
         self.waiting = waiting;
-        if lends {
-            // What it had is free for others now.
+        if goes_on {
+            // What was kept together for it, or what it had, is free for others now.
             woken.extend(self.settle());
         }
         woken
@@ -279,6 +289,16 @@ impl Ledger {
             0
         }
     }
+}
+
+/// The oldest of the best standing, of those that wait for what they ask for.
+fn foremost(
+    waiting: &mut BTreeMap<Age, Waiting>,
+    which: impl Fn(&Ask) -> bool,
+) -> Option<(Age, &mut Waiting)> {
+    let waiting = waiting.iter_mut().map(|(&age, waiting)| (age, waiting));
+    let open = waiting.filter(|(_, it)| it.granted.is_none() && which(&it.ask));
+    open.min_by_key(|(age, it)| (it.ask.standing, *age))
 }
 
 impl Waiting {

@@ -14,7 +14,7 @@ use std::{
 use tokio::sync::OwnedSemaphorePermit;
 
 use self::ledger::{Age, Ask, Ledger, Share};
-use crate::peer::lock;
+use crate::peer::{Standing, lock};
 
 /// A number of bytes that the messages of all peers share. Clones share the same bytes.
 ///
@@ -24,13 +24,13 @@ use crate::peer::lock;
 ///
 /// - Large messages that are still on their way take half of the bytes at the most, but for the one
 ///   that has the reserve, so that a few peers that send slowly do not keep all others waiting.
-/// - Messages that have begun cannot wait for one another: the oldest that finds no room gets the
-///   reserve. It goes on beside the budget, with what it had, and takes what it needs until it has
+/// - Messages that have begun cannot wait for one another: the oldest of the best
+///   [standing](Standing) that finds no room gets the reserve. It goes on beside the budget, with what it had, and takes what it needs until it has
 ///   arrived. There is one reserve; it is lent again once all of it has been given back. So while any
 ///   peer sends, and what has arrived is dealt with, some message arrives.
 /// - A message that was let [pass](crate::PeerHandle::admit_one) goes beside the budget, as far as all
-///   of these together stay below 32 MiB; one of them at a time takes what it needs, as with the
-///   reserve.
+///   of these together stay below 32 MiB; one of them at a time takes what it needs, chosen as for
+///   the reserve.
 ///
 /// So at most the budget, two largest messages and 32 MiB are taken at a time, and a peer that
 /// announces much and sends nothing has one step of it.
@@ -110,11 +110,17 @@ impl ByteBudget {
 
     /// A message begins: it gets room for `bytes` bytes, or waits for it.
     pub(crate) fn begin(&self, bytes: usize) -> Permit {
+        self.begin_of(bytes, Standing::Unknown)
+    }
+
+    /// The same for a message of a peer that stands so among others.
+    pub(crate) fn begin_of(&self, bytes: usize, standing: Standing) -> Permit {
         let shared = Arc::clone(&self.shared);
         let ask = Ask {
             bytes: bytes.min(shared.total),
             share: Share::default(),
             passes: false,
+            standing,
         };
         let (age, at_once) = lock(&shared.ledger).begin(ask);
         let mut account = Account {
@@ -123,6 +129,7 @@ impl ByteBudget {
             share: at_once.unwrap_or_default(),
             waits: false,
             passes: false,
+            standing,
         };
         if at_once.is_none() {
             account.wait(ask);
@@ -153,6 +160,7 @@ struct Account {
     /// It is known to the ledger as one that waits.
     waits: bool,
     passes: bool,
+    standing: Standing,
 }
 
 impl Permit {
@@ -191,11 +199,12 @@ impl Permit {
     }
 
     /// The message may go beside the budget where that has no room.
-    pub(crate) fn pass(&mut self) {
+    pub(crate) fn pass(&mut self, standing: Standing) {
         if let Some(account) = &mut self.account {
             account.passes = true;
+            account.standing = standing;
             let age = account.age;
-            account.shared.settle(|ledger| ledger.pass(age));
+            account.shared.settle(|ledger| ledger.pass(age, standing));
         }
     }
 
@@ -220,6 +229,7 @@ impl Account {
             bytes: bytes.min(self.shared.total),
             share: self.share,
             passes: self.passes,
+            standing: self.standing,
         };
         let at_once = lock(&self.shared.ledger).try_take(self.age, ask);
         match at_once {

@@ -113,14 +113,14 @@ fn one_that_passes_goes_beside_the_budget_within_a_bound() {
     for _ in 0..ledger::PASSING / STEP {
         let mut permit = budget.begin(STEP);
         assert!(permit.waits());
-        permit.pass();
+        permit.pass(Standing::Unknown);
         assert!(has_room(&mut permit));
         passing.push(permit);
     }
     let mut first = budget.begin(STEP);
-    first.pass();
+    first.pass(Standing::Unknown);
     let mut one_more = budget.begin(STEP);
-    one_more.pass();
+    one_more.pass(Standing::Unknown);
     for _ in 0..9 {
         assert!(has_room(&mut first), "one takes what it needs");
         first.ask(STEP);
@@ -148,7 +148,7 @@ fn two_that_pass_do_not_stop_one_another_half_way() {
     let mut copies = [budget.begin(STEP), budget.begin(STEP)];
     let mut sizes = [1, 1];
     for copy in &mut copies {
-        copy.pass();
+        copy.pass(Standing::Unknown);
     }
     for _ in 0..LARGEST {
         for (copy, size) in copies.iter_mut().zip(&mut sizes) {
@@ -160,6 +160,78 @@ fn two_that_pass_do_not_stop_one_another_half_way() {
     }
     assert!(sizes.contains(&LARGEST), "{sizes:?}");
     assert!(sizes.iter().sum::<usize>() < LARGEST + 34, "{sizes:?}");
+}
+
+/// In which order messages take what they need, one after the other, while all ask for more.
+fn order(mut waiting: Vec<(Standing, Permit)>) -> Vec<Standing> {
+    let mut order = Vec::new();
+    while !waiting.is_empty() {
+        let favoured = |permit: &Permit| permit.account.as_ref().unwrap().share.favoured;
+        let next = waiting.iter_mut().position(|(_, permit)| {
+            while has_room(permit) && !favoured(permit) {
+                permit.ask(STEP);
+            }
+            favoured(permit)
+        });
+        let (standing, permit) = waiting.remove(next.expect("one takes what it needs"));
+        order.push(standing);
+        drop(permit.arrived());
+    }
+    order
+}
+
+const STANDINGS: [Standing; 5] = [
+    Standing::Behind,
+    Standing::Unknown,
+    Standing::Proven,
+    Standing::Behind,
+    Standing::Proven,
+];
+
+/// Where only one takes what it needs it is one of a peer that has proven itself, and those of who was
+/// slow before come last, however long they have been on their way.
+#[test]
+fn the_reserve_goes_by_standing_and_then_by_age() {
+    let budget = ByteBudget::new(16 * MIB);
+    let mut first = budget.begin(STEP);
+    for _ in 1..10 {
+        first.ask(STEP);
+        assert!(has_room(&mut first));
+    }
+    let others = STANDINGS.map(|standing| (standing, budget.begin_of(STEP, standing)));
+    let mut others = Vec::from(others);
+    for (_, permit) in &mut others {
+        while has_room(permit) {
+            permit.ask(STEP);
+        }
+    }
+    drop(first);
+    let mut expected = STANDINGS;
+    expected.sort();
+    assert_eq!(order(others), expected);
+}
+
+#[test]
+fn who_is_first_to_pass_goes_by_standing_and_then_by_age() {
+    let budget = ByteBudget::new(16 * MIB);
+    let _held: Vec<_> = (0..256).map(|_| budget.begin(64 << 10)).collect();
+    let passing = || {
+        let mut permit = budget.begin(STEP);
+        permit.pass(Standing::Unknown);
+        permit
+    };
+    let _passing: Vec<_> = (0..ledger::PASSING / STEP).map(|_| passing()).collect();
+    let first = passing();
+    let others = STANDINGS.map(|standing| {
+        let mut permit = budget.begin(STEP);
+        permit.pass(standing);
+        assert!(!has_room(&mut permit));
+        (standing, permit)
+    });
+    drop(first);
+    let mut expected = STANDINGS;
+    expected.sort();
+    assert_eq!(order(others.into()), expected);
 }
 
 /// Who has the reserve and sends no more keeps others from nothing but the reserve.

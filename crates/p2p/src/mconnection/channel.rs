@@ -5,7 +5,7 @@ use std::{
 
 use bytes::Bytes;
 
-use super::{ChannelConfig, MConnectionError, packet};
+use super::{Arrival, ChannelConfig, MConnectionError, packet};
 
 /// Messages that a channel holds ready to be cut into packets. The bound of a channel's queue is
 /// kept by whoever feeds it; more than these would only move the wait.
@@ -52,7 +52,7 @@ pub(super) struct Channel {
 /// A budgeted message on its way. Times in which nothing was read are left out.
 #[derive(Debug, Clone, Copy)]
 struct Arriving {
-    since: Instant,
+    arrival: Arrival,
     /// When it counts as stopped, should no byte of it come.
     until: Instant,
     /// That moment has come once.
@@ -60,7 +60,8 @@ struct Arriving {
 }
 
 impl Arriving {
-    fn goes_on(&mut self, now: Instant) {
+    fn goes_on(&mut self, now: Instant, bytes: usize) {
+        self.arrival.grow(now, bytes);
         self.until = now + GRACE;
         self.overdue = false;
     }
@@ -187,7 +188,7 @@ impl Channel {
         if let Some(arriving) = &mut self.arriving
             && !data.is_empty()
         {
-            arriving.goes_on(now);
+            arriving.goes_on(now, length);
         }
         match self.declared {
             None if self.config.budgeted => self.declare(now),
@@ -206,14 +207,14 @@ impl Channel {
         self.room += self.next_step(declared);
         self.make_room(self.room);
         match &mut self.arriving {
-            Some(arriving) => arriving.goes_on(now),
+            Some(arriving) => arriving.goes_on(now, self.receiving.len()),
             None => self.begin(now),
         }
     }
 
     fn begin(&mut self, now: Instant) {
         self.arriving = Some(Arriving {
-            since: now,
+            arrival: Arrival::new(now, self.receiving.len()),
             until: now + GRACE,
             overdue: false,
         });
@@ -225,11 +226,9 @@ impl Channel {
         end.min(declared).saturating_sub(self.room)
     }
 
-    /// Since when the large message has been arriving, times in which nothing was read left out, and
-    /// what of it is here.
-    pub(super) fn arriving(&self) -> Option<(Instant, usize)> {
-        let arriving = self.arriving?;
-        Some((arriving.since, self.receiving.len()))
+    /// The large message that is arriving.
+    pub(super) fn arrival(&self) -> Option<Arrival> {
+        self.arriving.map(|arriving| arriving.arrival)
     }
 
     /// Whether a large message is arriving.
@@ -240,7 +239,7 @@ impl Channel {
     /// A time in which nothing was read does not count.
     pub(super) fn excuse(&mut self, pause: Duration) {
         if let Some(arriving) = &mut self.arriving {
-            arriving.since += pause;
+            arriving.arrival.excuse(pause);
             arriving.until += pause;
         }
     }

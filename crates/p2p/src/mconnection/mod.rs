@@ -377,14 +377,9 @@ impl MConnection {
     /// The large message that is arriving, the oldest of them.
     #[must_use]
     pub fn arrival(&self) -> Option<Arrival> {
-        let channels = self.channels.iter();
-        let (since, bytes) = channels.filter_map(Channel::arriving).min()?;
-        Some(Arrival {
-            since,
-            held_since: self.held_since,
-            bytes,
-            least_rate: arrival::least_rate(self.config.recv_rate),
-        })
+        let arriving = self.channels.iter().filter_map(Channel::arrival);
+        let oldest = arriving.min_by_key(Arrival::since)?;
+        Some(oldest.held(self.held_since, self.config.recv_rate))
     }
 
     /// What each channel has to send.
@@ -444,8 +439,12 @@ impl MConnection {
             .ok_or(MConnectionError::UnknownChannel(id.into()))?;
         let large = channel.is_receiving_large();
         let step = channel.receive(&data, eof, now)?;
+        let begins = !large && channel.is_receiving_large();
         if large {
             self.large_bytes += data.len() as u64;
+        }
+        if begins {
+            self.watch_progress();
         }
         match step {
             Step::Incomplete => Ok(None),

@@ -290,6 +290,12 @@ fn routes(
     Ok((routes, receivers))
 }
 
+/// The site of an address, where that says something of who is there.
+pub(crate) fn site_of(address: SocketAddr) -> Option<IpAddr> {
+    let ip = host(address);
+    network::Network::of(ip).map(|_| network::site(ip))
+}
+
 /// The address family's own form of an address; see [`crate::address`].
 fn host(address: SocketAddr) -> IpAddr {
     crate::address::canonical_ip(address.ip())

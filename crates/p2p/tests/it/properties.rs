@@ -471,6 +471,21 @@ fn a_message_of_which_nothing_more_comes_ends_the_connection() {
 }
 
 #[test]
+fn a_message_that_needs_no_room_and_does_not_end_ends_the_connection() {
+    let start = Instant::now();
+    let mut end = large(start);
+    // A packet of the message, which says that its first field is empty, and is not the last one.
+    assert!(!take(&mut end, start, &[packet(0x40, false, &[0x0a, 0])]));
+    let error = loop {
+        let now = end.poll_deadline().unwrap();
+        if let Err(error) = end.handle_deadline(now) {
+            break error;
+        }
+    };
+    assert_eq!(error, MConnectionError::Stopped(0x40));
+}
+
+#[test]
 fn a_node_that_was_held_up_itself_blames_nobody() {
     let start = Instant::now();
     let (mut end, wire) = (large(start), packets(&large_message(100_000)));

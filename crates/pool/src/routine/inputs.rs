@@ -21,6 +21,7 @@ impl Pool {
                 self.connections.insert(peer, connection);
                 self.schedule.handle_peer_added(now, peer);
             }
+            PoolInput::Slow { peer } => self.schedule.handle_slow(now, peer),
             PoolInput::PeerRemoved { peer } => {
                 self.carry_out_effects();
                 self.connections.remove(&peer);
@@ -40,7 +41,12 @@ impl Pool {
             }
             PoolInput::Standstill => {
                 for peer in self.schedule.who_owes_the_next() {
-                    self.command(peer, |connection| Command::Admit { peer, connection });
+                    let proven = self.schedule.relies_on(peer);
+                    self.command(peer, |connection| Command::Admit {
+                        peer,
+                        connection,
+                        proven,
+                    });
                 }
             }
             PoolInput::NoBlock { peer, height } => {

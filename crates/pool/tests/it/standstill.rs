@@ -33,7 +33,9 @@ async fn who_owes_what_everything_waits_for_passes_and_nobody_else() {
                 Command::Request { peer, height, .. } if height.get() <= 2 => {
                     asked.insert(peer);
                 }
-                Command::Admit { peer, connection } => {
+                Command::Admit {
+                    peer, connection, ..
+                } => {
                     assert_eq!(connection, FIRST);
                     passed.insert(peer);
                 }

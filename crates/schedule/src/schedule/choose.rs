@@ -65,6 +65,13 @@ impl Schedule {
         })
     }
 
+    /// Whether a block of a peer was applied, and it is to be relied on now.
+    #[must_use]
+    pub fn relies_on(&self, peer: PeerId) -> bool {
+        let known = self.peers.get(&peer);
+        known.is_some_and(|known| known.standing(self.now) == 0)
+    }
+
     /// Whether there is a peer whose blocks were applied.
     pub(super) fn has_proven(&self) -> bool {
         let relied_on = |peer: &Peer| peer.is_proven() && !peer.is_benched(self.now);

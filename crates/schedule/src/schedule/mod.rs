@@ -220,6 +220,17 @@ impl Schedule {
         self.ask_status(now, peer);
     }
 
+    /// A peer is known to have sent so slowly, lately and on another connection, that it held up others:
+    /// for a while it is asked only for what nobody else can be asked for.
+    pub fn handle_slow(&mut self, now: Instant, peer: PeerId) {
+        self.tick(now);
+        let (_, most) = self.config.bench;
+        if let Some(known) = self.peers.get_mut(&peer) {
+            known.bench(now, (most, most));
+        }
+        self.upkeep(now);
+    }
+
     /// A peer is gone: what it was asked for is asked of others at once; what it delivered stays.
     pub fn handle_peer_removed(&mut self, now: Instant, peer: PeerId) {
         self.tick(now);

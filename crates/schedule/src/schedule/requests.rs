@@ -292,7 +292,8 @@ impl Schedule {
         self.upkeep(now);
     }
 
-    /// Who was asked, lately or long ago, for a block that everything waits for, and may still send it.
+    /// Who was asked, lately or long ago, for a block that everything waits for, and may still send it:
+    /// those first that are to be relied on most.
     #[must_use]
     pub fn who_owes_the_next(&self) -> Vec<PeerId> {
         let next = self.first()..=self.reserve().max(self.first());
@@ -305,8 +306,9 @@ impl Schedule {
             let overdue = peer.overdue.range(next.clone()).map(|(height, _)| height);
             asked.chain(overdue).any(is_missing)
         };
-        let peers = self.peers.iter().filter(|(_, peer)| owes(peer));
-        peers.map(|(&id, _)| id).collect()
+        let mut owing: Vec<_> = self.peers.iter().filter(|(_, peer)| owes(peer)).collect();
+        owing.sort_by_key(|(_, peer)| peer.standing(self.now));
+        owing.into_iter().map(|(&id, _)| id).collect()
     }
 
     /// Cuts wanted heights off the far end of the window; they come back as it advances.

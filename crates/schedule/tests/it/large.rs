@@ -95,6 +95,41 @@ fn who_owes_what_everything_waits_for_is_known() {
     assert_eq!(owing(&schedule), asked_for(&asked, &[2]));
 }
 
+/// Rule: who was let go of as slow is asked for nothing that others have, and for everything where
+/// nobody else is there.
+#[test]
+fn who_was_slow_is_asked_only_for_what_nobody_else_has() {
+    let top = 40;
+    let range = HeightRange::new(Height::new(1), Height::new(top)).unwrap();
+    let slow = |schedule: &mut Schedule, now| {
+        for n in [8, 9] {
+            schedule.handle_peer_added(now, peer(n));
+            schedule.handle_slow(now, peer(n));
+            schedule.handle_status(now, peer(n), range);
+        }
+    };
+    let (mut schedule, mut now) = self::schedule(Config::default(), 1);
+    slow(&mut schedule, now);
+    let mut asked = BTreeMap::new();
+    drain(&mut schedule, &mut asked);
+    assert!(asked.values().flatten().all(|&id| id == peer(0)));
+
+    (schedule, now) = self::schedule(Config::default(), 0);
+    slow(&mut schedule, now);
+    let mut got = BTreeSet::new();
+    while got.len() < usize::try_from(top).unwrap() {
+        let mut asked = BTreeMap::new();
+        drain(&mut schedule, &mut asked);
+        assert!(!asked.is_empty(), "of {} blocks", got.len());
+        now += STEP;
+        for (height, peers) in asked {
+            let block = &CHAINS[0][usize::try_from(height.get()).unwrap() - 1];
+            schedule.handle_block(now, peers[0], Arc::clone(block));
+            got.insert(height);
+        }
+    }
+}
+
 /// Rule: few large blocks count as near the apply height, so that few of them come twice.
 #[test]
 fn few_large_blocks_are_asked_twice() {

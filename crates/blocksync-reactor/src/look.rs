@@ -1,0 +1,146 @@
+//! What is looked at again and again: who gives way to others, and whether blocks on their way hold up
+//! one another.
+
+use std::time::Duration;
+
+use perihelion_p2p::{Arrival, PeerHandle};
+use perihelion_types::Height;
+use tokio::time::Instant;
+
+use crate::slow::Slow;
+
+/// How long one block may be arriving while others wait for room in the byte budget, at a rate that is
+/// neither slow nor [quick](Arrival::is_quick). Shorter, and a large block on an ordinary link would not get
+/// through; longer, and a few that send as slowly as is allowed would hold everybody up for that long.
+const ARRIVAL: Duration = Duration::from_secs(30);
+
+/// How long no block may be stored while peers wait for the byte budget, before those that owe the next
+/// blocks get one message through each. Shorter, and a slow application would stretch the budget;
+/// longer, and a node whose budget is held by blocks that wait for another one would stand still for
+/// that long.
+const STANDSTILL: Duration = Duration::from_secs(2);
+
+/// What is remembered from one look to the next.
+#[derive(Debug, Default)]
+pub(crate) struct Looks {
+    pub(crate) standstill: Standstill,
+    pub(crate) slow: Slow,
+    /// The stored height.
+    pub(crate) stored: Option<Height>,
+}
+
+/// How many peers wait for room in the byte budget.
+#[derive(Debug, Default, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Waiting {
+    /// That were let go of as slow themselves.
+    behind: usize,
+    others: usize,
+}
+
+impl Waiting {
+    /// One more waits.
+    pub(crate) const fn count(&mut self, is_behind: bool) {
+        if is_behind {
+            self.behind += 1;
+        } else {
+            self.others += 1;
+        }
+    }
+
+    /// The same without one of them, which may have found room meanwhile.
+    pub(crate) const fn without(mut self, is_behind: bool) -> Self {
+        if is_behind {
+            self.behind = self.behind.saturating_sub(1);
+        } else {
+            self.others = self.others.saturating_sub(1);
+        }
+        self
+    }
+}
+
+/// The peer of those that were looked at that gives way to who waits: the one of whose block the least
+/// came of late.
+pub(crate) struct Slowest {
+    now: Instant,
+    found: Option<(usize, PeerHandle)>,
+}
+
+/// Whether a block may be let go of for the sake of those that wait. If it is slow, for anybody's. If it
+/// lasts long and is not quick, for that of peers that have not been slow themselves. So one of 100 MB
+/// that is quick lasts 100 seconds at the most, and honest peers that all are slow do not let go of one
+/// another's for ever.
+fn gives_way(arrival: &Arrival, waiting: Waiting, now: Instant) -> bool {
+    let now = now.into_std();
+    let lasts_long = arrival.lasts(now) >= ARRIVAL && !arrival.is_quick(now);
+    let anybody = waiting != Waiting::default();
+    (anybody && arrival.is_slow(now)) || (waiting.others > 0 && lasts_long)
+}
+
+impl Slowest {
+    pub(crate) const fn new(now: Instant) -> Self {
+        Self { now, found: None }
+    }
+
+    /// Looks at what is arriving from a peer while others wait.
+    pub(crate) fn look(&mut self, peer: &PeerHandle, arrival: &Arrival, waiting: Waiting) {
+        let recent = arrival.recent(self.now.into_std());
+        let mut known = self.found.iter();
+        let is_slowest = known.all(|(other, _)| recent < *other);
+        if is_slowest && gives_way(arrival, waiting, self.now) {
+            self.found = Some((recent, peer.clone()));
+        }
+    }
+
+    pub(crate) fn found(self) -> Option<PeerHandle> {
+        self.found.map(|(_, peer)| peer)
+    }
+}
+
+/// Notices that blocks hold the budget which the block that they wait for needs.
+#[derive(Debug, Default)]
+pub(crate) struct Standstill {
+    /// The stored height and since when it has not moved while somebody waited.
+    since: Option<(Height, Instant)>,
+}
+
+impl Standstill {
+    /// Whether it is time to let peers that wait get one message through.
+    pub(crate) fn check(&mut self, now: Instant, waiting: bool, stored: Height) -> bool {
+        match self.since {
+            Some((height, since)) if waiting && height == stored => {
+                let due = now.duration_since(since) >= STANDSTILL;
+                if due {
+                    self.since = Some((stored, now));
+                }
+                due
+            }
+            _ => {
+                self.since = waiting.then_some((stored, now));
+                false
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_standstill_is_noticed_only_while_somebody_waits_and_nothing_is_stored() {
+        let (start, height) = (Instant::now(), Height::new(5));
+        let at = |millis| start + Duration::from_millis(millis);
+        let mut standstill = Standstill::default();
+        assert!(!standstill.check(at(0), true, height));
+        assert!(!standstill.check(at(1900), true, height));
+        assert!(standstill.check(at(2000), true, height));
+        // Once each interval, not each look.
+        assert!(!standstill.check(at(2100), true, height));
+        assert!(standstill.check(at(4000), true, height));
+        // A stored block, or nobody waiting, begins anew.
+        assert!(!standstill.check(at(6100), true, height.next()));
+        assert!(!standstill.check(at(8000), false, height.next()));
+        assert!(!standstill.check(at(8100), true, height.next()));
+        assert!(standstill.check(at(10_100), true, height.next()));
+    }
+}
