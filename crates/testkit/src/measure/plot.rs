@@ -159,20 +159,17 @@ pub fn bars(title: &str, bars: &[Bar]) -> String {
     text + "</svg>\n"
 }
 
-/// The end of an axis that reaches `longest`, and the step between its marks: four to ten of them, at
-/// round figures.
+/// The end of an axis that reaches `longest`, and the step between its marks: three to eight of them,
+/// at round figures.
 fn rounded(longest: f64) -> (f64, f64) {
     let longest = longest.max(0.01);
-    let mut step = 10_f64.powf((longest / 4.0).log10().floor());
-    for factor in [2.0, 5.0] {
-        if longest / (step * factor) >= 4.0 {
-            step *= factor;
-            break;
-        }
-    }
-    if longest / step > 10.0 {
-        step *= 2.0;
-    }
+    let small = 10_f64.powf(longest.log10().floor() - 1.0);
+    let mut steps = [1.0, 2.0, 5.0, 10.0]
+        .into_iter()
+        .map(|factor| small * factor);
+    let step = steps
+        .find(|step| longest <= 8.0 * step)
+        .unwrap_or(20.0 * small);
     ((longest / step).ceil() * step, step)
 }
 
@@ -204,7 +201,7 @@ mod tests {
             let (end, step) = rounded(longest);
             assert!(end >= longest && end < longest + step * 1.001, "{longest}");
             let marks = end / step;
-            assert!((3.0..=11.0).contains(&marks), "{longest}: {marks} marks");
+            assert!((2.9..=8.1).contains(&marks), "{longest}: {marks} marks");
         }
     }
 

@@ -14,7 +14,7 @@ use perihelion_testkit::measure::{
 };
 
 use crate::{
-    Options,
+    Options, Rows,
     chains::{self, BenchChain},
     goals::{Figure, Sheet},
     measure::{self, Feed, Settings, Subject, Sync},
@@ -23,6 +23,9 @@ use crate::{
 
 /// Why a comparison is not there.
 pub(crate) const NO_COMETBFT: &str = "no CometBFT is named (COMETBFT=v0.40.0=PATH)";
+
+/// Where a bar ends at most: a goal that is far surpassed must not make all others small.
+const LONGEST_BAR: f64 = 3.0;
 
 /// A run of the benchmark.
 pub(crate) struct Bench {
@@ -39,7 +42,11 @@ pub(crate) struct Bench {
 }
 
 impl Bench {
-    pub(crate) fn new(options: &Options, contenders: Vec<Contender>) -> anyhow::Result<Self> {
+    pub(crate) fn new(
+        options: &Options,
+        rows: &[Rows],
+        contenders: Vec<Contender>,
+    ) -> anyhow::Result<Self> {
         fs::create_dir_all(&options.dir)
             .with_context(|| format!("cannot make {}", options.dir.display()))?;
         let cut = options.cut.unwrap_or(if options.quick { 5 } else { 15 });
@@ -52,7 +59,7 @@ impl Bench {
             chains: options.chains.clone(),
             app: options.app.clone(),
             plots: options.plots.clone(),
-            sheet: Sheet::new(),
+            sheet: Sheet::new(rows, &options.chains),
         })
     }
 
@@ -201,11 +208,13 @@ impl Bench {
             .into_iter()
             .map(|it| Bar {
                 name: it.name,
-                value: it.progress,
+                // The text tells all of it.
+                value: it.progress.min(LONGEST_BAR),
                 text: it.text,
             })
             .collect();
-        let text = plot::bars("How far each goal is (1: reached)", &bars);
+        let title = format!("How far each goal is (1: reached; bars end at {LONGEST_BAR})");
+        let text = plot::bars(&title, &bars);
         write_plot(folder, "goals", &text)
     }
 }

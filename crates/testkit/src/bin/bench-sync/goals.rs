@@ -4,6 +4,8 @@ use std::{collections::BTreeMap, fmt};
 
 use perihelion_testkit::measure::{align, median, sorted};
 
+use crate::Rows;
+
 /// Pairs that a figure is to rest on.
 pub(crate) const PAIRS: usize = 5;
 
@@ -77,6 +79,8 @@ enum Outcome {
     Measured(Vec<f64>),
     /// Why there is none.
     Left(String),
+    /// It was not asked for.
+    NotChosen,
 }
 
 impl Figure {
@@ -100,6 +104,44 @@ impl Figure {
         all.extend([Self::IndexedDisk, Self::First, Self::Switch, Self::Growth]);
         all.extend([Self::Lossy, Self::DefaultRates(1), Self::DefaultRates(3)]);
         all
+    }
+
+    /// What measures it.
+    fn rows(self) -> Option<Rows> {
+        Some(match self {
+            Self::Rate(_)
+            | Self::Cpu(_)
+            | Self::Every(_)
+            | Self::Bound(_)
+            | Self::Disk(_)
+            | Self::First
+            | Self::Switch => Rows::Syncs,
+            Self::IndexedRate | Self::IndexedDisk => Rows::Index,
+            Self::FromCometBft | Self::Ceiling(_) => Rows::Cometbft,
+            Self::Extensions => Rows::Extensions,
+            Self::Busy => Rows::Application,
+            Self::Served(_) | Self::ServedCpu(_) | Self::Peers => Rows::Serving,
+            Self::Memory => Rows::Memory,
+            Self::Growth => Rows::Growth,
+            Self::DefaultRates(_) => Rows::Rates,
+            Self::Lossy => return None,
+        })
+    }
+
+    /// The one of the chosen chains without which it is not measured.
+    fn chain(self) -> Option<char> {
+        match self {
+            Self::Rate(chain)
+            | Self::Cpu(chain)
+            | Self::Ceiling(chain)
+            | Self::Every(chain)
+            | Self::Bound(chain)
+            | Self::Served(chain)
+            | Self::ServedCpu(chain)
+            | Self::Disk(chain) => Some(chain),
+            Self::FromCometBft | Self::Peers => Some('c'),
+            _ => None,
+        }
     }
 
     /// What it is aimed to be, and how it is written.
@@ -222,18 +264,34 @@ pub(crate) struct Reached {
 }
 
 impl Sheet {
-    /// Nothing measured yet.
-    pub(crate) fn new() -> Self {
-        let outcome = |figure| {
-            let why = match figure {
-                Figure::Lossy => "this benchmark has no such network",
-                Figure::Growth => "left out: --rows growth measures it",
-                _ => "left out by --rows or --chains",
+    /// Nothing measured yet of what was chosen.
+    pub(crate) fn new(rows: &[Rows], chains: &[char]) -> Self {
+        let outcome = |figure: Figure| {
+            let is_chosen = figure.rows().is_some_and(|it| rows.contains(&it))
+                && figure.chain().is_none_or(|it| chains.contains(&it));
+            let outcome = match figure {
+                Figure::Lossy => Outcome::Left("this benchmark has no such network".to_owned()),
+                Figure::Growth if !is_chosen => {
+                    Outcome::Left("left out: --rows growth (make bench-growth)".to_owned())
+                }
+                _ if is_chosen => Outcome::Left("nothing came of it".to_owned()),
+                _ => Outcome::NotChosen,
             };
-            (figure, Outcome::Left(why.to_owned()))
+            (figure, outcome)
         };
         Self {
             outcomes: Figure::all().into_iter().map(outcome).collect(),
+        }
+    }
+
+    /// Says why what rows were to measure is not there, as far as it is not.
+    pub(crate) fn fail(&mut self, rows: Rows, why: &str) {
+        for (figure, outcome) in &mut self.outcomes {
+            if figure.rows() == Some(rows)
+                && let Outcome::Left(before) = outcome
+            {
+                why.clone_into(before);
+            }
         }
     }
 
@@ -256,6 +314,7 @@ impl Sheet {
 
     /// All rows: what is aimed for, what was measured, and whether it holds.
     pub(crate) fn table(&self) -> String {
+        let mut not_chosen = 0;
         let heads = ["", "goal", "median", "min", "max", "runs", ""];
         let mut rows = vec![heads.map(str::to_owned).to_vec()];
         for figure in Figure::all() {
@@ -275,7 +334,10 @@ impl Sheet {
                     row.extend(["-", "-", "-", "0"].map(str::to_owned));
                     row.push(format!("NOT MEASURED: {why}"));
                 }
-                None => {}
+                Some(Outcome::NotChosen) | None => {
+                    not_chosen += 1;
+                    continue;
+                }
             }
             rows.push(row);
         }
@@ -290,6 +352,9 @@ impl Sheet {
         for line in lines.lines() {
             text += line.trim_end();
             text.push('\n');
+        }
+        if not_chosen > 0 {
+            text += &format!("{not_chosen} further goals were left out by --rows or --chains.\n");
         }
         if self
             .outcomes
@@ -355,6 +420,8 @@ fn verdict(goal: Goal, unit: Unit, median: f64) -> String {
 
 #[cfg(test)]
 mod tests {
+    use clap::ValueEnum as _;
+
     use super::*;
 
     fn row(sheet: &Sheet, figure: Figure) -> String {
@@ -367,9 +434,13 @@ mod tests {
             .join(" ")
     }
 
+    fn everything() -> Sheet {
+        Sheet::new(Rows::value_variants(), &['a', 'b', 'c'])
+    }
+
     #[test]
     fn every_figure_has_a_row_measured_or_not() {
-        let mut sheet = Sheet::new();
+        let mut sheet = everything();
         sheet.leave_out(Figure::Memory, "no disk");
         let table = sheet.table();
         for figure in Figure::all() {
@@ -380,8 +451,31 @@ mod tests {
     }
 
     #[test]
+    fn what_was_not_chosen_is_counted_and_not_listed() {
+        let table = Sheet::new(&[Rows::Syncs, Rows::Memory], &['c']).table();
+        assert!(table.contains(&Figure::Every('c').to_string()));
+        assert!(!table.contains(&Figure::Every('b').to_string()));
+        assert!(table.contains(&Figure::Memory.to_string()));
+        // Of chain c: rate, CPU, bound, disk and every; memory, first block, consensus; and two that
+        // are always named.
+        let rest = Figure::all().len() - 10;
+        assert!(table.contains(&format!("{rest} further goals")), "{table}");
+    }
+
+    #[test]
+    fn a_failure_is_told_in_the_rows_that_it_leaves_empty() {
+        let mut sheet = everything();
+        sheet.add(Figure::Served('b'), [6.0]);
+        sheet.fail(Rows::Serving, "a server fell silent");
+        let table = sheet.table();
+        // Chains a and c, CPU of all three, and the peers.
+        assert_eq!(table.matches("a server fell silent").count(), 6, "{table}");
+        assert!(row(&sheet, Figure::Served('b')).ends_with("holds"));
+    }
+
+    #[test]
     fn a_goal_holds_by_the_median_and_says_else_what_is_missing() {
-        let mut sheet = Sheet::new();
+        let mut sheet = everything();
         sheet.add(Figure::Rate('c'), [30.0, 8.5]);
         sheet.add(Figure::Rate('c'), [9.0]);
         sheet.add(Figure::Rate('b'), [25.0, 19.0, 20.0]);
@@ -402,7 +496,7 @@ mod tests {
         assert!(close(Figure::Rate('a').progress(40.0), 2.0));
         assert!(close(Figure::Memory.progress(1024.0), 0.5));
         assert_eq!(Figure::Served('a').progress(3.0), None);
-        let mut sheet = Sheet::new();
+        let mut sheet = everything();
         sheet.add(Figure::Served('a'), [3.0]);
         sheet.add(Figure::First, [0.5]);
         let reached = sheet.reached();

@@ -113,24 +113,26 @@ fn main() -> anyhow::Result<ExitCode> {
         describe(&contenders)?,
         options.app,
     );
-    let mut bench = Bench::new(&options, contenders)?;
-    let is_chosen = |rows: Rows| {
-        if options.rows.is_empty() {
-            rows != Rows::Growth
-        } else {
-            options.rows.contains(&rows)
-        }
-    };
-    let mut failed = false;
-    for rows in Rows::value_variants()
+    let rows: Vec<Rows> = Rows::value_variants()
         .iter()
-        .filter(|rows| is_chosen(**rows))
-    {
-        if let Err(error) = rows::measure(*rows, &mut bench) {
+        .copied()
+        .filter(|rows| match &options.rows[..] {
+            [] => *rows != Rows::Growth,
+            chosen => chosen.contains(rows),
+        })
+        .collect();
+    let mut bench = Bench::new(&options, &rows, contenders)?;
+    let mut failed = false;
+    for rows in rows {
+        if let Err(error) = rows::measure(rows, &mut bench) {
             // The other rows still say something.
             failed = true;
             eprintln!("ERROR: rows {rows:?}: {error:#}");
             println!("\nERROR: rows {rows:?}: {error:#}");
+            let why = error.to_string();
+            bench
+                .sheet
+                .fail(rows, why.lines().next().unwrap_or_default());
         }
     }
     bench.finish()?;
