@@ -13,6 +13,7 @@ use crate::{
     codec::{BlockField, block_field},
     columns::{Column, height_key, key_height},
     database::Batch,
+    packed,
     store::{StoredRange, meta},
 };
 
@@ -98,8 +99,9 @@ impl Store {
         results: &[u8],
         sync: Sync,
     ) -> Result<(), StoreError> {
+        let block = self.load_block_bytes(height)?.unwrap_or_default();
         let mut batch = Batch::default();
-        self.add_results(&mut batch, height, results);
+        self.add_results(&mut batch, height, &block, results);
         self.db.write(batch, sync, height)?;
         self.set_range(|_| {});
         Ok(())
@@ -184,7 +186,7 @@ impl Store {
             batch.put(Column::ExtendedCommits, key, bytes);
         }
         if let Some(results) = save.results {
-            self.add_results(batch, height, results);
+            self.add_results(batch, height, block.raw(), results);
         }
         Ok(())
     }
@@ -202,13 +204,22 @@ impl Store {
     }
 
     /// Discarded results stay until they are indexed; the last ones always do.
-    fn add_results<'a>(&self, batch: &mut Batch<'a>, height: Height, results: &'a [u8]) {
+    fn add_results<'a>(
+        &self,
+        batch: &mut Batch<'a>,
+        height: Height,
+        block: &[u8],
+        results: &'a [u8],
+    ) {
         let key = height_key(height);
         if self.options.discard_abci_responses {
             batch.put(Column::Results, LAST, [&key, results].concat());
         }
         if !self.options.discard_abci_responses || self.options.index == IndexKind::Kv {
-            batch.put_large(Column::Results, key, results);
+            match packed::pack(results, block) {
+                Some(packed) => batch.put(Column::Results, key, packed),
+                None => batch.put_large(Column::Results, key, results),
+            }
         }
     }
 
@@ -403,8 +414,15 @@ impl Store {
         if height < self.base() {
             return Ok(None);
         }
-        if let Some(results) = self.load_bytes(Column::Results, &height_key(height))? {
-            return Ok(Some(results));
+        let key = height_key(height);
+        if let Some(value) = self.load_bytes(Column::Results, &key)? {
+            if !packed::is_packed(&value) {
+                return Ok(Some(value));
+            }
+            let block = self.load_block_bytes(height)?.unwrap_or_default();
+            return packed::unpack(&value, &block)
+                .map(Some)
+                .map_err(|error| self.db.corrupt(Column::Results, &key, error));
         }
         let last = self.load_recorded_last()?;
         Ok(last.and_then(|(at, results)| (at == height).then_some(results)))

@@ -37,7 +37,7 @@ pub(crate) enum Column {
     Validators,
     /// Consensus parameters, from the height on at which they hold.
     Params,
-    /// Responses to FinalizeBlock; under `last` the last one when they are discarded.
+    /// Responses to FinalizeBlock, packed (`packed.rs`) where that pays; under `last` the last one when they are discarded.
     Results,
     /// Committed evidence: height, hash. Behind all heights, evidence that waits for a block.
     Evidence,

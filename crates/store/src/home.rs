@@ -20,10 +20,11 @@ use perihelion_types::Hash;
 use crate::StoreError;
 
 /// The format that this program writes, and the newest that it reads.
-pub const FORMAT: u32 = 1;
+pub const FORMAT: u32 = 2;
 /// The file that tells the format.
 pub(crate) const FORMAT_FILE: &str = "FORMAT";
-/// The oldest format that is still read.
+/// The oldest format that is still read: in it, results are as the application gave them. What is
+/// written to such a store makes it one of the new format.
 const OLDEST: u32 = 1;
 /// The store's folder within the data folder.
 const FOLDER: &str = "perihelion";
@@ -63,9 +64,12 @@ impl StoreHome {
         Ok(home)
     }
 
-    /// Names this process in the lock: the last step of opening, since a store that cannot be
-    /// opened is not written to.
-    pub(crate) fn name_process(&self) -> Result<(), StoreError> {
+    /// Names this process in the lock, and the format that is written from now on: the last step of
+    /// opening, since a store that cannot be opened is not written to.
+    pub(crate) fn claim(&self) -> Result<(), StoreError> {
+        if check_format(&self.folder)? != FORMAT {
+            write_format(&self.folder)?;
+        }
         let mut lock = &self.lock;
         lock.set_len(0)
             .and_then(|()| lock.rewind())
@@ -190,7 +194,7 @@ fn load_genesis(folder: &Path) -> Result<Option<Hash>, StoreError> {
     Ok(bytes.and_then(|bytes| Hash::try_from(&bytes[..]).ok()))
 }
 
-fn check_format(folder: &Path) -> Result<(), StoreError> {
+fn check_format(folder: &Path) -> Result<u32, StoreError> {
     let path = folder.join(FORMAT_FILE);
     let text = match fs::read_to_string(&path) {
         Err(source) if source.kind() == io::ErrorKind::NotFound => String::new(),
@@ -212,7 +216,7 @@ fn check_format(folder: &Path) -> Result<(), StoreError> {
     if found < OLDEST {
         return Err(StoreError::OlderFormat { path, found });
     }
-    Ok(())
+    Ok(found)
 }
 
 /// Makes a folder and those above it, as far as they are not there, each with a name that a power cut

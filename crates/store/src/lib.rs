@@ -21,6 +21,7 @@ mod home;
 pub mod index;
 mod live_files;
 mod options;
+mod packed;
 pub mod prune;
 mod state;
 pub mod store;

@@ -95,7 +95,7 @@ impl Store {
             unreadable: Mutex::default(),
             home,
         };
-        store.home.name_process()?;
+        store.home.claim()?;
         store.finish_pruning()?;
         Ok(store)
     }

@@ -111,3 +111,23 @@ fn blocks_must_follow_and_the_same_may_come_again() {
     assert!(matches!(error, StoreError::StateAhead { .. }), "{error}");
     assert_eq!(store.height(), height(2));
 }
+
+/// Large results repeat what the block says: they are stored in a shorter form, and given as they
+/// were.
+#[test]
+fn large_results_come_back_as_they_were() {
+    let folder = tempfile::tempdir().unwrap();
+    let store = Store::open(folder.path(), &options()).unwrap();
+    let mut chain = Growing::new(&store);
+    let bytes: Vec<u8> = (0..40_000_u32).flat_map(u32::to_le_bytes).collect();
+    let tx = bytes.clone().into();
+    chain.grow(&store, &[tx], &Changes::default(), &bytes, Sync::No);
+    let found = store.load_results(height(1)).unwrap();
+    assert_eq!(found.as_deref(), Some(&bytes[..]));
+    let others: Vec<u8> = bytes.iter().rev().copied().collect();
+    store.save_results(height(1), &others, Sync::Yes).unwrap();
+    drop(store);
+    let store = Store::open(folder.path(), &options()).unwrap();
+    let found = store.load_results(height(1)).unwrap();
+    assert_eq!(found.as_deref(), Some(&others[..]));
+}
