@@ -1,7 +1,11 @@
-use std::sync::{PoisonError, RwLock};
+use std::{
+    borrow::Borrow,
+    hash::{Hash, Hasher},
+    sync::{PoisonError, RwLock},
+};
 
 use bytes::Bytes;
-use indexmap::IndexMap;
+use indexmap::IndexSet;
 use thiserror::Error;
 
 /// One change to what a built-in application keeps.
@@ -51,8 +55,54 @@ pub trait OwnAppStore: AppStore {
 pub struct MemoryAppStore {
     /// By hash, which is kept: there are as many keys as the chain has transactions, each is looked
     /// up, and growing hashes none of them again.
-    values: RwLock<IndexMap<Vec<u8>, Vec<u8>>>,
+    pairs: RwLock<IndexSet<Pair>>,
 }
+
+/// A key and its value in one piece of memory; what is equal and what is hashed is the key.
+#[derive(Debug, Clone)]
+struct Pair {
+    bytes: Box<[u8]>,
+    key_bytes: usize,
+}
+
+impl Pair {
+    /// The key comes in two pieces. The value is copied: it may be a piece of a whole block, which is
+    /// not to be kept.
+    fn new(prefix: &[u8], key: &[u8], value: &[u8]) -> Self {
+        Self {
+            bytes: [prefix, key, value].concat().into(),
+            key_bytes: prefix.len() + key.len(),
+        }
+    }
+
+    fn key(&self) -> &[u8] {
+        &self.bytes[..self.key_bytes]
+    }
+
+    fn value(&self) -> &[u8] {
+        &self.bytes[self.key_bytes..]
+    }
+}
+
+impl Borrow<[u8]> for Pair {
+    fn borrow(&self) -> &[u8] {
+        self.key()
+    }
+}
+
+impl Hash for Pair {
+    fn hash<H: Hasher>(&self, state: &mut H) {
+        self.key().hash(state);
+    }
+}
+
+impl PartialEq for Pair {
+    fn eq(&self, other: &Self) -> bool {
+        self.key() == other.key()
+    }
+}
+
+impl Eq for Pair {}
 
 impl MemoryAppStore {
     /// An empty store.
@@ -64,21 +114,28 @@ impl MemoryAppStore {
     /// Another store with the same content, as a copy of its disk would be.
     #[must_use]
     pub fn fork(&self) -> Self {
-        let values = self.values.read().unwrap_or_else(PoisonError::into_inner);
+        let pairs = self.pairs.read().unwrap_or_else(PoisonError::into_inner);
         Self {
-            values: RwLock::new(values.clone()),
+            pairs: RwLock::new(pairs.clone()),
         }
     }
 
     /// Applies changes, in their order.
     pub fn write(&self, writes: impl IntoIterator<Item = AppWrite>) {
-        let mut values = self.values.write().unwrap_or_else(PoisonError::into_inner);
-        for write in writes {
-            match write.value {
-                // A copy: the value may be a piece of a whole block, which is not to be kept.
-                Some(value) => values.insert(write.key, value.to_vec()),
-                None => values.swap_remove(&write.key),
-            };
+        let mut pairs = self.pairs.write().unwrap_or_else(PoisonError::into_inner);
+        for AppWrite { key, value } in writes {
+            match value {
+                Some(value) => drop(pairs.replace(Pair::new(&[], &key, &value))),
+                None => drop(pairs.swap_remove(&key[..])),
+            }
+        }
+    }
+
+    /// Sets values of keys that begin with `prefix`, each given without it.
+    pub(crate) fn set_all(&self, prefix: &[u8], rests_and_values: &[(&[u8], &[u8])]) {
+        let mut pairs = self.pairs.write().unwrap_or_else(PoisonError::into_inner);
+        for (rest, value) in rests_and_values {
+            pairs.replace(Pair::new(prefix, rest, value));
         }
     }
 }
@@ -93,16 +150,16 @@ impl OwnAppStore for MemoryAppStore {
 
 impl AppStore for MemoryAppStore {
     fn get(&self, key: &[u8]) -> Result<Option<Vec<u8>>, AppStoreError> {
-        let values = self.values.read().unwrap_or_else(PoisonError::into_inner);
-        Ok(values.get(key).cloned())
+        let pairs = self.pairs.read().unwrap_or_else(PoisonError::into_inner);
+        Ok(pairs.get(key).map(|pair| pair.value().to_vec()))
     }
 
     fn scan_prefix(&self, prefix: &[u8]) -> Result<Vec<KeyValue>, AppStoreError> {
-        let values = self.values.read().unwrap_or_else(PoisonError::into_inner);
-        let mut found: Vec<KeyValue> = values
+        let pairs = self.pairs.read().unwrap_or_else(PoisonError::into_inner);
+        let mut found: Vec<KeyValue> = pairs
             .iter()
-            .filter(|(key, _)| key.starts_with(prefix))
-            .map(|(key, value)| (key.clone(), value.clone()))
+            .filter(|pair| pair.key().starts_with(prefix))
+            .map(|pair| (pair.key().to_vec(), pair.value().to_vec()))
             .collect();
         found.sort_unstable();
         Ok(found)

@@ -208,7 +208,7 @@ impl Store {
         &self,
         batch: &mut Batch<'a>,
         height: Height,
-        block: &[u8],
+        block: &Bytes,
         results: &'a [u8],
     ) {
         let key = height_key(height);
@@ -216,7 +216,7 @@ impl Store {
             batch.put(Column::Results, LAST, [&key, results].concat());
         }
         if !self.options.discard_abci_responses || self.options.index == IndexKind::Kv {
-            match packed::pack(results, block) {
+            match packed::pack(results, &transactions(block)) {
                 Some(packed) => batch.put(Column::Results, key, packed),
                 None => batch.put_large(Column::Results, key, results),
             }
@@ -420,7 +420,7 @@ impl Store {
                 return Ok(Some(value));
             }
             let block = self.load_block_bytes(height)?.unwrap_or_default();
-            return packed::unpack(&value, &block)
+            return packed::unpack(&value, &transactions(&block))
                 .map(Some)
                 .map_err(|error| self.db.corrupt(Column::Results, &key, error));
         }
@@ -544,4 +544,10 @@ impl MetaRecord {
             num_txs: bytes.get_u32(),
         })
     }
+}
+
+/// The encoded transactions of a block, which its results are packed against.
+fn transactions(block: &Bytes) -> Bytes {
+    let found = block_field(block, BlockField::Data);
+    found.ok().flatten().unwrap_or_default()
 }

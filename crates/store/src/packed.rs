@@ -1,4 +1,5 @@
-//! Results, written against their block: what an application tells of a transaction repeats much of it.
+//! Results, written against the transactions of their block: what an application tells of one repeats
+//! much of it.
 
 use bytes::Bytes;
 use lz4_flex::block::{compress_with_dict, decompress_into_with_dict};
@@ -8,12 +9,12 @@ use thiserror::Error;
 const MARK: u8 = 0;
 /// Results below this size stay as they are: tables compress them together.
 const LEAST_BYTES: usize = 512;
-/// Block and results are cut into equally many pieces of at most this size. Larger pieces have more
-/// places than the compressor remembers; smaller ones cost more for what each begins with.
+/// Transactions and results are cut into equally many pieces of at most this size. Larger pieces have
+/// more places than the compressor remembers; smaller ones cost more for what each begins with.
 const PIECE: usize = 16 << 10;
-/// So far the piece of the block reaches beyond its ends: results are not spread as evenly as their
-/// transactions.
-const MARGIN: usize = 2 << 10;
+/// So far the piece of the transactions reaches beyond its ends: results are not spread as evenly as
+/// they are.
+const MARGIN: usize = 1 << 10;
 /// Bytes that one packed byte can stand for at the most.
 const MOST_RATIO: usize = 256;
 
@@ -30,9 +31,9 @@ pub(crate) enum PackedError {
     TooLong,
 }
 
-/// The results in a shorter form that only the block's bytes open again; `None` where they are stored
-/// as they are: there is none that is much shorter, and they are not taken for packed.
-pub(crate) fn pack(results: &[u8], block: &[u8]) -> Option<Vec<u8>> {
+/// The results in a shorter form that only the same transactions open again; `None` where they are
+/// stored as they are: there is none that is much shorter, and they are not taken for packed.
+pub(crate) fn pack(results: &[u8], transactions: &[u8]) -> Option<Vec<u8>> {
     let must = is_packed(results);
     if results.len() < LEAST_BYTES && !must {
         return None;
@@ -40,7 +41,7 @@ pub(crate) fn pack(results: &[u8], block: &[u8]) -> Option<Vec<u8>> {
     let mut packed = Vec::with_capacity(results.len() / 2);
     packed.push(MARK);
     packed.extend_from_slice(&u32::try_from(results.len()).ok()?.to_le_bytes());
-    for (piece, dictionary) in pieces(results.len(), block) {
+    for (piece, dictionary) in pieces(results.len(), transactions) {
         let short = compress_with_dict(&results[piece], dictionary);
         packed.extend_from_slice(&u32::try_from(short.len()).ok()?.to_le_bytes());
         packed.extend_from_slice(&short);
@@ -56,11 +57,11 @@ pub(crate) fn is_packed(value: &[u8]) -> bool {
     value.first() == Some(&MARK)
 }
 
-/// What was packed with this block.
+/// What was packed with these transactions.
 ///
 /// # Errors
 /// When it was not, or is damaged.
-pub(crate) fn unpack(value: &[u8], block: &[u8]) -> Result<Bytes, PackedError> {
+pub(crate) fn unpack(value: &[u8], transactions: &[u8]) -> Result<Bytes, PackedError> {
     let mut rest = value.get(1..).unwrap_or_default();
     let bytes = take_length(&mut rest)?;
     if bytes / MOST_RATIO > rest.len() {
@@ -68,7 +69,7 @@ pub(crate) fn unpack(value: &[u8], block: &[u8]) -> Result<Bytes, PackedError> {
         return Err(PackedError::TooLarge { packed, bytes });
     }
     let mut results = vec![0; bytes];
-    for (piece, dictionary) in pieces(bytes, block) {
+    for (piece, dictionary) in pieces(bytes, transactions) {
         let length = take_length(&mut rest)?;
         let (short, behind) = rest.split_at_checked(length).ok_or(PackedError::TooShort)?;
         let expected = piece.len();
@@ -91,15 +92,21 @@ fn take_length(rest: &mut &[u8]) -> Result<usize, PackedError> {
     Ok(u32::from_le_bytes(*length) as usize)
 }
 
-/// The ranges of the results, each with the bytes of the block that are likely to be in it.
-fn pieces(results: usize, block: &[u8]) -> impl Iterator<Item = (std::ops::Range<usize>, &[u8])> {
-    let count = results.max(block.len()).div_ceil(PIECE).max(1);
+/// The ranges of the results, each with the bytes of the transactions that are likely to be in it.
+fn pieces(
+    results: usize,
+    transactions: &[u8],
+) -> impl Iterator<Item = (std::ops::Range<usize>, &[u8])> {
+    let count = results.max(transactions.len()).div_ceil(PIECE).max(1);
     // 64 bits hold the product: both are below 4 GiB.
     let cut = move |length: usize, at: usize| (length as u64 * at as u64 / count as u64) as usize;
     (0..count).map(move |at| {
-        let from = cut(block.len(), at).saturating_sub(MARGIN);
-        let to = (cut(block.len(), at + 1) + MARGIN).min(block.len());
-        (cut(results, at)..cut(results, at + 1), &block[from..to])
+        let from = cut(transactions.len(), at).saturating_sub(MARGIN);
+        let to = (cut(transactions.len(), at + 1) + MARGIN).min(transactions.len());
+        (
+            cut(results, at)..cut(results, at + 1),
+            &transactions[from..to],
+        )
     })
 }
 
@@ -109,28 +116,28 @@ mod tests {
 
     use super::*;
 
-    /// A block of transactions that are like nothing else, and results that tell each of them.
-    fn block_and_results(transactions: usize, bytes: usize) -> (Vec<u8>, Vec<u8>) {
+    /// Transactions that are like nothing else, and results that tell each of them.
+    fn transactions_and_results(transactions: usize, bytes: usize) -> (Vec<u8>, Vec<u8>) {
         let mut seed = 7_u64;
         let mut random = || {
             seed = seed.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1);
             (seed >> 33) as u8
         };
-        let (mut block, mut results) = (vec![1; 900], Vec::new());
+        let (mut all, mut results) = (Vec::new(), Vec::new());
         for _ in 0..transactions {
             let transaction: Vec<u8> = (0..bytes).map(|_| random()).collect();
             results.extend_from_slice(b"what is told of each of them, and of it this: ");
             results.extend_from_slice(&transaction);
-            block.extend_from_slice(&transaction);
+            all.extend_from_slice(&transaction);
         }
-        (block, results)
+        (all, results)
     }
 
     #[test]
     fn what_the_block_says_is_not_stored_again() {
         for (transactions, bytes) in [(36, 250), (160, 250), (4000, 250), (20, 2000)] {
-            let (block, results) = block_and_results(transactions, bytes);
-            let packed = pack(&results, &block).unwrap();
+            let (all, results) = transactions_and_results(transactions, bytes);
+            let packed = pack(&results, &all).unwrap();
             assert!(
                 packed.len() < results.len() / 5,
                 "{} of {}",
@@ -138,14 +145,14 @@ mod tests {
                 results.len()
             );
             assert!(is_packed(&packed));
-            assert_eq!(unpack(&packed, &block).unwrap(), results);
+            assert_eq!(unpack(&packed, &all).unwrap(), results);
         }
     }
 
     #[test]
     fn what_gets_no_shorter_stays() {
-        let (random, _) = block_and_results(100, 100);
-        assert_eq!(pack(&random[900..], &[]), None);
+        let (random, _) = transactions_and_results(100, 100);
+        assert_eq!(pack(&random, &[]), None);
         assert_eq!(pack(&[7; 511], &[7; 511]), None);
         assert_eq!(pack(&[], &random), None);
     }
@@ -161,24 +168,24 @@ mod tests {
         #[test]
         fn what_is_packed_comes_back(
             results in vec(0..4_u8, 0..80_000),
-            block in vec(0..4_u8, 0..80_000),
+            all in vec(0..4_u8, 0..80_000),
         ) {
-            if let Some(packed) = pack(&results, &block) {
+            if let Some(packed) = pack(&results, &all) {
                 prop_assert!(packed.len() < results.len() || is_packed(&results));
-                prop_assert_eq!(unpack(&packed, &block).unwrap(), results);
+                prop_assert_eq!(unpack(&packed, &all).unwrap(), results);
             }
         }
 
         /// Damage is an error, or other bytes of the same number: never a panic.
         #[test]
         fn damage_is_survived(at in any::<prop::sample::Index>(), byte in any::<u8>(), cut in any::<prop::sample::Index>()) {
-            let (block, results) = block_and_results(40, 250);
-            let mut packed = pack(&results, &block).unwrap();
+            let (all, results) = transactions_and_results(40, 250);
+            let mut packed = pack(&results, &all).unwrap();
             let at = at.index(packed.len());
             packed[at] = byte;
-            let _ = unpack(&packed, &block);
+            let _ = unpack(&packed, &all);
             packed.truncate(cut.index(packed.len()));
-            prop_assert!(unpack(&packed, &block).is_err());
+            prop_assert!(unpack(&packed, &all).is_err());
         }
     }
     #[test]

@@ -347,12 +347,21 @@ impl Application for KvStore {
         for update in std::mem::take(&mut inner.validator_updates) {
             inner.update_validator(&update)?;
         }
-        for tx in std::mem::take(&mut inner.staged_txs) {
-            let (key, value) = tx::split_pair(&tx).ok_or_else(|| {
+        let txs = std::mem::take(&mut inner.staged_txs);
+        let pairs = txs.iter().map(|tx| {
+            tx::split_pair(tx).ok_or_else(|| {
                 AppFault::failed(format!("transaction {tx:?} is no pair of key and value"))
-            })?;
-            let key = [PAIR_PREFIX, key].concat();
-            inner.data.set(key, tx.slice_ref(value));
+            })
+        });
+        let pairs: Vec<_> = pairs.collect::<Result<_, _>>()?;
+        match &self.keeper {
+            Keeper::Memory(memory) => memory.set_all(PAIR_PREFIX, &pairs),
+            Keeper::Node | Keeper::Own(_) => {
+                for (tx, (key, value)) in txs.iter().zip(&pairs) {
+                    let key = [PAIR_PREFIX, key].concat();
+                    inner.data.set(key, tx.slice_ref(value));
+                }
+            }
         }
         let progress = serde_json::to_vec(&inner.progress)
             .map_err(|error| AppFault::failed(format!("state as JSON: {error}")))?;

@@ -3,6 +3,7 @@ use base64::{
     engine::{DecodePaddingMode, GeneralPurpose, GeneralPurposeConfig},
 };
 use bytes::Bytes;
+use memchr::memchr;
 
 use crate::types::{PublicKey, ValidatorUpdate, public_key::Sum};
 
@@ -50,11 +51,9 @@ pub(super) fn is_valid(tx: &[u8]) -> bool {
 
 /// Key and value where `tx` holds exactly one `=`.
 pub(super) fn split_pair(tx: &[u8]) -> Option<(&[u8], &[u8])> {
-    let mut parts = tx.split(|byte| *byte == b'=');
-    match (parts.next(), parts.next(), parts.next()) {
-        (Some(key), Some(value), None) => Some((key, value)),
-        _ => None,
-    }
+    let (key, value) = tx.split_at(memchr(b'=', tx)?);
+    let value = &value[1..];
+    memchr(b'=', value).is_none().then_some((key, value))
 }
 
 impl ValidatorTx {
