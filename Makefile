@@ -63,7 +63,7 @@ bench-growth: build ## a sync of a million blocks, timed at its beginning and en
 	$(BENCH_SYNC) --rows growth --runs 3 --plots target/bench-plots
 
 bench-compare: setup ## two commits in pairs: BASE=commit (HEAD=commit). BENCH_FLAGS
-	tests/compare-commits "$(BASE)" $(or $(HEAD),HEAD) $(BENCH_FLAGS)
+	CARGO="$(CARGO)" tests/compare-commits "$(BASE)" $(or $(HEAD),HEAD) $(BENCH_FLAGS)
 
 bench-consensus: build ## networks of 4 validators under load; beside CometBFT when COMETBFT names a binary
 	$(CARGO) run --release --locked -q -p perihelion-testkit --bin bench-consensus
