@@ -10,9 +10,12 @@ use perihelion_testkit::power::{RecordedProcess, SyncRecord, SyncWatch};
 
 use crate::{
     chain::perihelion,
-    plan::Draw,
+    plan::{Draw, Plan},
     trial::{Crash, lost},
 };
+
+/// Blocks over which a short plan's kills are spread.
+const SHORT_BLOCKS: u64 = 400;
 
 /// Where the application of the node is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -25,6 +28,16 @@ pub(crate) enum App {
 
 impl App {
     pub(crate) const ALL: [Self; 2] = [Self::BuiltIn, Self::OwnProcess];
+
+    /// Blocks of the chain: a sync that many kills are for takes a second or two where the binary is
+    /// optimised and nothing else runs. An application of its own waits for the disk at each block.
+    pub(crate) fn blocks(self, plan: Plan) -> u64 {
+        match self {
+            _ if plan.is_short() => SHORT_BLOCKS,
+            Self::BuiltIn => 15_000,
+            Self::OwnProcess => 2_000,
+        }
+    }
 
     /// `proxy_app` of a node in `home`.
     pub(crate) fn proxy_app(self, home: &Path) -> String {

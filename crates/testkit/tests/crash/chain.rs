@@ -11,11 +11,6 @@ use perihelion_store::{IndexKind, Store, StoreOptions};
 use perihelion_testkit::home::{ChainShape, make_home};
 use perihelion_types::{Hash, Height};
 
-/// Blocks over which a short plan's kills are spread.
-const SHORT_BLOCKS: u64 = 400;
-/// A sync of these takes a second or two where the binary is optimised.
-const BLOCKS: u64 = 15_000;
-
 /// A chain in a home, and what a node must have of each height.
 pub(crate) struct Chain {
     pub(crate) home: PathBuf,
@@ -37,8 +32,7 @@ struct Told {
 
 impl Chain {
     /// With transactions, absent validators, commits of later rounds, and validators that change.
-    pub(crate) fn make(home: &Path, is_short: bool) -> Self {
-        let blocks = if is_short { SHORT_BLOCKS } else { BLOCKS };
+    pub(crate) fn make(home: &Path, blocks: u64) -> Self {
         let shape = ChainShape {
             txs: 4,
             tx_bytes: 250,

@@ -18,24 +18,24 @@ mod plan;
 mod syncing;
 mod trial;
 
-use self::trial::{Crash, Trial};
+use self::trial::{Crash, try_with_each_application};
 
 #[test]
 fn a_killed_sync_resumes_where_one_commit_is_verified_for_a_run() {
-    Trial::new(Crash::Kill, "pinned").run();
+    try_with_each_application(Crash::Kill, "pinned");
 }
 
 #[test]
 fn a_killed_sync_resumes_where_every_commit_is_verified() {
-    Trial::new(Crash::Kill, "every").run();
+    try_with_each_application(Crash::Kill, "every");
 }
 
 #[test]
 fn a_sync_whose_power_is_cut_resumes_where_one_commit_is_verified_for_a_run() {
-    Trial::new(Crash::PowerCut, "pinned").run();
+    try_with_each_application(Crash::PowerCut, "pinned");
 }
 
 #[test]
 fn a_sync_whose_power_is_cut_resumes_where_every_commit_is_verified() {
-    Trial::new(Crash::PowerCut, "every").run();
+    try_with_each_application(Crash::PowerCut, "every");
 }

@@ -32,7 +32,6 @@ const FIRST_WAIT: i64 = 200;
 /// A sync that is not finished.
 pub(crate) struct Syncing<'a> {
     trial: &'a Trial,
-    app: App,
     home: PathBuf,
     launch: Launch,
     /// The height that the next life must begin at, or above it.
@@ -55,7 +54,7 @@ pub(crate) struct Life {
 
 impl<'a> Syncing<'a> {
     /// A node that has nothing.
-    pub(crate) fn fresh(trial: &'a Trial, app: App) -> Self {
+    pub(crate) fn fresh(trial: &'a Trial) -> Self {
         let home = trial.folder.path().join("syncing");
         if home.exists() {
             fs::remove_dir_all(&home).unwrap();
@@ -65,14 +64,13 @@ impl<'a> Syncing<'a> {
         let launch = launch
             .tuned()
             .persistent_peers([trial.server.clone()])
-            .set("proxy_app", app.proxy_app(&home))
+            .set("proxy_app", trial.app.proxy_app(&home))
             .set("abci", "socket")
             .set("blocksync.verify", trial.verify)
             .set("log_format", "json")
             .set("log_level", "info");
         Self {
             trial,
-            app,
             home,
             launch,
             durable: 0,
@@ -83,7 +81,7 @@ impl<'a> Syncing<'a> {
     pub(crate) fn live(&mut self, moment: Moment, draw: &mut Draw) -> Life {
         let log = self.home.join("node.log");
         let told = fs::metadata(&log).map_or(0, |log| log.len());
-        let mut app = self.app.start(&self.home, self.trial.crash);
+        let mut app = self.trial.app.start(&self.home, self.trial.crash);
         let begun = Instant::now();
         let (mut node, recorded) = match self.trial.crash {
             Crash::Kill => (self.launch.start().unwrap(), None),
@@ -92,19 +90,21 @@ impl<'a> Syncing<'a> {
                 (node, Some(recorded))
             }
         };
-        let (mut reached, mut is_whole) = (0, false);
+        let (mut reached, mut moved, mut is_whole) = (0, begun, false);
         while !is_whole && !is_over(moment, begun.elapsed(), reached) {
             node.check_alive().unwrap();
             app.iter_mut().for_each(|app| app.check_alive());
             // Until it listens, it does not answer.
             if let Ok(status) = node.status() {
-                reached = max(reached, status.height);
+                if status.height > reached {
+                    (reached, moved) = (status.height, Instant::now());
+                }
                 // The last block comes by consensus: its commit is in no block.
                 is_whole = reached == self.trial.chain.last();
             }
             assert!(
-                begun.elapsed() < PATIENCE,
-                "it is at {reached} after {PATIENCE:?}:\n{}",
+                moved.elapsed() < PATIENCE,
+                "it has been at {reached} for {PATIENCE:?}:\n{}",
                 node.log_end()
             );
             pause(moment, begun.elapsed());
@@ -137,7 +137,7 @@ impl<'a> Syncing<'a> {
             "it began at {began}, and {} was durable:\n{log_end}",
             self.durable
         );
-        self.durable = match self.app {
+        self.durable = match self.trial.app {
             // Each block is durable before the application commits it.
             App::OwnProcess => max(began, life.reached),
             App::BuiltIn if life.is_whole => life.reached,

@@ -1,7 +1,7 @@
 //! Kills until there have been enough.
 
 use std::{
-    sync::{Mutex, MutexGuard, PoisonError},
+    sync::{Mutex, PoisonError},
     time::Duration,
 };
 
@@ -35,6 +35,7 @@ pub(crate) enum Crash {
 /// A chain, its server, and how a syncing node is treated.
 pub(crate) struct Trial {
     pub(crate) crash: Crash,
+    pub(crate) app: App,
     /// `blocksync.verify`.
     pub(crate) verify: &'static str,
     pub(crate) chain: Chain,
@@ -43,55 +44,53 @@ pub(crate) struct Trial {
     pub(crate) folder: TempDir,
     plan: Plan,
     _serving: NodeProcess,
-    /// One trial at a time: their processes share the processors.
-    _alone: MutexGuard<'static, ()>,
+}
+
+/// Half of the kills with each application. One test at a time: their processes share the processors.
+pub(crate) fn try_with_each_application(crash: Crash, verify: &'static str) {
+    static SUITE: Mutex<()> = Mutex::new(());
+    // A failed test says nothing of the next one.
+    let _alone = SUITE.lock().unwrap_or_else(PoisonError::into_inner);
+    let plan = Plan::from_environment();
+    let half = plan.kills / 2;
+    for (app, kills) in App::ALL.into_iter().zip([plan.kills - half, half]) {
+        Trial::new(crash, verify, app, plan).kill_often(kills);
+    }
 }
 
 impl Trial {
-    pub(crate) fn new(crash: Crash, verify: &'static str) -> Self {
-        static SUITE: Mutex<()> = Mutex::new(());
-        // A failed test says nothing of the next one.
-        let alone = SUITE.lock().unwrap_or_else(PoisonError::into_inner);
-        let plan = Plan::from_environment();
+    fn new(crash: Crash, verify: &'static str, app: App, plan: Plan) -> Self {
         let folder = tempfile::tempdir().unwrap();
-        let chain = Chain::make(&folder.path().join("chain"), plan.is_short());
+        let chain = Chain::make(&folder.path().join("chain"), app.blocks(plan));
         let server = Launch::new("server", &perihelion(), &chain.home).unwrap();
         let server = server.tuned();
         let mut serving = server.start().unwrap();
         serving.wait_ready(PATIENCE).unwrap();
         Self {
             crash,
+            app,
             verify,
             chain,
             server: server.address().unwrap(),
             folder,
             plan,
             _serving: serving,
-            _alone: alone,
         }
     }
 
-    /// Half of the kills with each application.
-    pub(crate) fn run(&self) {
-        let half = self.plan.kills / 2;
-        for (app, kills) in App::ALL.into_iter().zip([self.plan.kills - half, half]) {
-            self.kill_often(app, kills);
-        }
-    }
-
-    fn kill_often(&self, app: App, kills: usize) {
-        let title = format!("{:?}, verify {}, {app:?}", self.crash, self.verify);
+    fn kill_often(&self, kills: usize) {
+        let title = format!("{:?}, verify {}, {:?}", self.crash, self.verify, self.app);
         eprintln!("{title}: {kills} kills, seed {}", self.plan.seed);
         let mut draw = Draw::new(self.plan, &title);
-        let span = (!self.plan.is_short()).then(|| self.undisturbed(app, &mut draw));
-        let mut syncing = Syncing::fresh(self, app);
+        let span = (!self.plan.is_short()).then(|| self.undisturbed(&mut draw));
+        let mut syncing = Syncing::fresh(self);
         let (mut whole, mut in_between) = (0, 0);
         for kill in 0..kills {
             let mut life = syncing.live(self.moment(kill, kills, span, &mut draw), &mut draw);
             while life.is_whole {
                 whole += 1;
                 syncing.assert_whole();
-                syncing = Syncing::fresh(self, app);
+                syncing = Syncing::fresh(self);
                 if span.is_none() {
                     // However few there are, they end: this one was at the last moment.
                     break;
@@ -129,8 +128,8 @@ impl Trial {
     }
 
     /// Lets a sync be until its end: how long it takes, up to the last moment of a kill.
-    fn undisturbed(&self, app: App, draw: &mut Draw) -> Duration {
-        let mut syncing = Syncing::fresh(self, app);
+    fn undisturbed(&self, draw: &mut Draw) -> Duration {
+        let mut syncing = Syncing::fresh(self);
         let life = syncing.live(Moment::AtTheEnd, draw);
         assert!(life.is_whole);
         syncing.assert_whole();
