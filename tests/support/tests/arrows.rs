@@ -11,7 +11,7 @@ use toml::Table;
 
 /// The layers from the bottom up: each crate, and the crates right below it. It may depend on those
 /// and on all that is below them.
-const LAYERS: [(&str, &[&str]); 20] = [
+const LAYERS: [(&str, &[&str]); 21] = [
     ("proto", &[]),
     ("crypto", &["proto"]),
     ("types", &["proto", "crypto"]),
@@ -29,7 +29,8 @@ const LAYERS: [(&str, &[&str]); 20] = [
     ("mempool", &["abci", "p2p"]),
     ("consensus-reactor", &["consensus", "mempool", "evidence"]),
     ("rpc", &["pool", "consensus-reactor"]),
-    ("node", &["blocksync-reactor", "rpc"]),
+    ("bench", &["blocksync-reactor"]),
+    ("node", &["bench", "rpc"]),
     ("testkit", &["node"]),
     ("test-support", &[]),
 ];

@@ -79,6 +79,8 @@ pub(super) enum Command {
     Config(ConfigOptions),
     /// Serve a built-in application to nodes in other processes
     Abci(Abci),
+    /// Measure this machine's stages, and predict how fast it syncs
+    Bench(Bench),
     /// Print the version
     Version(Version),
     /// Print a script that completes commands in a shell
@@ -208,6 +210,53 @@ pub(super) enum ConfigCommand {
     Check,
     /// Print every key with its default
     Defaults,
+}
+
+/// Makes blocks of a shape, takes each stage of a sync through them, and adds up what bounds its
+/// speed. Without flags: three shapes, in less than a minute.
+#[derive(Debug, Args)]
+pub(super) struct Bench {
+    /// Shapes: a (4 validators, 1 transaction of 100 bytes), b (100; 36 of 250), c (175; 160 of 250)
+    #[arg(
+        long,
+        value_delimiter = ',',
+        value_name = "NAMES",
+        default_value = "a,b,c",
+        conflicts_with_all = ["validators", "txs", "tx_bytes"]
+    )]
+    pub(super) shapes: Vec<ShapeName>,
+    /// Instead a shape with so many validators, 1 to 1000 [default: 4]
+    #[arg(long, value_name = "NUMBER")]
+    pub(super) validators: Option<u32>,
+    /// Instead a shape with so many transactions a block [default: 1]
+    #[arg(long, value_name = "NUMBER")]
+    pub(super) txs: Option<u32>,
+    /// Instead a shape with so many bytes a transaction, at least 40 [default: 100]
+    #[arg(long, value_name = "BYTES")]
+    pub(super) tx_bytes: Option<u32>,
+    /// One commit for a run of blocks, or every commit, as blocksync.verify
+    #[arg(long, value_name = "MODE", default_value = "pinned")]
+    pub(super) verify: VerifyMode,
+    /// Print JSON
+    #[arg(long)]
+    pub(super) json: bool,
+    /// Where stores are made, on the disk that is meant; they are removed again [default: the
+    /// system's folder for temporary files]
+    #[arg(long, value_name = "DIR")]
+    pub(super) dir: Option<PathBuf>,
+}
+
+#[derive(Debug, Clone, Copy, clap::ValueEnum)]
+pub(super) enum ShapeName {
+    A,
+    B,
+    C,
+}
+
+#[derive(Debug, Clone, Copy, clap::ValueEnum)]
+pub(super) enum VerifyMode {
+    Pinned,
+    Every,
 }
 
 #[derive(Debug, Args)]

@@ -6,6 +6,7 @@
 
 mod abci;
 mod arguments;
+mod bench;
 mod check;
 mod init;
 mod keys;
@@ -174,6 +175,7 @@ fn execute(arguments: Arguments) -> anyhow::Result<()> {
         Command::Version(options) => return version::run(options),
         Command::GenValidator(_) => return keys::gen_validator(),
         Command::Completion(options) => return keys::completion(options),
+        Command::Bench(options) => return bench::run(options),
         Command::Abci(options) => {
             return abci::run(&options.application, arguments.log_level.as_deref());
         }
@@ -206,6 +208,7 @@ fn execute(arguments: Arguments) -> anyhow::Result<()> {
         Command::Version(_)
         | Command::GenValidator(_)
         | Command::Completion(_)
+        | Command::Bench(_)
         | Command::Abci(_) => Ok(()),
         Command::Start(options) => start::run(&context, &options),
         Command::Status(options) => status::run(&context, &options),

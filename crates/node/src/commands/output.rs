@@ -20,3 +20,10 @@ pub(crate) fn error(text: &str) {
     // Nobody is left to be told.
     drop(writeln!(out, "ERROR: {text}"));
 }
+
+/// Prints a line on standard error, for whoever watches.
+pub(crate) fn note(text: &str) {
+    let mut out = io::stderr().lock();
+    // Nobody is left to be told.
+    drop(writeln!(out, "{text}"));
+}

@@ -5,6 +5,7 @@ mod applications;
 mod bad_config;
 mod bad_input;
 mod bad_store;
+mod bench;
 mod beside_cometbft;
 mod binary;
 mod changed_bytes;
