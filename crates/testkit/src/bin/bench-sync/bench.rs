@@ -113,6 +113,7 @@ impl Bench {
         Ok(Feed {
             chain,
             servers: vec![chains::server(self.ours(), chain)?],
+            addresses: None,
             last: chain.blocks - 1,
         })
     }

@@ -107,8 +107,8 @@ impl Figure {
     }
 
     /// What measures it.
-    fn rows(self) -> Option<Rows> {
-        Some(match self {
+    fn rows(self) -> Rows {
+        match self {
             Self::Rate(_)
             | Self::Cpu(_)
             | Self::Every(_)
@@ -124,8 +124,8 @@ impl Figure {
             Self::Memory => Rows::Memory,
             Self::Growth => Rows::Growth,
             Self::DefaultRates(_) => Rows::Rates,
-            Self::Lossy => return None,
-        })
+            Self::Lossy => Rows::Lossy,
+        }
     }
 
     /// The one of the chosen chains without which it is not measured.
@@ -267,10 +267,9 @@ impl Sheet {
     /// Nothing measured yet of what was chosen.
     pub(crate) fn new(rows: &[Rows], chains: &[char]) -> Self {
         let outcome = |figure: Figure| {
-            let is_chosen = figure.rows().is_some_and(|it| rows.contains(&it))
+            let is_chosen = rows.contains(&figure.rows())
                 && figure.chain().is_none_or(|it| chains.contains(&it));
             let outcome = match figure {
-                Figure::Lossy => Outcome::Left("this benchmark has no such network".to_owned()),
                 Figure::Growth if !is_chosen => {
                     Outcome::Left("left out: --rows growth (make bench-growth)".to_owned())
                 }
@@ -287,7 +286,7 @@ impl Sheet {
     /// Says why what rows were to measure is not there, as far as it is not.
     pub(crate) fn fail(&mut self, rows: Rows, why: &str) {
         for (figure, outcome) in &mut self.outcomes {
-            if figure.rows() == Some(rows)
+            if figure.rows() == rows
                 && let Outcome::Left(before) = outcome
             {
                 why.clone_into(before);

@@ -41,6 +41,8 @@ enum Rows {
     Application,
     /// Default rates, from one and three CometBFT servers.
     Rates,
+    /// Ten servers behind a way of 100 ms there and back that loses 1 % of packets.
+    Lossy,
     /// Only when named: a chain of a million blocks.
     Growth,
 }
@@ -89,12 +91,18 @@ struct Options {
     /// Serves the slow application at this socket until standard input ends.
     #[arg(long, hide = true)]
     slow_app: Option<PathBuf>,
+    /// Measures the rows lossy in the network namespace that it is started in.
+    #[arg(long, hide = true)]
+    lossy: bool,
 }
 
 fn main() -> anyhow::Result<ExitCode> {
     let options = Options::parse();
     if let Some(socket) = &options.slow_app {
         return slow_app::serve(socket).map(|()| ExitCode::SUCCESS);
+    }
+    if options.lossy {
+        return rows::lossy::measure_here(&options).map(|()| ExitCode::SUCCESS);
     }
     ensure!(options.runs > 0, "--runs must be at least 1");
     for chain in &options.chains {

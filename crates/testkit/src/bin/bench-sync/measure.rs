@@ -79,6 +79,8 @@ pub(crate) struct Feed<'a> {
     pub(crate) chain: &'a BenchChain,
     /// Started anew for each sync.
     pub(crate) servers: Vec<Launch>,
+    /// Where the client finds them, unless it is loopback.
+    pub(crate) addresses: Option<Vec<String>>,
     /// The height at which a client ends.
     pub(crate) last: i64,
 }
@@ -265,7 +267,7 @@ pub(crate) fn sync(
     }
     let home = folder.join("client");
     let launch = fresh_node(subject, feed.chain, &home, settings)?;
-    let launch = launch.persistent_peers(addresses);
+    let launch = launch.persistent_peers(feed.addresses.clone().unwrap_or(addresses));
     let start = Instant::now();
     let mut client = launch.start()?;
     let Seen {

@@ -1,5 +1,6 @@
 //! The rows: what is started, and which figures come of it.
 
+pub(crate) mod lossy;
 mod serving;
 
 use std::time::Duration;
@@ -39,6 +40,7 @@ pub(crate) fn measure(rows: Rows, bench: &mut Bench) -> anyhow::Result<()> {
         Rows::Cometbft => serving::from_cometbft(bench),
         Rows::Application => application(bench),
         Rows::Rates => rates(bench),
+        Rows::Lossy => lossy::lossy(bench),
         Rows::Growth => growth(bench),
     }
 }
@@ -145,6 +147,7 @@ fn memory(bench: &mut Bench) -> anyhow::Result<()> {
     let feed = Feed {
         chain: &chain,
         servers,
+        addresses: None,
         last: chain.blocks - 1,
     };
     let settings = Settings {
@@ -217,6 +220,7 @@ fn rates(bench: &mut Bench) -> anyhow::Result<()> {
         }
         let feed = Feed {
             chain: &chain,
+            addresses: None,
             last: serving::served_height(&home, &cometbft)? - 1,
             servers,
         };

@@ -246,6 +246,7 @@ pub(super) fn from_cometbft(bench: &mut Bench) -> anyhow::Result<()> {
             server.node.stop()?;
         }
         let feed = Feed {
+            addresses: None,
             chain: &chain,
             servers: vec![launch],
             last,
