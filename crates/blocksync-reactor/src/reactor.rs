@@ -146,7 +146,7 @@ impl BlocksyncReactor {
         loop {
             let told = tokio::select! {
                 event = events.recv() => match event {
-                    Some(event) => self.take_event(event, &looks).await,
+                    Some(event) => self.take_event(event, &mut looks).await,
                     None => return,
                 },
                 _ = look.tick() => self.look(&mut looks).await,
@@ -157,12 +157,21 @@ impl BlocksyncReactor {
         }
     }
 
-    async fn take_event(&self, event: PeerEvent, looks: &Looks) -> Result<(), PoolGone> {
+    async fn take_event(&self, event: PeerEvent, looks: &mut Looks) -> Result<(), PoolGone> {
         match event {
             PeerEvent::Added(handle) => self.add_peer(handle, looks).await,
             PeerEvent::Removed { id, reason } => {
                 debug!(peer = %id, %reason, "peer removed");
-                self.peers.remove(&id);
+                if let Some((_, peer)) = self.peers.remove(&id) {
+                    let now = Instant::now();
+                    let arrival = peer.handle.stats().arrival;
+                    // Who goes in time is not let go of, and would come again as if nothing was.
+                    if arrival.is_some_and(|it| it.lags(now.into_std()))
+                        && self.budget.waiting() > 0
+                    {
+                        looks.slow.note(now, &peer.handle);
+                    }
+                }
                 self.tell(PoolInput::PeerRemoved { peer: id }).await
             }
             PeerEvent::Message {
@@ -336,7 +345,9 @@ impl BlocksyncReactor {
                 // It was for what everything waited for.
                 entry.handle.withdraw_pass();
             }
-            if entry.behind.is_some_and(|until| until <= now) {
+            // Not while it waits: its turn may be near, and others would give way to it.
+            let waits = entry.handle.waits_for_room();
+            if entry.behind.is_some_and(|until| until <= now) && !waits {
                 entry.behind = None;
                 entry.handle.set_standing(Standing::Unknown);
             }
@@ -406,8 +417,13 @@ async fn carry_out(peers: Arc<Peers>, switch: SwitchHandle, commands: mpsc::Rece
                 if let Some(entry) = connected(&peers, peer, connection)
                     && entry.handle.waits_for_room()
                 {
-                    if proven && entry.behind.is_none() {
-                        entry.handle.set_standing(Standing::Proven);
+                    if entry.behind.is_none() {
+                        let standing = if proven {
+                            Standing::Proven
+                        } else {
+                            Standing::Unknown
+                        };
+                        entry.handle.set_standing(standing);
                     }
                     entry.handle.admit_one();
                 }

@@ -17,6 +17,12 @@ use thiserror::Error;
 /// The databases that a CometBFT node has open while it runs.
 const OF_A_NODE: [&str; 4] = ["blockstore.db", "state.db", "evidence.db", "tx_index.db"];
 
+/// The one that it opens first.
+const FIRST: &str = OF_A_NODE[0];
+
+/// The file in a database that is locked.
+const LOCK: &str = "LOCK";
+
 /// CometBFT's databases cannot be had.
 #[derive(Debug, Error)]
 pub enum CometBftError {
@@ -82,15 +88,48 @@ impl CometBftLocks {
         Self::of(&databases)
     }
 
+    /// Locks the database that a CometBFT node opens first also where none ever was: its folder is
+    /// made, with nothing but the lock in it, and whoever starts CometBFT there later finds it empty.
+    ///
+    /// # Errors
+    /// When a process has it open, or it cannot be made.
+    pub fn keep_out(&mut self, data: &Path) -> Result<(), CometBftError> {
+        let folder = data.join(FIRST);
+        let path = folder.join(LOCK);
+        if path.exists() || folder.is_file() {
+            return Ok(());
+        }
+        fs::create_dir_all(&folder)
+            .and_then(|()| OpenOptions::new().append(true).create(true).open(&path))
+            .map_err(|source| unknown(&path, source))?;
+        self._files.extend(lock(&path)?);
+        Ok(())
+    }
+
     fn of(databases: &[PathBuf]) -> Result<Self, CometBftError> {
         let mut files = Vec::new();
         for database in databases {
-            for path in [database.clone(), database.join("LOCK")] {
+            for path in [database.clone(), database.join(LOCK)] {
                 files.extend(lock(&path)?);
             }
         }
         Ok(Self { _files: files })
     }
+}
+
+/// CometBFT's databases in a data folder that have anything in them.
+#[must_use]
+pub fn databases(data: &Path) -> Vec<PathBuf> {
+    let holds_data = |path: &PathBuf| match fs::read_dir(path) {
+        Ok(entries) => entries.flatten().any(|entry| entry.file_name() != LOCK),
+        // One file, or a folder that only its owner reads.
+        Err(_) => fs::symlink_metadata(path).is_ok(),
+    };
+    let known = ["blockstore.db", "state.db"].iter();
+    known
+        .map(|name| data.join(name))
+        .filter(holds_data)
+        .collect()
 }
 
 /// Locks what is at `path`, if anything is.
@@ -246,5 +285,24 @@ mod tests {
         drop(locks);
         File::open(&path).unwrap().try_lock().unwrap();
         assert_eq!(fs::read(&path).unwrap(), b"");
+    }
+
+    #[test]
+    fn one_is_kept_out_where_none_ever_was() {
+        let folder = tempfile::tempdir().unwrap();
+        let data = folder.path();
+        for _ in 0..2 {
+            let mut locks = CometBftLocks::of_a_node(data).unwrap();
+            locks.keep_out(data).unwrap();
+            // As goleveldb opens it.
+            let lock = File::open(data.join("blockstore.db/LOCK")).unwrap();
+            assert!(lock.try_lock().is_err());
+            assert!(CometBftLocks::of_a_node(data).is_err());
+            assert_eq!(databases(data), Vec::<PathBuf>::new(), "it is empty");
+            drop(locks);
+            lock.try_lock().unwrap();
+        }
+        fs::write(data.join("blockstore.db/CURRENT"), "").unwrap();
+        assert_eq!(databases(data), [data.join("blockstore.db")]);
     }
 }

@@ -2,7 +2,7 @@
 //! cannot start leaves its home as it was.
 
 use std::{
-    fs, io,
+    io,
     net::{SocketAddr, TcpListener, ToSocketAddrs as _},
     path::{Path, PathBuf},
 };
@@ -16,7 +16,7 @@ use rustix::fs::Access;
 use thiserror::Error;
 
 use crate::{
-    cometbft::{CometBftError, CometBftLocks},
+    cometbft::{self, CometBftError, CometBftLocks},
     config::{
         BaseConfig, Config, ConfigError, Indexer, MempoolType, Place, host_and_port, is_dialled,
     },
@@ -147,7 +147,8 @@ pub struct Prepared {
     pub may_stand_in: bool,
     /// Databases of CometBFT beside ours, to be told of and left alone.
     pub foreign_data: Vec<PathBuf>,
-    /// Keeps CometBFT from starting on this home while this node runs there, where it has ever run.
+    /// Keeps CometBFT from starting on this home while this node runs there: where it never ran, once
+    /// [`CometBftLocks::keep_out`] was called.
     pub cometbft: CometBftLocks,
 }
 
@@ -181,14 +182,14 @@ pub fn prepare(config: Config, genesis_hash: Option<[u8; 32]>) -> Result<Prepare
     check_folders(&config)?;
     // Before the addresses: a node that runs on this home has them too, and it is what to name.
     let genesis_id = Hash::new(id);
-    let cometbft = CometBftLocks::of_a_node(&config.data_dir())?;
+    let locks = CometBftLocks::of_a_node(&config.data_dir())?;
     check_store(&config.data_dir(), &genesis_id)
         .map_err(|error| PrepareError::store(error, &config))?;
     check_addresses(&config)?;
     if let Some(files) = config.rpc_server().tls {
         perihelion_rpc::check_tls(&files)?;
     }
-    let foreign_data = foreign_data(&config.data_dir());
+    let foreign_data = cometbft::databases(&config.data_dir());
     let may_stand_in =
         config.base.proxy_app == BaseConfig::default().proxy_app && has_no_app_state(&genesis);
     Ok(Prepared {
@@ -200,7 +201,7 @@ pub fn prepare(config: Config, genesis_hash: Option<[u8; 32]>) -> Result<Prepare
         validator,
         sign_state,
         foreign_data,
-        cometbft,
+        cometbft: locks,
     })
 }
 
@@ -443,16 +444,6 @@ fn bind(address: &str) -> io::Result<TcpListener> {
     let host = if host.is_empty() { "0.0.0.0" } else { host };
     let addresses: Vec<SocketAddr> = (host, port).to_socket_addrs()?.collect();
     TcpListener::bind(addresses.as_slice())
-}
-
-/// CometBFT's databases in a data folder.
-#[must_use]
-pub fn foreign_data(data: &Path) -> Vec<PathBuf> {
-    ["blockstore.db", "state.db"]
-        .iter()
-        .map(|name| data.join(name))
-        .filter(|path| fs::symlink_metadata(path).is_ok())
-        .collect()
 }
 
 /// What to say of CometBFT's databases beside ours.

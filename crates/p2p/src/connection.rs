@@ -206,15 +206,17 @@ impl Connection {
         loop {
             let now = Instant::now().into_std();
             self.core.handle_deadline(now)?;
+            // Before anything is taken in: what comes now did not take the time of the pause.
+            if !self.is_held() {
+                self.core.handle_release(now);
+            }
             self.take_in(now)?;
-            let held = self.delivery.is_some() || self.waits.is_some();
+            let held = self.is_held();
             self.shared.held.store(held, Ordering::Relaxed);
             let waits = self.waits.is_some();
             self.shared.waits.store(waits, Ordering::Relaxed);
             if held {
                 self.core.handle_hold(now);
-            } else {
-                self.core.handle_release(now);
             }
             self.tell_arrival();
             self.fill(now)?;
@@ -226,6 +228,11 @@ impl Connection {
             );
             self.wait(read, sleep.as_mut()).await?;
         }
+    }
+
+    /// Whether nothing is read: a reactor is busy, or there is no room.
+    fn is_held(&self) -> bool {
+        self.delivery.is_some() || self.waits.is_some()
     }
 
     /// Waits for whatever comes first, and does it.

@@ -236,9 +236,19 @@ impl Executor {
         if self.group.is_open() {
             let height = self.state.last_block_height;
             self.store.sync().map_err(storage(height))?;
-            self.group.synced();
+            self.group = self.next_group();
         }
         Ok(())
+    }
+
+    /// Catching up, the first blocks were waited for; nobody waits for those that follow.
+    fn next_group(&self) -> SyncGroup {
+        if self.store.skips_log() {
+            let interval = self.config.catch_up_interval;
+            SyncGroup::new(CATCH_UP_BLOCKS, interval).in_background(interval / 8)
+        } else {
+            SyncGroup::new(self.config.sync_blocks, self.config.sync_interval)
+        }
     }
 
     /// Many blocks are coming that can be fetched and executed again: unless the application keeps
@@ -261,7 +271,7 @@ impl Executor {
         let height = self.state.last_block_height;
         self.store.use_log().map_err(storage(height))?;
         self.flush()?;
-        self.group = SyncGroup::new(self.config.sync_blocks, self.config.sync_interval);
+        self.group = self.next_group();
         Ok(())
     }
 
@@ -409,12 +419,7 @@ impl Executor {
         if !sync {
             self.store.write_out().map_err(storage(height))?;
         }
-        self.group = if self.store.skips_log() {
-            let interval = self.config.catch_up_interval;
-            SyncGroup::new(CATCH_UP_BLOCKS, interval).in_background(interval / 8)
-        } else {
-            SyncGroup::new(self.config.sync_blocks, self.config.sync_interval)
-        };
+        self.group = self.next_group();
         Ok(sync)
     }
 

@@ -419,7 +419,10 @@ impl Store {
             if !packed::is_packed(&value) {
                 return Ok(Some(value));
             }
-            let block = self.load_block_bytes(height)?.unwrap_or_default();
+            // Without it: both were pruned between the two reads.
+            let Some(block) = self.load_block_bytes(height)? else {
+                return Ok(None);
+            };
             return packed::unpack(&value, &transactions(&block))
                 .map(Some)
                 .map_err(|error| self.db.corrupt(Column::Results, &key, error));

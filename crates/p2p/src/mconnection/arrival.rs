@@ -14,6 +14,9 @@ const GOOD_RATE: u64 = 8 * LEAST_RATE;
 /// a quick start excuses dripping for longer.
 const JUDGED: u64 = 10;
 
+/// Seconds that a message has lasted before it can lag. Fewer would count a connection's slow start.
+const LAG: u64 = 3;
+
 /// Moments that are remembered: the beginnings of the present second and of those before it that are
 /// judged.
 const MARKS: usize = JUDGED as usize + 1;
@@ -129,6 +132,14 @@ impl Arrival {
     #[must_use]
     pub fn is_quick(&self, now: Instant) -> bool {
         self.came_at(self.rates.1, now)
+    }
+
+    /// Whether it has lasted for seconds, and come at less than 1 MiB a second, or half of what is read at
+    /// most, since it began.
+    #[must_use]
+    pub fn lags(&self, now: Instant) -> bool {
+        let seconds = self.lasts(now).as_secs();
+        seconds >= LAG && (self.bytes as u64) < seconds * self.rates.1
     }
 
     fn came_at(&self, rate: u64, now: Instant) -> bool {
@@ -254,5 +265,18 @@ mod tests {
         assert_eq!(rates(40_000), (10_000, 20_000));
         let mut run = Run::new(40_000);
         assert!(run.comes(20, 39_000).is_quick());
+    }
+
+    #[test]
+    fn who_sends_less_than_is_good_lags_after_some_seconds() {
+        let start = Instant::now();
+        let at = |seconds| start + Duration::from_secs(seconds);
+        let mut arrival = Arrival::new(start, 10);
+        assert!(!arrival.lags(at(2)));
+        assert!(arrival.lags(at(3)));
+        arrival.grow(at(3), 3 << 20);
+        assert!(!arrival.lags(at(3)));
+        assert!(arrival.lags(at(4)));
+        assert!(!arrival.held(Some(at(3)), 0).lags(at(60)));
     }
 }
