@@ -95,7 +95,7 @@ impl Applier {
             }
             // Who takes the executor learns of it by the first thing that it does.
             if let Err(error) = executor.end_catch_up() {
-                tracing::error!(%error, "what was applied cannot be made durable");
+                tell_not_durable(&error);
             }
             executor
         })?;
@@ -155,11 +155,21 @@ fn next_job(executor: &mut Executor, jobs: &Receiver<Job>) -> Option<Job> {
             // A failed sync closes the store for writing; the next block tells of it.
             Err(RecvTimeoutError::Timeout) => {
                 if let Err(error) = executor.flush() {
-                    tracing::error!(%error, "what was applied cannot be made durable");
+                    tell_not_durable(&error);
                     return jobs.recv().ok();
                 }
             }
         }
+    }
+}
+
+/// A store that failed before has told whoever used it then.
+fn tell_not_durable(error: &ApplyError) {
+    let is_told = matches!(error, ApplyError::Storage { source, .. } if source.is_consequence());
+    if is_told {
+        tracing::debug!(%error, "what was applied cannot be made durable");
+    } else {
+        tracing::error!(%error, "what was applied cannot be made durable");
     }
 }
 

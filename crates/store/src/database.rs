@@ -496,6 +496,7 @@ mod tests {
         let reason = "IO error: No space left on device: While appending to file: 000004.log";
         let error = database.write_error(reason.into(), Height::new(7));
         assert!(matches!(error, StoreError::DiskFull { .. }));
+        assert!(!error.is_consequence(), "who gets it tells of it");
         let text = error.to_string();
         for part in ["height 7", "000004.log", &*folder.path().to_string_lossy()] {
             assert!(text.contains(part), "{text}");
@@ -506,6 +507,7 @@ mod tests {
             database.flush(Height::ZERO).unwrap_err(),
         ] {
             assert!(matches!(error, StoreError::Stopped { .. }), "{error}");
+            assert!(error.is_consequence());
             assert!(error.to_string().contains("No space left"), "{error}");
         }
         assert!(database.get(Column::App, b"before").unwrap().is_some());

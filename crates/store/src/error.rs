@@ -209,6 +209,13 @@ pub enum StoreError {
 }
 
 impl StoreError {
+    /// Whether it follows from an earlier failure, which was handed to another caller: who got that one
+    /// tells of it.
+    #[must_use]
+    pub const fn is_consequence(&self) -> bool {
+        matches!(self, Self::Stopped { .. })
+    }
+
     /// Whether the store as it lies there can be used no more: only a copy or a new sync helps.
     #[must_use]
     pub fn is_lost(&self) -> bool {

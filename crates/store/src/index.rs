@@ -90,6 +90,10 @@ fn run(store: &Store) {
             Ok(false) => {
                 store.wait_for_change(seen);
             }
+            Err(error) if error.is_consequence() => {
+                tracing::debug!(%error, "indexing stops; the next start goes on from here");
+                return;
+            }
             Err(error) => {
                 tracing::error!(%error, "indexing stops; the next start goes on from here");
                 return;
