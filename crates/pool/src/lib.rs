@@ -12,6 +12,7 @@ mod config;
 mod explain;
 mod handover;
 mod input;
+mod later_rules;
 mod routine;
 mod translate;
 mod workers;

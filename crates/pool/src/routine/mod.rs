@@ -29,6 +29,7 @@ use crate::{
     applier::Applier,
     certified::Certified,
     explain::{self, ApplyTimes},
+    later_rules::LaterRules,
     workers::{Done, Encoded, Job, Workers},
 };
 
@@ -147,7 +148,7 @@ pub fn start(
         published_mode: Mode::WaitForPeers,
         times: ApplyTimes::default(),
         absence: config.absence.clone(),
-        told_rules: false,
+        later_rules: LaterRules::new(config.persistent.clone()),
         failed: None,
     };
     let task = tokio::spawn(pool_routine(pool, input_receiver, done, stop));
@@ -221,8 +222,8 @@ pub(crate) struct Pool {
     /// Where the time of applying goes.
     times: ApplyTimes,
     absence: Absence,
-    /// Whether rules that may be the wrong ones were told of.
-    told_rules: bool,
+    /// Whose blocks do not follow the configured rules, but later ones.
+    later_rules: LaterRules,
     failed: Option<PoolError>,
 }
 

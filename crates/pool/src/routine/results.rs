@@ -130,11 +130,14 @@ impl Pool {
             Err(refused) => {
                 let fault = translate::body_fault(&refused.error);
                 debug!(%peer, height = ?refused.height, error = %refused.error, "block refused");
-                if refused.fits_later_rules && !std::mem::replace(&mut self.told_rules, true) {
+                if refused.fits_later_rules
+                    && let Some(senders) = self.later_rules.note(now, peer)
+                {
                     warn!(
                         height = refused.height.map(tracing::field::display),
-                        "a peer's block has a signature that v0.40 allows and v0.38 does not: if this \
-                         chain runs v0.40 there, say from which height on in perihelion.median_time"
+                        %senders,
+                        "blocks have signatures that v0.40 allows and v0.38 does not: if this chain runs \
+                         v0.40 there, say from which height on in perihelion.median_time"
                     );
                 }
                 match refused.height {
