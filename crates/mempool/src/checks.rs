@@ -1,7 +1,9 @@
 //! New transactions on their way to the application and back.
 //!
 //! One thread asks about them in the order in which they came, another one takes in the answers in
-//! the same order, so that many are under way at a time, and nobody who only gives one has to wait.
+//! the same order, so that many are under way at a time, and nobody who only gives one has to wait. The
+//! first one also asks again about those that there was no time for behind a block, one by one, until
+//! something may be proposed.
 
 use std::{
     io,
@@ -16,7 +18,11 @@ use bytes::Bytes;
 use perihelion_abci::{AppError, AppFault, CallName, PendingCheckTx, types::CheckTxType};
 use perihelion_types::PeerId;
 
-use crate::{CheckTxError, Checked, TxKey, gate::Pass, pool::Shared};
+use crate::{
+    CheckTxError, Checked, TxKey,
+    gate::Pass,
+    pool::{Pool, Shared},
+};
 
 /// Told what became of a transaction.
 pub(crate) type Tell = Box<dyn FnOnce(Result<Checked, CheckTxError>) + Send>;
@@ -136,9 +142,17 @@ impl Drop for Watched<'_> {
 
 fn ask(shared: &Shared, asked: &SyncSender<UnderWay>) {
     let _watched = Watched(shared);
-    while await_order(shared) {
+    while await_work(shared) {
         let pass = shared.gate.enter();
         // Only now: a block may have had it.
+        let left = {
+            let pool = shared.pool();
+            shared.first_left(&pool)
+        };
+        if let Some((key, tx)) = left {
+            check_again(shared, &key, &tx);
+            continue;
+        }
         let Some(order) = shared.pool().orders.pop_front() else {
             continue;
         };
@@ -168,11 +182,23 @@ fn ask(shared: &Shared, asked: &SyncSender<UnderWay>) {
     }
 }
 
-/// Waits until there is an order; `false` when there will be none.
-fn await_order(shared: &Shared) -> bool {
+/// Asks again about the first transaction, which there was no time for behind the block.
+fn check_again(shared: &Shared, key: &TxKey, tx: &Bytes) {
+    let pending = shared.begin(tx, CheckTxType::Recheck);
+    let answer = pending.and_then(|pending| shared.heed(pending.wait()));
+    // Whoever watches the application is told of its failure.
+    if let Ok(response) = answer {
+        shared.take_first_left(key, &response);
+    }
+}
+
+/// Waits until there is an order, or something to be checked again; `false` when there will be none.
+fn await_work(shared: &Shared) -> bool {
+    let is_idle =
+        |pool: &mut Pool| pool.orders.is_empty() && !pool.over && shared.first_left(pool).is_none();
     let pool = shared
         .ordered
-        .wait_while(shared.pool(), |pool| pool.orders.is_empty() && !pool.over)
+        .wait_while(shared.pool(), is_idle)
         .unwrap_or_else(PoisonError::into_inner);
     !pool.over
 }

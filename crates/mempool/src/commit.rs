@@ -29,7 +29,8 @@ pub struct Updated {
     /// Those of them that are not valid any more.
     pub evicted: usize,
     /// Transactions that were not checked again for want of time. They are not proposed until they
-    /// are, behind a later block; nor is what waits behind them.
+    /// are: behind a later block, or at once where nothing else may be proposed; nor is what waits
+    /// behind them.
     pub unchecked: usize,
 }
 
@@ -84,7 +85,8 @@ impl<'a> MempoolLock<'a> {
         self.remove(txs, codes)
     }
 
-    /// The second half of [`Self::update`]: what waits is checked again, and told to be available.
+    /// The second half of [`Self::update`]: what waits is checked again, and told to be available where
+    /// any of it may be proposed.
     ///
     /// # Errors
     /// When the application fails; the node is to stop.
@@ -100,9 +102,10 @@ impl<'a> MempoolLock<'a> {
         }
         let mut pool = shared.pool();
         pool.notified = false;
-        if pool.list.len() > 0 {
-            shared.notify_available(&mut pool);
-        }
+        shared.notify_available(&mut pool);
+        drop(pool);
+        // Where nothing may be proposed, what is left is checked without another block.
+        shared.ordered.notify_all();
         Ok(updated)
     }
 

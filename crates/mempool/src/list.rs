@@ -132,6 +132,20 @@ impl List {
         checked.map(|(_, entry)| entry)
     }
 
+    /// The first one, where it was not checked again and so nothing may be proposed.
+    pub(crate) fn first_left(&self) -> Option<&Entry> {
+        let (place, entry) = self.entries.first_key_value()?;
+        let left = self.unchecked.as_ref()?;
+        left.contains(place).then_some(entry)
+    }
+
+    /// The first one was checked again.
+    pub(crate) fn first_checked(&mut self) {
+        if let Some((place, left)) = self.entries.keys().next().zip(self.unchecked.as_ref()) {
+            self.unchecked = Some(place + 1..=*left.end()).filter(|left| !left.is_empty());
+        }
+    }
+
     /// In order.
     pub(crate) fn iter(&self) -> impl Iterator<Item = &Entry> {
         self.entries.values()

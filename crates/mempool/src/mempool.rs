@@ -175,8 +175,8 @@ impl Mempool {
         self.shared.failure()
     }
 
-    /// Changes once for each block behind which there are transactions: when the first one comes,
-    /// or at once when some are left.
+    /// Changes once for each block behind which there are transactions to propose: when the first one
+    /// comes, or at once when some are left, as soon as one of them was checked again.
     #[must_use]
     pub fn txs_available(&self) -> watch::Receiver<u64> {
         self.shared.available.subscribe()
@@ -224,7 +224,10 @@ impl Mempool {
 
     /// Removes a transaction; whether it was there. It stays remembered.
     pub fn remove_tx(&self, key: &TxKey) -> bool {
-        self.shared.pool().list.remove(key)
+        let removed = self.shared.pool().list.remove(key);
+        // What is the first one now may have to be checked again.
+        self.shared.ordered.notify_all();
+        removed
     }
 
     /// Removes all, and forgets what was seen.

@@ -39,7 +39,7 @@ pub(crate) struct Shared {
     /// Held for moments only.
     chain: Mutex<Chain>,
     pool: Mutex<Pool>,
-    /// Told when there is an order, or never will be another one.
+    /// Told when there is an order, or something to be checked again, or never will be another one.
     pub(crate) ordered: Condvar,
     pub(crate) added: watch::Sender<u64>,
     pub(crate) available: watch::Sender<u64>,
@@ -68,7 +68,7 @@ pub(crate) struct Pool {
     kept_bytes: u64,
     /// The mempool is gone.
     pub(crate) over: bool,
-    /// Whether it was told since the last block that there are transactions.
+    /// Whether it was told since the last block that there are transactions to propose.
     pub(crate) notified: bool,
 }
 
@@ -256,9 +256,30 @@ impl Shared {
         })
     }
 
+    /// Tells that there are transactions, if any may be proposed and it was not told since the last
+    /// block.
     pub(crate) fn notify_available(&self, pool: &mut Pool) {
-        if !std::mem::replace(&mut pool.notified, true) {
+        if !pool.notified && pool.list.checked().next().is_some() {
+            pool.notified = true;
             self.available.send_modify(|count| *count += 1);
+        }
+    }
+
+    /// What is to be checked again now, since nothing may be proposed before it.
+    pub(crate) fn first_left(&self, pool: &Pool) -> Option<(TxKey, Bytes)> {
+        let left = pool.list.first_left()?;
+        let is_asked = self.check_alive().is_ok();
+        is_asked.then(|| (left.key, left.tx.clone()))
+    }
+
+    /// The application was asked again about the first transaction.
+    pub(crate) fn take_first_left(&self, key: &TxKey, response: &ResponseCheckTx) {
+        if self.take_again(key, response) {
+            let mut pool = self.pool();
+            if pool.list.first_left().is_some_and(|left| left.key == *key) {
+                pool.list.first_checked();
+            }
+            self.notify_available(&mut pool);
         }
     }
 }

@@ -225,10 +225,15 @@ fn what_was_not_checked_again_is_not_proposed_nor_passed_by() {
     check("d");
     assert_eq!(proposed(), [tx("a")]);
     assert_eq!(waiting(&mempool), ["a", "c", "d"].map(tx));
-    // The next block makes room in front of it.
+    // The next block makes room in front of it. Nothing may be proposed then, so what is left is
+    // checked without another one.
+    let mut told = mempool.txs_available();
+    told.mark_unchanged();
     let updated = update(&mempool, 3, &[tx("a")], &[0]);
     assert_eq!((updated.evicted, updated.unchecked), (1, 1));
-    assert!(proposed().is_empty());
+    let runtime = tokio::runtime::Builder::new_current_thread().build();
+    runtime.unwrap().block_on(told.changed()).unwrap();
+    assert_eq!(proposed(), [tx("d")]);
     assert_eq!(update(&mempool, 4, &[], &[]).unchecked, 0);
     check("e");
     assert_eq!(proposed(), ["d", "e"].map(tx));
@@ -241,6 +246,30 @@ fn what_was_not_checked_again_is_not_proposed_nor_passed_by() {
         assert!(mempool.remove_tx(&hash(text)));
     }
     assert_eq!(proposed(), ["d", "g"].map(tx));
+}
+
+#[test]
+fn nothing_is_told_of_that_may_not_be_proposed() {
+    let (app, mempool) = picky(MempoolConfig {
+        recheck_timeout: Duration::ZERO,
+        ..MempoolConfig::default()
+    });
+    for text in ["a", "b", "c"] {
+        mempool.check_tx(&tx(text), None).unwrap();
+    }
+    let mut told = mempool.txs_available();
+    told.mark_unchanged();
+    app.refuse(b"abc");
+    let updated = update(&mempool, 2, &[], &[]);
+    assert_eq!((updated.evicted, updated.unchecked), (1, 2));
+    while mempool.size() > 0 {
+        assert!(!told.has_changed().unwrap(), "all are invalid");
+        std::thread::yield_now();
+    }
+    assert!(!told.has_changed().unwrap());
+    // What comes then is told of.
+    mempool.check_tx(&tx("d"), None).unwrap();
+    assert!(told.has_changed().unwrap());
 }
 
 #[test]
