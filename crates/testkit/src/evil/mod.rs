@@ -35,6 +35,7 @@ pub struct EvilPeer {
     switch: SwitchHandle,
     lie: Lie,
     told: Arc<AtomicU64>,
+    begun: Arc<AtomicU64>,
 }
 
 impl EvilPeer {
@@ -60,10 +61,16 @@ impl EvilPeer {
         })
         .await?;
         let events = events.pop().context("one reactor")?;
-        let told = Arc::new(AtomicU64::new(0));
+        let (told, begun) = (Arc::<AtomicU64>::default(), Arc::<AtomicU64>::default());
         let lie = chain.lie();
-        tokio::spawn(answer(chain, events, Arc::clone(&told)));
-        Ok(Self { switch, lie, told })
+        let counts = (Arc::clone(&told), Arc::clone(&begun));
+        tokio::spawn(answer(chain, events, counts));
+        Ok(Self {
+            switch,
+            lie,
+            told,
+            begun,
+        })
     }
 
     /// Its identity.
@@ -91,6 +98,12 @@ impl EvilPeer {
     #[must_use]
     pub fn told(&self) -> u64 {
         self.told.load(Ordering::Relaxed)
+    }
+
+    /// Connections over which it has begun a block of which nothing more comes.
+    #[must_use]
+    pub fn begun(&self) -> u64 {
+        self.begun.load(Ordering::Relaxed)
     }
 
     /// Leaves.
@@ -121,7 +134,7 @@ fn node_info(chain_id: &str) -> NodeInfo {
 async fn answer(
     chain: Arc<LyingChain>,
     mut events: mpsc::Receiver<PeerEvent>,
-    told: Arc<AtomicU64>,
+    (told, open): (Arc<AtomicU64>, Arc<AtomicU64>),
 ) {
     let mut begun = HashMap::new();
     while let Some(event) = events.recv().await {
@@ -136,6 +149,7 @@ async fn answer(
                         Some(bytes) => {
                             told.fetch_add(1, Ordering::Relaxed);
                             begun.insert(from.id(), begin(&from, bytes).await);
+                            open.store(begun.len() as u64, Ordering::Relaxed);
                             None
                         }
                         None => chain.answer(height),
@@ -146,6 +160,7 @@ async fn answer(
             }
             PeerEvent::Removed { id, .. } => {
                 begun.remove(&id);
+                open.store(begun.len() as u64, Ordering::Relaxed);
                 continue;
             }
         };
