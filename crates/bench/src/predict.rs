@@ -84,6 +84,7 @@ fn name(place: Place, side: Side) -> &'static str {
         (Place::Connection, Side::Server) => "the server's end of the connection",
         (Place::Workers, _) => "the workers",
         (Place::Background, _) => "the database's threads",
+        (Place::Tasks, _) => "tasks",
     }
 }
 

@@ -99,5 +99,6 @@ fn place(stage: &Stage) -> &'static str {
         (Side::Client, Place::Workers) => "workers",
         (Side::Client, Place::ApplyThread) => "one thread",
         (Side::Client, Place::Background) => "database",
+        (Side::Client, Place::Tasks) => "tasks",
     }
 }

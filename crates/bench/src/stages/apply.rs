@@ -31,7 +31,8 @@ pub(super) struct Applied {
 }
 
 impl Applied {
-    fn on_thread(&self) -> Duration {
+    /// Processor time of the thread that applies.
+    pub(super) fn on_thread(&self) -> Duration {
         self.validate + self.execute + self.store
     }
 }

@@ -2,6 +2,7 @@
 
 mod apply;
 mod blocks;
+mod pool;
 mod wire;
 
 use std::{path::Path, time::Duration};
@@ -35,6 +36,8 @@ pub enum Place {
     ApplyThread,
     /// On threads of the database.
     Background,
+    /// In tasks beside those.
+    Tasks,
 }
 
 /// What one stage takes.
@@ -98,6 +101,9 @@ fn measure_shape(
     let decode = blocks::decode(&chain, stop)?;
     let certify = blocks::certify(&chain, verify, stop)?;
     let read = blocks::read(&chain, &served, stop)?;
+    let pool = pool::measure(&chain, verify, folder.path(), stop)?;
+    let by_stages = decode + certify + applied.on_thread() + applied.background;
+    let hand_over = pool.saturating_sub(by_stages);
     let durable_write_us = apply::durable_write(&chain, folder.path(), stop)?;
     let stages = vec![
         server("read from the store", Place::Connection, read),
@@ -105,6 +111,7 @@ fn measure_shape(
         server("send (loopback)", Place::Connection, wire.send),
         client("receive (loopback)", Place::Connection, wire.receive),
         client("open (AEAD)", Place::Connection, wire.open),
+        client("ask and hand over", Place::Tasks, hand_over),
         client("decode and hash", Place::Workers, decode),
         client("certify", Place::Workers, certify),
         client("validate", Place::ApplyThread, applied.validate),

@@ -15,16 +15,18 @@ fn is_empty(folder: &Path) -> bool {
 fn bench_tells_each_stage_and_a_speed_and_leaves_nothing() {
     let folder = tempfile::tempdir().unwrap();
     let dir = folder.path().to_str().unwrap();
+    // Few blocks are made where they are large.
+    let shape = ["bench", "--validators", "7", "--tx-bytes", "1000000"];
     for verify in ["pinned", "every"] {
-        let shape = ["bench", "--validators", "7", "--txs", "0", "--dir", dir];
-        let told = succeed(&[&shape[..], &["--json", "--verify", verify]].concat());
+        let further = ["--json", "--verify", verify, "--dir", dir];
+        let told = succeed(&[&shape[..], &further].concat());
         let told: Value = serde_json::from_str(&told).unwrap();
         assert_eq!(told["verify"], verify);
         assert_eq!(told["shapes"].as_array().unwrap().len(), 1);
         let shape = &told["shapes"][0];
         assert_eq!(
             (&shape["validators"], &shape["txs"]),
-            (&7.into(), &0.into())
+            (&7.into(), &1.into())
         );
         let stages = shape["stages"].as_array().unwrap();
         let names: BTreeSet<&str> = stages
@@ -34,7 +36,7 @@ fn bench_tells_each_stage_and_a_speed_and_leaves_nothing() {
                 stage["name"].as_str().unwrap()
             })
             .collect();
-        assert_eq!(names.len(), 11);
+        assert_eq!(names.len(), 12);
         assert!(names.contains("certify"));
         let predicted = |from: &str| {
             let speed = &shape["prediction"][from];
