@@ -7,7 +7,22 @@ use std::{
 
 use perihelion_node::progress::mode_words;
 
-pub(crate) const HEAD: &str = "node              mode               height  round/step        peers  blocks/s  sync                app hash";
+/// The columns, from the left: what stands above, and so many characters at least, numbers to the
+/// right.
+const COLUMNS: [(&str, usize, bool); 8] = [
+    ("node", 5, false),
+    ("mode", 17, false),
+    ("height", 7, true),
+    ("round/step", 16, false),
+    ("peers", 5, true),
+    ("blocks/s", 8, true),
+    ("sync", 16, false),
+    ("app hash", 16, false),
+];
+/// Between two columns.
+const GAP: &str = "  ";
+/// The columns that a narrow terminal does without, the least needed first.
+const DISPENSABLE: [usize; 5] = [7, 4, 3, 5, 6];
 
 /// What is known of a node.
 #[derive(Debug, Clone, Default)]
@@ -95,24 +110,22 @@ impl Row {
         format!("{percent:.1} %{eta}")
     }
 
-    /// The row of the table.
-    pub(crate) fn write(&self, text: &mut String) {
+    /// What stands in each column.
+    fn cells(&self) -> [String; COLUMNS.len()] {
         let hash = self.app_hash.get(..16).unwrap_or(&self.app_hash);
-        // Writing into a String cannot fail.
-        let _ = write!(
-            text,
-            "{:<17} {:<17} {:>7}  {:<16} {:>6}  {:>8.2}  {:<18}  {hash}",
-            self.name,
-            mode_words(&self.mode),
-            self.height,
-            self.round,
-            self.peers,
-            self.rate,
+        [
+            self.name.clone(),
+            mode_words(&self.mode).to_owned(),
+            self.height.to_string(),
+            self.round.clone(),
+            self.peers.to_string(),
+            format!("{:.2}", self.rate),
             self.sync(),
-        );
+            hash.to_owned(),
+        ]
     }
 
-    /// The same within a line.
+    /// What is the most important of it, within a line.
     pub(crate) fn brief(&self) -> String {
         let mut text = format!("{} {} {}", self.name, mode_words(&self.mode), self.height);
         if self.target.is_some() {
@@ -120,6 +133,44 @@ impl Row {
         }
         text
     }
+}
+
+/// The table, head first, no line of more than `width` characters: columns that have no room are left
+/// out.
+pub(crate) fn table(rows: &[Row], width: usize) -> Vec<String> {
+    let cells: Vec<_> = rows.iter().map(Row::cells).collect();
+    let widest = |column: usize| {
+        let (_, least, _) = COLUMNS[column];
+        let lengths = cells.iter().map(|cells| cells[column].chars().count());
+        lengths.fold(least, usize::max)
+    };
+    let mut shown: Vec<_> = (0..COLUMNS.len()).map(|at| (at, widest(at))).collect();
+    for column in DISPENSABLE {
+        let gaps = GAP.len() * (shown.len() - 1);
+        if shown.iter().map(|(_, wide)| wide).sum::<usize>() + gaps <= width {
+            break;
+        }
+        shown.retain(|(at, _)| *at != column);
+    }
+    let line = |cell: &dyn Fn(usize) -> String| {
+        let padded = shown.iter().map(|&(at, wide)| {
+            if COLUMNS[at].2 {
+                format!("{:>wide$}", cell(at))
+            } else {
+                format!("{:<wide$}", cell(at))
+            }
+        });
+        let line = padded.collect::<Vec<_>>().join(GAP);
+        cut(line.trim_end(), width)
+    };
+    let head = line(&|at| COLUMNS[at].0.to_owned());
+    let rows = cells.iter().map(|cells| line(&|at| cells[at].clone()));
+    std::iter::once(head).chain(rows).collect()
+}
+
+/// So many of a text's characters at most.
+pub(crate) fn cut(text: &str, width: usize) -> String {
+    text.chars().take(width).collect()
 }
 
 #[cfg(test)]
@@ -139,6 +190,52 @@ mod tests {
             ..row
         };
         assert_eq!(row.sync(), "-");
+    }
+
+    /// Rows with all that may be long.
+    fn rows() -> Vec<Row> {
+        let row = Row {
+            round: "12 precommit wait".to_owned(),
+            app_hash: "B8".repeat(32),
+            target: Some(1_234_567),
+            remaining: Some(Duration::from_secs(123_456)),
+            ..Row::new("node100", "wait_for_peers", 1_234_566)
+        };
+        vec![Row::new("node0", "consensus", 1), row]
+    }
+
+    #[test]
+    fn no_line_is_wider_than_the_terminal() {
+        for width in 0..200 {
+            let lines = table(&rows(), width);
+            assert_eq!(lines.len(), 3, "head and rows");
+            for line in lines {
+                assert!(line.chars().count() <= width, "{width}: {line:?}");
+            }
+        }
+    }
+
+    #[test]
+    fn a_narrow_terminal_does_without_the_least_needed_columns() {
+        let heads = |rows: &[Row], width| {
+            let head = table(rows, width).remove(0);
+            let titles = COLUMNS.iter().map(|(title, ..)| *title);
+            titles
+                .filter(|title| head.contains(title))
+                .collect::<Vec<_>>()
+        };
+        let all = COLUMNS.map(|(title, ..)| title);
+        assert_eq!(heads(&rows(), 200), all);
+        let usual = [Row::new("node0", "consensus", 19)];
+        assert_eq!(heads(&usual, 104), all);
+        assert_eq!(heads(&usual, 103), all[..7]);
+        let narrow = ["node", "mode", "height", "round/step", "blocks/s"];
+        assert_eq!(heads(&usual, 79)[..3], narrow[..3]);
+        assert_eq!(heads(&usual, 35), narrow[..3]);
+        // Columns stand below their titles.
+        let lines = table(&rows(), 200);
+        let at = lines[0].find("app hash").unwrap();
+        assert!(lines[2][at..].starts_with("B8B8"), "{lines:?}");
     }
 
     #[test]
