@@ -1,6 +1,9 @@
 //! How far the node is.
 
-use std::time::{Duration, Instant};
+use std::{
+    sync::Arc,
+    time::{Duration, Instant, SystemTime},
+};
 
 use bytes::Bytes;
 use perihelion_consensus_reactor::Standing;
@@ -12,7 +15,12 @@ use perihelion_types::{
 };
 use serde::Serialize;
 
-use super::{Answer, consensus::place_of, network::NodeInfoForm, uncommitted, write};
+use super::{
+    Answer,
+    consensus::place_of,
+    network::{NodeInfoForm, moment},
+    uncommitted, write,
+};
 use crate::{arguments::Arguments, context::Backend};
 
 /// CometBFT's fields first; behind `catching_up` those that Tendermint v0.35 had, durations in
@@ -199,7 +207,8 @@ struct SyncStatus<'a> {
     mode_time: Text<u128>,
     /// How often the mode has changed since the start.
     mode_switches: Text<u64>,
-    /// How old the last block that blocksync applied is by the wall clock.
+    /// How old the last applied block is by the wall clock, zero where it is of the future; `None`
+    /// before there is one.
     block_age: Option<Text<u128>>,
     catching_up: bool,
     base: Height,
@@ -260,6 +269,12 @@ const fn limit_name(limit: Limit) -> &'static str {
     }
 }
 
+/// How many nanoseconds old the block of `time` at `height` is; `None` where that is no block.
+fn age(height: Height, time: Time, now: Time) -> Option<u128> {
+    let age = now.nanos_since(time).max(0).unsigned_abs();
+    (height > Height::ZERO).then_some(age)
+}
+
 pub(super) fn sync_status(backend: &Backend, _: &Arguments) -> Answer {
     let context = &backend.context;
     let view = context.consensus.view();
@@ -269,6 +284,18 @@ pub(super) fn sync_status(backend: &Backend, _: &Arguments) -> Answer {
         progress = progress.with_decided(view.state().last_block_height);
         place = (progress.mode == Mode::Consensus).then(|| place_of(view));
     }
+    let states = [
+        Some(context.evidence.state()),
+        view.as_ref().map(|view| Arc::clone(view.state())),
+    ];
+    let now = moment(SystemTime::now());
+    // The newest block is the youngest, whoever applied it.
+    let ages = states
+        .iter()
+        .flatten()
+        .filter_map(|state| age(state.last_block_height, state.last_block_time, now));
+    let synced = progress.block_age.filter(|_| view.is_none());
+    let block_age = ages.chain(synced.map(|age| age.as_nanos())).min();
     let window = &progress.window;
     let stalled = progress.stalled.as_ref().map(ToString::to_string);
     let standing = || Some(Standing::of(view.as_deref()?, Instant::now())?.to_string());
@@ -281,7 +308,7 @@ pub(super) fn sync_status(backend: &Backend, _: &Arguments) -> Answer {
         mode_reason: progress.why.to_string(),
         mode_time: Text(progress.in_mode.as_nanos()),
         mode_switches: Text(progress.switches),
-        block_age: progress.block_age.map(|age| Text(age.as_nanos())),
+        block_age: block_age.map(Text),
         catching_up: progress.is_catching_up(),
         base: context.store.base(),
         height: progress.height,
@@ -314,4 +341,17 @@ pub(super) fn sync_status(backend: &Backend, _: &Arguments) -> Answer {
         bytes_received: Text(progress.bytes_received),
         peers: progress.peers.iter().map(SyncPeer::of).collect(),
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_block_is_as_old_as_its_time_whoever_applied_it() {
+        let age = |height, now| age(Height::new(height), Time::new(100, 5), Time::new(now, 7));
+        assert_eq!(age(3, 101), Some(1_000_000_002));
+        assert_eq!(age(3, 99), Some(0), "of the future");
+        assert_eq!(age(0, 101), None, "no block, the genesis' time");
+    }
 }
