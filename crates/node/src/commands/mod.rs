@@ -44,6 +44,8 @@ fn environment() -> BTreeMap<String, String> {
 /// Where a command works and what was said besides the file.
 struct Context {
     home: PathBuf,
+    /// Whether the command line names the home.
+    names_home: bool,
     overrides: Overrides,
 }
 
@@ -193,6 +195,7 @@ fn execute(arguments: Arguments) -> anyhow::Result<()> {
     }
     let context = Context {
         home,
+        names_home: arguments.home.is_some(),
         overrides: Overrides { environment, flags },
     };
     match arguments.command {

@@ -26,7 +26,12 @@ const MAX_TEXT_CHARS: usize = 600;
 const PAUSE: Duration = Duration::from_secs(1);
 
 pub(super) fn run(context: &Context, options: &Status) -> anyhow::Result<()> {
-    let config = context.config()?;
+    let config = if context.names_home && options.rpc.is_none() {
+        // Another home's node must not answer for one that is not there.
+        context.existing()?.config
+    } else {
+        context.config()?
+    };
     let server = server(&config, options.rpc.as_deref())?;
     let client = Client::new(server);
     let first = match client.progress() {

@@ -54,6 +54,17 @@ fn a_node_with_its_sync_status() {
     );
 }
 
+/// Who mistypes the home must not be told of another node.
+#[test]
+fn a_home_that_is_not_there_is_named() {
+    let output = perihelion(&["status", "--home", "/nonexistent"]).output();
+    let error = error_of(&output.unwrap());
+    assert!(
+        error.starts_with("/nonexistent/config/config.toml does not exist"),
+        "{error}"
+    );
+}
+
 #[test]
 fn a_node_without_it() {
     let address = serve(4, |path| match path {
