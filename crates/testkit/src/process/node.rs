@@ -139,7 +139,7 @@ impl NodeProcess {
         self.wait_stopped()
     }
 
-    /// Sends SIGTERM without waiting, to be followed by [`stop`](Self::stop): so several nodes end
+    /// Sends SIGTERM, and SIGCONT behind it, without waiting, to be followed by [`stop`](Self::stop): so several nodes end
     /// at the same time.
     ///
     /// # Errors
@@ -153,7 +153,10 @@ impl NodeProcess {
             .ok()
             .and_then(rustix::process::Pid::from_raw)
             .context("a process id is positive")?;
-        rustix::process::kill_process(pid, rustix::process::Signal::TERM)
+        let send = |signal| rustix::process::kill_process(pid, signal);
+        // One that was halted (SIGSTOP) takes it when it goes on.
+        send(rustix::process::Signal::TERM)
+            .and_then(|()| send(rustix::process::Signal::CONT))
             .with_context(|| format!("cannot stop {}", self.name()))
     }
 

@@ -30,16 +30,8 @@ impl Folder {
     /// Makes it.
     pub(crate) fn make(options: &Options) -> anyhow::Result<Self> {
         let path = options.folder();
-        if path.exists() {
-            let what = if running(&path).is_empty() {
-                "remove it (make localnet-clean)"
-            } else {
-                "a network runs in it: stop that (make localnet-down)"
-            };
-            bail!(
-                "the folder {} is there already: {what}, or set LOCALNET_DIR to another",
-                path.display()
-            );
+        if let Some(problem) = problem(&path) {
+            bail!("{problem}");
         }
         fs::create_dir_all(&path).with_context(|| format!("cannot make {}", path.display()))?;
         let folder = Self {
@@ -70,7 +62,13 @@ impl Folder {
     /// Removes it, unless its user named it.
     pub(crate) fn end(self) -> anyhow::Result<()> {
         if self.is_kept {
-            self.keep().map(drop)
+            let path = self.keep()?;
+            println!(
+                "{} is kept: `make localnet-clean` with the same LOCALNET_DIR removes it, which a \
+                 next run there needs.",
+                path.display()
+            );
+            Ok(())
         } else {
             self.remove()
         }
@@ -89,8 +87,8 @@ pub(crate) fn down(folder: &Path) -> anyhow::Result<()> {
     let mut left = running(folder);
     ensure!(
         !left.is_empty(),
-        "no network runs in {}: LOCALNET_DIR names another folder",
-        folder.display()
+        "no network runs in {}: set LOCALNET_DIR to the folder of the network",
+        full(folder).display()
     );
     let deadline = Instant::now() + PATIENCE;
     while let Some(&first) = left.first() {
@@ -122,7 +120,7 @@ pub(crate) fn clean(folder: &Path) -> anyhow::Result<()> {
         folder.display()
     );
     ensure!(
-        folder.join("node0/config/genesis.json").is_file() || is_empty(folder)?,
+        is_networks(folder),
         "{} is not the folder of a network: it stays",
         folder.display()
     );
@@ -131,8 +129,49 @@ pub(crate) fn clean(folder: &Path) -> anyhow::Result<()> {
     Ok(())
 }
 
-fn is_empty(folder: &Path) -> anyhow::Result<bool> {
-    Ok(fs::read_dir(folder)?.all(|entry| entry.is_ok_and(|entry| entry.file_name() == PIDS)))
+/// Why no network can be made there: nothing may be there yet.
+fn problem(path: &Path) -> Option<String> {
+    let there = path.symlink_metadata().is_ok();
+    let (what, is_folder) = match path.metadata() {
+        Ok(found) if found.is_dir() => ("the folder", true),
+        Ok(_) => ("the file", false),
+        Err(_) if there => ("the link", false),
+        Err(_) => {
+            let above = path.ancestors().skip(1).find(|above| above.exists())?;
+            return (!above.is_dir()).then(|| {
+                let (path, above) = (full(path), full(above));
+                let (path, above) = (path.display(), above.display());
+                format!(
+                    "no folder {path} can be made: {above} is a file: set LOCALNET_DIR to another"
+                )
+            });
+        }
+    };
+    let advice = if !running(path).is_empty() {
+        "a network runs in it: stop that (make localnet-down), or set LOCALNET_DIR to another"
+    } else if is_folder && is_networks(path) {
+        "remove it (make localnet-clean), or set LOCALNET_DIR to another"
+    } else {
+        "set LOCALNET_DIR to a folder that is not there yet"
+    };
+    let path = full(path);
+    Some(format!(
+        "{what} {} is there already: {advice}",
+        path.display()
+    ))
+}
+
+/// Whether a folder is that of a network, or holds nothing.
+fn is_networks(folder: &Path) -> bool {
+    folder.join("node0/config/genesis.json").is_file()
+        || fs::read_dir(folder).is_ok_and(|mut entries| {
+            entries.all(|entry| entry.is_ok_and(|entry| entry.file_name() == PIDS))
+        })
+}
+
+/// The whole path, for messages.
+fn full(path: &Path) -> PathBuf {
+    std::path::absolute(path).unwrap_or_else(|_| path.to_owned())
 }
 
 fn remove(folder: &Path) -> anyhow::Result<()> {
@@ -172,5 +211,46 @@ fn signal(pid: i32) -> anyhow::Result<()> {
     match kill_process(pid, Signal::TERM) {
         Ok(()) | Err(rustix::io::Errno::SRCH) => Ok(()),
         Err(error) => Err(error).context("cannot stop a process of the network"),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn advice_is_such_that_it_can_be_followed() {
+        let home = tempfile::tempdir().unwrap();
+        let told = |name: &str| problem(&home.path().join(name)).unwrap_or_default();
+        assert_eq!(told("new/one"), "");
+        fs::create_dir_all(home.path().join("own/papers")).unwrap();
+        assert!(told("own").ends_with("set LOCALNET_DIR to a folder that is not there yet"));
+        fs::create_dir(home.path().join("empty")).unwrap();
+        assert!(told("empty").contains("make localnet-clean"));
+        let genesis = home.path().join("ended/node0/config/genesis.json");
+        fs::create_dir_all(genesis.parent().unwrap()).unwrap();
+        fs::write(genesis, "{}").unwrap();
+        assert!(told("ended").contains("make localnet-clean"));
+        fs::write(home.path().join("file"), "").unwrap();
+        let path = home.path().join("file").display().to_string();
+        let text = told("file");
+        assert!(
+            text.starts_with(&format!("the file {path} is there")),
+            "{text}"
+        );
+        assert!(!text.contains("localnet-clean"), "{text}");
+        let text = told("file/below");
+        assert!(text.contains(&format!("{path} is a file")), "{text}");
+    }
+
+    #[test]
+    fn who_stops_no_network_is_told_where_none_is() {
+        let error = down(Path::new("no/network")).unwrap_err().to_string();
+        let here = std::env::current_dir().unwrap().join("no/network");
+        assert!(error.contains(here.to_str().unwrap()), "{error}");
+        assert!(
+            error.ends_with("set LOCALNET_DIR to the folder of the network"),
+            "{error}"
+        );
     }
 }

@@ -17,17 +17,22 @@ use tokio_util::sync::CancellationToken;
 const PAGE: i64 = 20;
 /// Between two looks for new blocks.
 const PAUSE: Duration = Duration::from_millis(500);
+/// How long an answer may take.
+const PATIENCE: Duration = Duration::from_secs(1);
 
 /// Counts until `stop`, in a thread that ends with the process at the latest. A node that does not
 /// answer is passed over.
 pub(crate) fn start(nodes: Vec<NodeClient>, stop: CancellationToken) -> Arc<AtomicU64> {
+    let mut nodes: Vec<_> = nodes
+        .into_iter()
+        .map(|node| node.patience(PATIENCE))
+        .collect();
     let committed = Arc::new(AtomicU64::new(0));
     let counted = Arc::clone(&committed);
     thread::spawn(move || {
         let mut height = 0;
         while !stop.is_cancelled() {
-            let pages = nodes.iter().find_map(|node| page(node, height));
-            let blocks = pages.unwrap_or_default();
+            let blocks = of_any(&mut nodes, |node| page(node, height)).unwrap_or_default();
             if blocks.is_empty() {
                 thread::sleep(PAUSE);
             }
@@ -38,6 +43,17 @@ pub(crate) fn start(nodes: Vec<NodeClient>, stop: CancellationToken) -> Arc<Atom
         }
     });
     committed
+}
+
+/// What the first node that answers says. It is asked first from then on: one that hangs is waited
+/// for once.
+fn of_any<N, A>(nodes: &mut [N], ask: impl Fn(&N) -> Option<A>) -> Option<A> {
+    let (first, answer) = nodes
+        .iter()
+        .enumerate()
+        .find_map(|(place, node)| Some((place, ask(node)?)))?;
+    nodes.rotate_left(first);
+    Some(answer)
 }
 
 /// Height and number of transactions of the blocks behind `height`; `None` without an answer.
@@ -52,4 +68,25 @@ fn page(node: &NodeClient, height: i64) -> Option<Vec<(i64, u64)>> {
         Some((height, number(&meta["num_txs"])?.unsigned_abs()))
     };
     Some(metas.iter().filter_map(block).collect())
+}
+
+#[cfg(test)]
+mod tests {
+    use std::cell::RefCell;
+
+    use super::*;
+
+    #[test]
+    fn one_that_hangs_is_asked_once() {
+        let asked = RefCell::new(Vec::new());
+        let ask = |node: &u8| {
+            asked.borrow_mut().push(*node);
+            (*node == 2).then_some("answer")
+        };
+        let mut nodes = [0, 1, 2, 3];
+        assert_eq!(of_any(&mut nodes, ask), Some("answer"));
+        assert_eq!(of_any(&mut nodes, ask), Some("answer"));
+        assert_eq!(asked.take(), [0, 1, 2, 2]);
+        assert_eq!(of_any(&mut nodes[1..], ask), None);
+    }
 }
