@@ -95,11 +95,12 @@ impl CometBftLocks {
     /// When a process has it open, or it cannot be made.
     pub fn keep_out(&mut self, data: &Path) -> Result<(), CometBftError> {
         let folder = data.join(FIRST);
-        let path = folder.join(LOCK);
-        if path.exists() || folder.is_file() {
+        // Locked already, if it is one of CometBFT's; else left alone.
+        if fs::symlink_metadata(&folder).is_ok() {
             return Ok(());
         }
-        fs::create_dir_all(&folder)
+        let path = folder.join(LOCK);
+        fs::create_dir(&folder)
             .and_then(|()| OpenOptions::new().append(true).create(true).open(&path))
             .map_err(|source| unknown(&path, source))?;
         self._files.extend(lock(&path)?);

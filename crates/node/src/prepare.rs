@@ -182,9 +182,10 @@ pub fn prepare(config: Config, genesis_hash: Option<[u8; 32]>) -> Result<Prepare
     check_folders(&config)?;
     // Before the addresses: a node that runs on this home has them too, and it is what to name.
     let genesis_id = Hash::new(id);
-    let locks = CometBftLocks::of_a_node(&config.data_dir())?;
     check_store(&config.data_dir(), &genesis_id)
         .map_err(|error| PrepareError::store(error, &config))?;
+    // Behind the store: a Perihelion that runs has these locked too.
+    let locks = CometBftLocks::of_a_node(&config.data_dir())?;
     check_addresses(&config)?;
     if let Some(files) = config.rpc_server().tls {
         perihelion_rpc::check_tls(&files)?;

@@ -78,6 +78,8 @@ async fn run_until_stopped(mut prepared: Prepared, live: Option<LiveLine>) -> an
         return Ok(());
     }
     let store = begin::open_store(&prepared)?;
+    let data = prepared.config.data_dir();
+    prepared.cometbft.keep_out(&data)?;
     consensus::check_signer(&prepared, &store)?;
     choose_application(&mut prepared, &store)?;
     let base = &prepared.config.base;

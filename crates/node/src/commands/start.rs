@@ -16,10 +16,5 @@ pub(super) fn run(context: &Context, options: &StartFlags) -> anyhow::Result<()>
     if !prepared.foreign_data.is_empty() {
         tracing::warn!("{}", prepare::foreign_data_message(&prepared.foreign_data));
     }
-    // What boltdb keeps in a file a folder would stand in the way of.
-    if prepared.config.base.db_backend != "boltdb" {
-        let data = prepared.config.data_dir();
-        prepared.cometbft.keep_out(&data)?;
-    }
     crate::run::run(prepared, live)
 }
