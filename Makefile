@@ -47,6 +47,7 @@ lint: setup ## no merge left half done, formatting, clippy without a warning, de
 	$(CARGO) fmt --all --check
 	$(CARGO) clippy --workspace --all-targets --locked -- -D warnings
 	@if command -v cargo-deny >/dev/null; then \
+	  $(CARGO) fetch --locked --quiet; \
 	  $(CARGO) deny --workspace --offline check bans licenses sources; \
 	else echo "cargo-deny is not installed (cargo install cargo-deny): dependencies were NOT checked"; fi
 
