@@ -3,7 +3,7 @@
 
 use std::time::Duration;
 
-use perihelion_p2p::{Arrival, PeerHandle};
+use perihelion_p2p::{Arrival, PeerHandle, Standing};
 use perihelion_types::Height;
 use tokio::time::Instant;
 
@@ -32,29 +32,52 @@ pub(crate) struct Looks {
 /// How many peers wait for room in the byte budget.
 #[derive(Debug, Default, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Waiting {
+    proven: usize,
+    unknown: usize,
     /// That were let go of as slow themselves.
     behind: usize,
-    others: usize,
 }
 
 impl Waiting {
     /// One more waits.
-    pub(crate) const fn count(&mut self, is_behind: bool) {
-        if is_behind {
-            self.behind += 1;
-        } else {
-            self.others += 1;
+    pub(crate) const fn count(&mut self, standing: Standing) {
+        *self.of(standing) += 1;
+    }
+
+    /// The same without one of them.
+    const fn without(mut self, standing: Standing) -> Self {
+        let count = self.of(standing);
+        *count = count.saturating_sub(1);
+        self
+    }
+
+    const fn of(&mut self, standing: Standing) -> &mut usize {
+        match standing {
+            Standing::Proven => &mut self.proven,
+            Standing::Unknown => &mut self.unknown,
+            Standing::Behind => &mut self.behind,
         }
     }
 
-    /// The same without one of them, which may have found room meanwhile.
-    pub(crate) const fn without(mut self, is_behind: bool) -> Self {
-        if is_behind {
-            self.behind = self.behind.saturating_sub(1);
-        } else {
-            self.others = self.others.saturating_sub(1);
+    fn anybody(self) -> bool {
+        self != Self::default()
+    }
+
+    /// Whether any of them stands better.
+    const fn better(self, standing: Standing) -> bool {
+        match standing {
+            Standing::Proven => false,
+            Standing::Unknown => self.proven > 0,
+            Standing::Behind => self.proven + self.unknown > 0,
         }
-        self
+    }
+
+    /// Whether any of them stands as well. Those that were slow themselves do not count.
+    const fn as_good(self, standing: Standing) -> bool {
+        match standing {
+            Standing::Proven => self.proven > 0,
+            Standing::Unknown | Standing::Behind => self.proven + self.unknown > 0,
+        }
     }
 }
 
@@ -63,36 +86,53 @@ impl Waiting {
 pub(crate) struct Slowest {
     now: Instant,
     found: Option<(usize, PeerHandle)>,
+    /// A connection is ending: what its block had will be there.
+    is_ending: bool,
 }
 
-/// Whether a block may be let go of for the sake of those that wait. If it is slow, for anybody's. If it
-/// lasts long and is not quick, for that of peers that have not been slow themselves. So one of 100 MB
-/// that is quick lasts 100 seconds at the most, and honest peers that all are slow do not let go of one
-/// another's for ever.
-fn gives_way(arrival: &Arrival, waiting: Waiting, now: Instant) -> bool {
+/// Whether a block may be let go of for the sake of others that wait. If it is slow, for anybody's. If it
+/// lasts long and is not quick, for that of peers that stand as well and have not been slow themselves: so
+/// one of 100 MB that is quick lasts 100 seconds at the most, honest peers that all are slow do not let go
+/// of one another's for ever, and strangers stop nobody of whom blocks were applied. If it waits
+/// itself for long, for that of peers that stand better: they get the reserve before it, so that
+/// it would hold its part of the budget without ever having to send.
+fn gives_way(arrival: &Arrival, peer: &PeerHandle, waiting: Waiting, now: Instant) -> bool {
     let now = now.into_std();
+    let standing = peer.standing();
+    let (waits, others) = match peer.waits_for_room() {
+        true => (arrival.waits(now), waiting.without(standing)),
+        false => (Duration::ZERO, waiting),
+    };
     let lasts_long = arrival.lasts(now) >= ARRIVAL && !arrival.is_quick(now);
-    let anybody = waiting != Waiting::default();
-    (anybody && arrival.is_slow(now)) || (waiting.others > 0 && lasts_long)
+    (arrival.is_slow(now) && others.anybody())
+        || (lasts_long && others.as_good(standing))
+        || (waits >= ARRIVAL && others.better(standing))
 }
 
 impl Slowest {
     pub(crate) const fn new(now: Instant) -> Self {
-        Self { now, found: None }
+        Self {
+            now,
+            found: None,
+            is_ending: false,
+        }
     }
 
-    /// Looks at what is arriving from a peer while others wait.
+    /// Looks at what is arriving from a peer while those wait.
     pub(crate) fn look(&mut self, peer: &PeerHandle, arrival: &Arrival, waiting: Waiting) {
+        self.is_ending |= peer.is_closing();
         let recent = arrival.recent(self.now.into_std());
         let mut known = self.found.iter();
         let is_slowest = known.all(|(other, _)| recent < *other);
-        if is_slowest && gives_way(arrival, waiting, self.now) {
+        if is_slowest && gives_way(arrival, peer, waiting, self.now) {
             self.found = Some((recent, peer.clone()));
         }
     }
 
+    /// Nobody while a connection is ending: those that wait may find its room.
     pub(crate) fn found(self) -> Option<PeerHandle> {
-        self.found.map(|(_, peer)| peer)
+        let found = self.found.filter(|_| !self.is_ending);
+        found.map(|(_, peer)| peer)
     }
 }
 

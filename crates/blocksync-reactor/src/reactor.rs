@@ -91,6 +91,27 @@ pub struct Peer {
     received: u64,
 }
 
+impl Peer {
+    /// It goes before others, or not. Who was let go of as slow comes last all the same.
+    fn rely(&self, proven: bool) {
+        let standing = match proven {
+            _ if self.behind.is_some() => return,
+            true => Standing::Proven,
+            false => Standing::Unknown,
+        };
+        if self.handle.standing() != standing {
+            self.handle.set_standing(standing);
+        }
+    }
+
+    /// Hands a request to the task that asks the peer; never waits.
+    fn ask(&self, ask: Ask) {
+        if self.asks.try_send(ask).is_err() {
+            debug!(peer = %self.handle.id(), ?ask, "request dropped: the peer reads nothing");
+        }
+    }
+}
+
 /// The bridge between peers and the pool.
 pub struct BlocksyncReactor {
     store: Arc<Store>,
@@ -334,12 +355,7 @@ impl BlocksyncReactor {
                 alive.push((*entry.key(), bytes));
             }
             if let Some(arrival) = &stats.arrival {
-                let behind = entry.behind.is_some();
-                let others = match entry.handle.waits_for_room() {
-                    true => waiting.without(behind),
-                    false => waiting,
-                };
-                slowest.look(&entry.handle, arrival, others);
+                slowest.look(&entry.handle, arrival, waiting);
             }
             if has_stored {
                 // It was for what everything waited for.
@@ -358,7 +374,9 @@ impl BlocksyncReactor {
                     .disconnect(misbehaviour("asks for blocks and takes none"));
             }
         }
-        if let Some(peer) = slowest.found() {
+        if self.budget.waiting() > 0
+            && let Some(peer) = slowest.found()
+        {
             looks.slow.note(now, &peer);
             peer.disconnect(DisconnectReason::Replaced {
                 reactor: NAME,
@@ -382,7 +400,7 @@ impl BlocksyncReactor {
     fn waiting(&self) -> Waiting {
         let mut waiting = Waiting::default();
         for entry in self.peers.iter().filter(|it| it.handle.waits_for_room()) {
-            waiting.count(entry.behind.is_some());
+            waiting.count(entry.handle.standing());
         }
         waiting
     }
@@ -405,9 +423,17 @@ async fn carry_out(peers: Arc<Peers>, switch: SwitchHandle, commands: mpsc::Rece
                 peer,
                 connection,
                 height,
-            } => ask(&peers, peer, connection, Ask::Block(height)),
+                proven,
+            } => {
+                if let Some(entry) = connected(&peers, peer, connection) {
+                    entry.rely(proven);
+                    entry.ask(Ask::Block(height));
+                }
+            }
             Command::AskStatus { peer, connection } => {
-                ask(&peers, peer, connection, Ask::Status);
+                if let Some(entry) = connected(&peers, peer, connection) {
+                    entry.ask(Ask::Status);
+                }
             }
             Command::Admit {
                 peer,
@@ -417,14 +443,7 @@ async fn carry_out(peers: Arc<Peers>, switch: SwitchHandle, commands: mpsc::Rece
                 if let Some(entry) = connected(&peers, peer, connection)
                     && entry.handle.waits_for_room()
                 {
-                    if entry.behind.is_none() {
-                        let standing = if proven {
-                            Standing::Proven
-                        } else {
-                            Standing::Unknown
-                        };
-                        entry.handle.set_standing(standing);
-                    }
+                    entry.rely(proven);
                     entry.handle.admit_one();
                 }
             }
@@ -458,16 +477,6 @@ fn connected(
     peers
         .get(&peer)
         .filter(|entry| entry.connection == connection)
-}
-
-/// Hands a request to the task that asks the peer; never waits.
-fn ask(peers: &Peers, peer: PeerId, connection: ConnectionId, ask: Ask) {
-    let Some(entry) = connected(peers, peer, connection) else {
-        return;
-    };
-    if entry.asks.try_send(ask).is_err() {
-        debug!(%peer, ?ask, "request dropped: the peer reads nothing");
-    }
 }
 
 fn misbehaviour(fault: impl Into<String>) -> DisconnectReason {

@@ -479,6 +479,12 @@ impl PeerHandle {
         *lock(&self.shared.standing) = standing;
     }
 
+    /// How its messages stand among others.
+    #[must_use]
+    pub fn standing(&self) -> Standing {
+        self.shared.standing()
+    }
+
     /// The site that it comes from: an IPv4 address, or a /64. None where it is a loopback or private
     /// one, which nobody comes from whom the operator does not know.
     #[must_use]

@@ -95,6 +95,8 @@ pub enum Command {
         connection: ConnectionId,
         /// Which block.
         height: Height,
+        /// A block of it was applied, and it is to be relied on now: it goes before others.
+        proven: bool,
     },
     /// Send a StatusRequest.
     AskStatus {

@@ -177,6 +177,7 @@ async fn what_was_meant_for_an_earlier_connection_does_not_reach_the_next_one() 
             peer: id,
             connection: earlier,
             height: FIRST,
+            proven: false,
         },
         Command::Punish {
             peer: id,

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use perihelion_blocksync_reactor::wire::{self, Message};
-use perihelion_p2p::{DisconnectReason, MessageInParts};
+use perihelion_p2p::{DisconnectReason, MessageInParts, Standing};
 use perihelion_pool::{Command, PoolInput};
 use perihelion_types::Height;
 use tokio::time::{Instant, pause, sleep};
@@ -188,6 +188,80 @@ async fn honest_peers_that_are_all_slow_do_not_let_go_of_one_another_for_ever() 
     next_block(&mut node, &second).await;
     assert!(start.elapsed() > 2 * ARRIVAL, "{:?}", start.elapsed());
     next_block(&mut node, &first).await;
+    node.stop().await;
+}
+
+/// Those before it get the reserve each time, so that it would never have to send, nor give back.
+#[tokio::test]
+async fn who_stands_behind_and_waits_gives_back_what_others_wait_for() {
+    let mut node = Node::with_budget(16 << 20).await;
+    let mut first = Peer::connect(&mut node).await;
+    let mut pins = Peer::connect(&mut node).await;
+    let mut waiting = Peer::connect(&mut node).await;
+    pause();
+    // The reserve is gone until this block is applied.
+    ask(&node, &mut first).await;
+    first.send(response(LARGE)).await;
+    let id = first.id();
+    let _block = node
+        .input(|input| match input {
+            PoolInput::Block { peer, hold, .. } if peer == id => Some(hold),
+            _ => None,
+        })
+        .await;
+    for peer in [&mut pins, &mut waiting] {
+        ask(&node, peer).await;
+        peer.send(response(LARGE)).await;
+        waits(&node, peer).await;
+    }
+    sleep(2 * ARRIVAL).await;
+    for peer in [&pins, &waiting] {
+        assert!(node.switch.peer(&peer.id()).is_some(), "neither is better");
+    }
+    let handle = node.switch.peer(&pins.id()).unwrap();
+    handle.set_standing(Standing::Behind);
+    let reason = node.removal(pins.id()).await;
+    assert!(
+        matches!(reason, DisconnectReason::Replaced { .. }),
+        "{reason}"
+    );
+    arrives(&node, &waiting).await;
+    node.stop().await;
+}
+
+/// Strangers could keep the only one that has the blocks from ever ending one.
+#[tokio::test]
+async fn a_proven_peer_does_not_give_way_to_strangers_unless_it_is_slow() {
+    let mut node = Node::start(0).await;
+    let mut proven = Peer::connect_at(&mut node, WALK).await;
+    let mut stranger = Peer::connect(&mut node).await;
+    proven.proven = true;
+    pause();
+    let start = Instant::now();
+    ask(&node, &mut proven).await;
+    proven.send(response(LARGE)).await;
+    arrives(&node, &proven).await;
+    ask(&node, &mut stranger).await;
+    stranger.send(response(LARGE)).await;
+    waits(&node, &stranger).await;
+    next_block(&mut node, &proven).await;
+    assert!(start.elapsed() > 2 * ARRIVAL, "{:?}", start.elapsed());
+    next_block(&mut node, &stranger).await;
+    // It is relied on no more, as long as nothing else is said.
+    proven.proven = false;
+    let begun = Instant::now();
+    ask(&node, &mut proven).await;
+    proven.send(response(LARGE)).await;
+    arrives(&node, &proven).await;
+    ask(&node, &mut stranger).await;
+    stranger.send(response(LARGE)).await;
+    let reason = node.removal(proven.id()).await;
+    assert!(
+        matches!(reason, DisconnectReason::Replaced { .. }),
+        "{reason}"
+    );
+    assert!(begun.elapsed() >= ARRIVAL, "{:?}", begun.elapsed());
+    next_block(&mut node, &stranger).await;
     node.stop().await;
 }
 

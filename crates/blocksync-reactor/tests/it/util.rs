@@ -201,6 +201,8 @@ pub(crate) struct Peer {
     pub(crate) node: PeerHandle,
     /// As the node numbers it.
     pub(crate) connection: ConnectionId,
+    /// The pool relies on it.
+    pub(crate) proven: bool,
 }
 
 impl Peer {
@@ -218,6 +220,7 @@ impl Peer {
             events,
             node,
             connection,
+            proven: false,
         }
     }
 
@@ -246,6 +249,7 @@ impl Peer {
             peer: self.id(),
             connection: self.connection,
             height,
+            proven: self.proven,
         }
     }
 

@@ -112,6 +112,13 @@ impl Arrival {
         until.saturating_duration_since(self.since)
     }
 
+    /// For how long nothing has been read from the peer.
+    #[must_use]
+    pub fn waits(&self, now: Instant) -> Duration {
+        let since = self.held_since.unwrap_or(now);
+        now.saturating_duration_since(since)
+    }
+
     /// Bytes of it that came within the last ten seconds, and the present one.
     #[must_use]
     pub fn recent(&self, now: Instant) -> usize {

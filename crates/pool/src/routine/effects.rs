@@ -21,10 +21,12 @@ impl Pool {
     fn carry_out(&mut self, effect: Effect) {
         match effect {
             Effect::Request { peer, height } => {
+                let proven = self.schedule.relies_on(peer);
                 self.command(peer, |connection| Command::Request {
                     peer,
                     connection,
                     height,
+                    proven,
                 });
             }
             Effect::AskStatus { peer } => {

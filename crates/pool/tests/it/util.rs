@@ -167,7 +167,7 @@ impl Pool {
         let mut progress = self.handle.progress.clone();
         tokio::select! {
             command = self.handle.commands.recv() => match command.expect("the pool runs") {
-                Command::Request { peer, connection: over, height } if over == connection => {
+                Command::Request { peer, connection: over, height, .. } if over == connection => {
                     self.tell(PoolInput::Block {
                         peer,
                         block: block(chain, height),
