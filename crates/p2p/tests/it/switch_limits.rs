@@ -298,6 +298,63 @@ async fn a_busy_reactor_holds_back_its_peers_and_loses_nothing() {
     server.stop().await;
 }
 
+/// A block in the middle of which the reactor is busy: what came before the pause still counts as of
+/// late when what stands behind it is read, so that who sends quickly enough is not taken for slow.
+#[tokio::test]
+async fn a_pause_of_this_nodes_own_is_no_slowness_of_the_block_that_is_on_its_way() {
+    const A_SECOND: Duration = Duration::from_secs(1);
+    const SECONDS: usize = 11;
+    let options = Options {
+        budget: Some(ByteBudget::new(16 << 20)),
+        ..Options::default()
+    };
+    let (mut server, mut raw, peer) = with_raw_peer(options).await;
+    let block = large_message(4 << 20);
+    let mut parts = block.chunks(200 << 10);
+    tokio::time::pause();
+    let mut here = 0;
+    for _ in 0..SECONDS {
+        let part = parts.next().unwrap();
+        for data in part.chunks(1024) {
+            raw.send(&packet(BLOCKSYNC, false, data)).await.unwrap();
+        }
+        here += part.len();
+        until_here(&peer, here).await;
+        tokio::time::sleep(A_SECOND).await;
+    }
+    for number in 0..1000_u32 {
+        let message = number.to_be_bytes();
+        raw.send(&packet(OTHER, true, &message)).await.unwrap();
+    }
+    let behind = &parts.next().unwrap()[..1000];
+    raw.send(&packet(BLOCKSYNC, false, behind)).await.unwrap();
+    until_held(&peer).await;
+    tokio::time::sleep(30 * A_SECOND).await;
+    for _ in 0..1000 {
+        assert_eq!(server.message().await.0, OTHER);
+    }
+    until_here(&peer, here + behind.len()).await;
+    let (arrival, now) = (peer.stats().arrival.unwrap(), Instant::now().into_std());
+    assert!(arrival.lasts(now) < 20 * A_SECOND, "{arrival:?}");
+    assert!(!arrival.is_slow(now), "{arrival:?}");
+    assert!(arrival.recent(now) > 1 << 20, "{arrival:?}");
+    server.stop().await;
+}
+
+/// Waits until so much of a block is here.
+async fn until_here(peer: &PeerHandle, bytes: usize) {
+    let is_here = |peer: &PeerHandle| {
+        let arrival = peer.stats().arrival;
+        arrival.is_some_and(|arrival| arrival.bytes() >= bytes)
+    };
+    soon("the bytes to come", async {
+        while !is_here(peer) {
+            tokio::time::sleep(Duration::from_millis(1)).await;
+        }
+    })
+    .await;
+}
+
 #[tokio::test]
 async fn inbound_places_are_limited_and_freed() {
     let mut options = Options::default();
