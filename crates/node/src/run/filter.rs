@@ -17,8 +17,9 @@ use perihelion_p2p::{NodeId, NodeInfo, PeerFilter, Remote};
 /// can take.
 const DIALLED: usize = 8;
 const INBOUND: usize = 24;
-/// Of the latter those about one site: an IPv4 address, or a /64. Fewer, and of honest nodes behind one
-/// address some are refused whenever they come together; more, and a few addresses take all places.
+/// Of the latter those about one site: a public IPv4 address, or a /64. Fewer, and of honest nodes behind
+/// one address some are refused whenever they come together; more, and a few addresses take all places.
+/// Private addresses are no sites: behind a proxy everybody comes from one.
 const OF_ONE_SITE: usize = 4;
 /// Characters of the application's reason that are told.
 const MOST_TOLD: usize = 200;
@@ -36,8 +37,9 @@ struct Places(Mutex<Taken>);
 #[derive(Debug, Default, PartialEq, Eq)]
 struct Taken {
     dialled: usize,
-    /// By site; only those with any.
-    inbound: HashMap<IpAddr, usize>,
+    inbound: usize,
+    /// Of those by site, where there is one; only sites with any.
+    sites: HashMap<IpAddr, usize>,
 }
 
 /// The place of a question, given back when it is dropped.
@@ -56,12 +58,17 @@ impl Places {
             }
             taken.dialled += 1;
         } else {
-            let all: usize = taken.inbound.values().sum();
-            let own = taken.inbound.get(&remote.site()).copied().unwrap_or(0);
-            if all >= INBOUND || own >= OF_ONE_SITE {
+            if taken.inbound >= INBOUND {
                 return None;
             }
-            taken.inbound.insert(remote.site(), own + 1);
+            if let Some(site) = remote.site() {
+                let own = taken.sites.get(&site).copied().unwrap_or(0);
+                if own >= OF_ONE_SITE {
+                    return None;
+                }
+                taken.sites.insert(site, own + 1);
+            }
+            taken.inbound += 1;
         }
         Some(Place {
             places: self,
@@ -82,11 +89,13 @@ impl Drop for Place<'_> {
             taken.dialled -= 1;
             return;
         }
-        let site = self.remote.site();
-        if let Some(own) = taken.inbound.get_mut(&site) {
+        taken.inbound -= 1;
+        if let Some(site) = self.remote.site()
+            && let Some(own) = taken.sites.get_mut(&site)
+        {
             *own -= 1;
             if *own == 0 {
-                taken.inbound.remove(&site);
+                taken.sites.remove(&site);
             }
         }
     }
@@ -247,6 +256,20 @@ mod tests {
         assert_eq!(*places.taken(), Taken::default());
     }
 
+    /// A proxy, or the network of a container.
+    #[test]
+    fn who_comes_from_a_private_address_may_be_anybody() {
+        for address in ["10.0.0.7:1", "127.0.0.1:1", "[fd00::7]:1"] {
+            let places = Places::default();
+            let enter = || places.enter(remote(address, false));
+            let inbound: Vec<_> = (0..INBOUND).map(|_| enter()).collect();
+            assert!(inbound.iter().all(Option::is_some), "{address}");
+            assert!(enter().is_none(), "all are taken");
+            drop(inbound);
+            assert_eq!(*places.taken(), Taken::default());
+        }
+    }
+
     #[test]
     fn a_question_that_panics_gives_its_place_back() {
         let places = Places::default();
@@ -271,8 +294,7 @@ mod tests {
         let waiting: Vec<_> = (0..OF_ONE_SITE).map(|_| ask()).collect();
         // The others of them wait for this one, inside of the filter.
         asked.recv().unwrap();
-        let all = [(strange.site(), OF_ONE_SITE)].into();
-        while filter.places.taken().inbound != all {
+        while filter.places.taken().inbound != OF_ONE_SITE {
             std::thread::yield_now();
         }
         let refused = filter.filter_address(strange).unwrap_err();

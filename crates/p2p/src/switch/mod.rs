@@ -54,10 +54,11 @@ pub struct Remote {
 }
 
 impl Remote {
-    /// The site that is there: an IPv4 address, or a /64.
+    /// The site that is there: an IPv4 address, or a /64. None where it is a loopback or private one:
+    /// behind a proxy everybody has that.
     #[must_use]
-    pub fn site(&self) -> IpAddr {
-        network::site(host(self.address))
+    pub fn site(&self) -> Option<IpAddr> {
+        site_of(self.address)
     }
 }
 
