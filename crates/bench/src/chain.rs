@@ -10,9 +10,8 @@ use perihelion_crypto::PrivateKey;
 use perihelion_state::{Executor, ExecutorConfig};
 use perihelion_store::{IndexKind, Store, StoreOptions};
 use perihelion_types::{
-    Block, BlockId, BlockIdFlag, Commit, CommitSig, CommitSignBytes, ConsensusParams, Data,
-    FetchedBlock, Genesis, GenesisValidator, Header, Height, MedianTimeRule, Round, State, Time,
-    ValidatorSet, evidence, median_time,
+    Block, BlockId, BlockIdFlag, Commit, CommitSig, CommitSignBytes, ConsensusParams, FetchedBlock,
+    Genesis, GenesisValidator, Height, Round, Rules, State, Time, ValidatorSet,
 };
 use rand::{Rng as _, SeedableRng as _, rngs::StdRng};
 
@@ -155,38 +154,11 @@ fn in_order(set: &ValidatorSet, keys: Vec<PrivateKey>) -> Result<Vec<PrivateKey>
 
 /// The block that follows from the state.
 fn build(shape: &Shape, state: &State, last_commit: Commit) -> Result<Block, BenchError> {
-    let height = state.next_height();
-    let data = Data::new(transactions(shape, height));
-    let time = if height == state.initial_height {
-        state.last_block_time
-    } else {
-        median_time(&last_commit, &state.last_validators, MedianTimeRule::V040)
-            .map_err(BenchError::chain)?
-    };
-    let proposer = state.validators.proposer().map(|member| member.address);
+    let txs = transactions(shape, state.next_height());
+    let proposer = state.validators.proposer();
     let proposer = proposer.ok_or_else(|| BenchError::chain("nobody proposes"))?;
-    let header = Header {
-        version: state.version,
-        chain_id: state.chain_id.clone(),
-        height,
-        time,
-        last_block_id: state.last_block_id,
-        last_commit_hash: last_commit.hash(),
-        data_hash: data.hash(),
-        validators_hash: state.validators.hash(),
-        next_validators_hash: state.next_validators.hash(),
-        consensus_hash: state.consensus_params.hash(),
-        app_hash: state.app_hash.clone(),
-        last_results_hash: state.last_results_hash,
-        evidence_hash: evidence::hash_list(&[]),
-        proposer_address: Bytes::copy_from_slice(proposer.as_bytes()),
-    };
-    Ok(Block {
-        header,
-        data,
-        evidence: Vec::new(),
-        last_commit: Some(last_commit),
-    })
+    let made = state.make_block(txs, last_commit, Vec::new(), proposer.address, Rules::V040);
+    made.map_err(BenchError::chain)
 }
 
 /// Transactions with keys of their own, and values that hardly compress.

@@ -31,8 +31,8 @@ use perihelion_node::{
 use perihelion_state::{AppColumn, Executor, ExecutorConfig};
 use perihelion_store::{Store, StoreOptions};
 use perihelion_types::{
-    Block, BlockId, Commit, Data, FetchedBlock, Genesis, GenesisValidator, Hash, Header, Height,
-    MedianTimeRule, Round, State, Time, evidence, median_time,
+    Block, BlockId, Commit, FetchedBlock, Genesis, GenesisValidator, Hash, Height, Round, Rules,
+    State, Time,
 };
 
 pub use self::copy::{CopyData, copy_home};
@@ -241,43 +241,13 @@ impl<'a> Maker<'a> {
     fn build(&mut self, state: &State, height: Height, round: i32) -> anyhow::Result<Block> {
         let mut txs = make_transactions(self.shape, height);
         txs.extend(self.change_of_validators(state, height));
-        let data = Data::new(txs);
-        let time = if height == state.initial_height {
-            state.last_block_time
-        } else {
-            median_time(
-                &self.last_commit,
-                &state.last_validators,
-                MedianTimeRule::V040,
-            )?
-        };
         let mut turn = state.validators.as_ref().clone();
         if round > 0 {
             turn.increment_proposer_priority(round)?;
         }
         let proposer = turn.proposer().context("a set has a proposer")?.address;
-        let header = Header {
-            version: state.version,
-            chain_id: state.chain_id.clone(),
-            height,
-            time,
-            last_block_id: state.last_block_id,
-            last_commit_hash: self.last_commit.hash(),
-            data_hash: data.hash(),
-            validators_hash: state.validators.hash(),
-            next_validators_hash: state.next_validators.hash(),
-            consensus_hash: state.consensus_params.hash(),
-            app_hash: state.app_hash.clone(),
-            last_results_hash: state.last_results_hash,
-            evidence_hash: evidence::hash_list(&[]),
-            proposer_address: Bytes::copy_from_slice(proposer.as_bytes()),
-        };
-        Ok(Block {
-            header,
-            data,
-            evidence: Vec::new(),
-            last_commit: Some(self.last_commit.clone()),
-        })
+        let last_commit = self.last_commit.clone();
+        Ok(state.make_block(txs, last_commit, Vec::new(), proposer, Rules::V040)?)
     }
 
     /// Every `churn` blocks a validator's power changes, one joins and one leaves, in turn, so that
