@@ -18,6 +18,7 @@ use crate::{
     chains::{self, BenchChain},
     goals::{Figure, Sheet},
     measure::{self, Feed, Settings, Subject, Sync},
+    predictions::{self, Predictions},
     report,
 };
 
@@ -39,6 +40,7 @@ pub(crate) struct Bench {
     app: String,
     plots: Option<PathBuf>,
     pub(crate) sheet: Sheet,
+    pub(crate) predictions: Predictions,
 }
 
 impl Bench {
@@ -60,6 +62,7 @@ impl Bench {
             app: options.app.clone(),
             plots: options.plots.clone(),
             sheet: Sheet::new(rows, &options.chains),
+            predictions: Predictions::default(),
         })
     }
 
@@ -81,6 +84,25 @@ impl Bench {
     /// Those of chains a, b and c that are to be measured.
     pub(crate) fn chains(&self) -> Vec<char> {
         self.chains.clone()
+    }
+
+    /// Lets our node predict how fast it will sync the chains, where they are synced.
+    pub(crate) fn predict(&mut self, rows: &[Rows]) -> anyhow::Result<()> {
+        // Where builds are compared, only how they differ is asked.
+        let builds = self.contenders.iter().filter(|it| !it.is_cometbft);
+        if !rows.contains(&Rows::Syncs) || builds.count() > 1 {
+            return Ok(());
+        }
+        if self.app != predictions::APPLICATION {
+            println!(
+                "Nothing is predicted: `perihelion bench` does so for the application {}.",
+                predictions::APPLICATION
+            );
+            return Ok(());
+        }
+        eprintln!("perihelion bench measures the stages of a sync, which takes half a minute");
+        let program = &self.contenders[0].program;
+        self.predictions.make(program, &self.chains, &self.folder)
     }
 
     /// Finds or makes a chain.
@@ -194,7 +216,7 @@ impl Bench {
 
     /// Prints all goals, and plots them.
     pub(crate) fn finish(self) -> anyhow::Result<()> {
-        print!("{}", self.sheet.table());
+        print!("{}{}", self.sheet.table(), self.predictions.table());
         if self.cometbft().is_none() {
             println!(
                 "WITHOUT COMETBFT: all that compares with it was left out. Name its binaries: COMETBFT=v0.38.25=PATH,v0.40.0=PATH"

@@ -2,9 +2,9 @@
 
 use std::{collections::BTreeMap, fmt};
 
-use perihelion_testkit::measure::{align, median, sorted};
+use perihelion_testkit::measure::{median, sorted};
 
-use crate::Rows;
+use crate::{Rows, report::align_words};
 
 /// Pairs that a figure is to rest on.
 pub(crate) const PAIRS: usize = 5;
@@ -164,6 +164,28 @@ impl Figure {
         }
     }
 
+    /// What is reached for beyond the goal, where anything is.
+    fn reach(self) -> Option<f64> {
+        match self {
+            Self::Rate(_) | Self::Cpu(_) => Some(40.0),
+            Self::IndexedRate | Self::Extensions => Some(20.0),
+            Self::Every(_) => Some(12.0),
+            Self::Bound(_) => Some(0.85),
+            Self::Busy => Some(0.95),
+            Self::Served('b' | 'c') | Self::ServedCpu(_) => Some(10.0),
+            Self::Memory => Some(256.0),
+            Self::Disk(_) | Self::IndexedDisk => Some(1.0 / 3.0),
+            Self::First | Self::Switch => Some(0.3),
+            Self::Served(_)
+            | Self::FromCometBft
+            | Self::Ceiling(_)
+            | Self::Peers
+            | Self::Growth
+            | Self::Lossy
+            | Self::DefaultRates(_) => None,
+        }
+    }
+
     /// How far a median is: 1 is the goal, more is better. `None` where there is no goal.
     fn progress(self, median: f64) -> Option<f64> {
         match self.goal().0 {
@@ -314,11 +336,13 @@ impl Sheet {
     /// All rows: what is aimed for, what was measured, and whether it holds.
     pub(crate) fn table(&self) -> String {
         let mut not_chosen = 0;
-        let heads = ["", "goal", "median", "min", "max", "runs", ""];
+        let heads = ["", "goal", "reach for", "median", "min", "max", "runs", ""];
         let mut rows = vec![heads.map(str::to_owned).to_vec()];
         for figure in Figure::all() {
             let (goal, unit) = figure.goal();
-            let mut row = vec![figure.to_string(), aim(goal, unit)];
+            let reach = figure.reach();
+            let reach_for = reach.map_or("-".to_owned(), |reach| whole(unit, reach));
+            let mut row = vec![figure.to_string(), aim(goal, unit), reach_for];
             match self.outcomes.get(&figure) {
                 Some(Outcome::Measured(figures)) => {
                     let figures = sorted(figures.iter().copied());
@@ -327,7 +351,7 @@ impl Sheet {
                     row.push(unit.write(figures[0]));
                     row.push(unit.write(figures[figures.len() - 1]));
                     row.push(figures.len().to_string());
-                    row.push(verdict(goal, unit, median));
+                    row.push(verdict(goal, reach, unit, median));
                 }
                 Some(Outcome::Left(why)) => {
                     row.extend(["-", "-", "-", "0"].map(str::to_owned));
@@ -340,18 +364,7 @@ impl Sheet {
             }
             rows.push(row);
         }
-        // Words stand to the left.
-        let words = rows.iter().filter_map(|row| row.last());
-        let widest = words.map(String::len).max().unwrap_or(0);
-        for word in rows.iter_mut().filter_map(|row| row.last_mut()) {
-            *word = format!("{word:<widest$}");
-        }
-        let lines = align(&rows);
-        let mut text = "\nGoals\n".to_owned();
-        for line in lines.lines() {
-            text += line.trim_end();
-            text.push('\n');
-        }
+        let mut text = format!("\nGoals\n{}", align_words(rows));
         if not_chosen > 0 {
             text += &format!("{not_chosen} further goals were left out by --rows or --chains.\n");
         }
@@ -393,26 +406,32 @@ impl Sheet {
 
 fn aim(goal: Goal, unit: Unit) -> String {
     match goal {
-        Goal::AtLeast(goal) => format!("at least {}{}", plain(unit, goal), unit.word()),
-        Goal::AtMost(goal) => format!("at most {}{}", plain(unit, goal), unit.word()),
+        Goal::AtLeast(goal) => format!("at least {}", whole(unit, goal)),
+        Goal::AtMost(goal) => format!("at most {}", whole(unit, goal)),
         Goal::None => "none".to_owned(),
     }
 }
 
 /// A goal has no more digits than it needs.
-fn plain(unit: Unit, goal: f64) -> String {
+fn whole(unit: Unit, goal: f64) -> String {
     match unit {
         Unit::Share => format!("{:.0} %", 100.0 * goal),
-        _ => format!("{goal}"),
+        _ => format!("{goal}{}", unit.word()),
     }
 }
 
-fn verdict(goal: Goal, unit: Unit, median: f64) -> String {
+fn verdict(goal: Goal, reach: Option<f64>, unit: Unit, median: f64) -> String {
     let differs = |by: f64, way: &str| format!("{way} it by {}{}", unit.write(by), unit.word());
     match goal {
         Goal::None => String::new(),
         Goal::AtLeast(goal) if median < goal => differs(goal - median, "short of"),
         Goal::AtMost(goal) if median > goal => differs(median - goal, "above"),
+        Goal::AtLeast(_) if reach.is_some_and(|reach| median >= reach) => {
+            "holds (reached)".to_owned()
+        }
+        Goal::AtMost(_) if reach.is_some_and(|reach| median <= reach) => {
+            "holds (reached)".to_owned()
+        }
         Goal::AtLeast(_) | Goal::AtMost(_) => "holds".to_owned(),
     }
 }
@@ -482,11 +501,42 @@ mod tests {
         sheet.add(Figure::Disk('a'), [0.5]);
         assert_eq!(
             row(&sheet, Figure::Rate('c')),
-            "at least 20 times 9.00 8.50 30.0 3 short of it by 11.0 times"
+            "at least 20 times 40 times 9.00 8.50 30.0 3 short of it by 11.0 times"
         );
         assert!(row(&sheet, Figure::Rate('b')).ends_with("3 holds"));
         assert!(row(&sheet, Figure::Memory).ends_with("above it by 88 MiB"));
         assert!(row(&sheet, Figure::Disk('a')).ends_with("holds"));
+    }
+
+    #[test]
+    fn what_is_reached_for_stands_beside_the_goal() {
+        let mut sheet = everything();
+        sheet.add(Figure::Memory, [256.0]);
+        sheet.add(Figure::Bound('c'), [0.86]);
+        sheet.add(Figure::First, [0.31]);
+        sheet.add(Figure::Growth, [1.0]);
+        for (figure, reach, verdict) in [
+            (
+                Figure::Memory,
+                "at most 512 MiB 256 MiB 256",
+                "holds (reached)",
+            ),
+            (
+                Figure::Bound('c'),
+                "at least 70 % 85 % 86.0 %",
+                "holds (reached)",
+            ),
+            (Figure::First, "at most 1 s 0.3 s 0.31", "holds"),
+            (Figure::Growth, "at most 1.1 times - 1.00", "holds"),
+            (
+                Figure::Disk('b'),
+                "at most 50 % 33 % - -",
+                "nothing came of it",
+            ),
+        ] {
+            let row = row(&sheet, figure);
+            assert!(row.starts_with(reach) && row.ends_with(verdict), "{row}");
+        }
     }
 
     #[test]

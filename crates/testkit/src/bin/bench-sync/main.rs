@@ -6,6 +6,7 @@ mod bench;
 mod chains;
 mod goals;
 mod measure;
+mod predictions;
 mod report;
 mod rows;
 mod slow_app;
@@ -131,6 +132,11 @@ fn main() -> anyhow::Result<ExitCode> {
         .collect();
     let mut bench = Bench::new(&options, &rows, contenders)?;
     let mut failed = false;
+    if let Err(error) = bench.predict(&rows) {
+        failed = true;
+        eprintln!("ERROR: predictions: {error:#}");
+        println!("\nERROR: predictions: {error:#}");
+    }
     for rows in rows {
         if let Err(error) = rows::measure(rows, &mut bench) {
             // The other rows still say something.

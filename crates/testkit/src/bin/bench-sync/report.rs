@@ -135,6 +135,21 @@ pub(crate) fn table(chain: &BenchChain, subjects: &[Subject], syncs: &[Sync]) ->
     text
 }
 
+/// Rows with their columns below each other, of which the last one has words: they stand to the left.
+pub(crate) fn align_words(mut rows: Vec<Vec<String>>) -> String {
+    let words = rows.iter().filter_map(|row| row.last());
+    let widest = words.map(|word| word.chars().count()).max().unwrap_or(0);
+    for word in rows.iter_mut().filter_map(|row| row.last_mut()) {
+        *word = format!("{word:<widest$}");
+    }
+    let mut text = String::new();
+    for line in align(&rows).lines() {
+        text += line.trim_end();
+        text.push('\n');
+    }
+    text
+}
+
 /// The median of sorted figures, the least and the most.
 fn spread(figures: &[f64]) -> String {
     let figure = |figure: f64| {

@@ -93,6 +93,8 @@ fn syncs(bench: &mut Bench) -> anyhow::Result<()> {
             );
         }
         let ours = || syncs.iter().filter(|sync| sync.subject == 0);
+        let rates: Vec<_> = ours().map(rate).collect();
+        bench.predictions.note(name, &rates);
         let bound = ours().map(|sync| sync.share_of_bound(cores));
         bench.sheet.add(Figure::Bound(name), bound);
         let first = ours().map(|sync| sync.until_first);
