@@ -18,7 +18,7 @@ pub enum StoreError {
         holder: String,
     },
     /// A folder or a file beside the database cannot be made, read or written.
-    #[error("{}: {source}", path.display())]
+    #[error("{}: {source}{}", path.display(), file_remedy(source))]
     File {
         /// The folder or file.
         path: PathBuf,
@@ -244,9 +244,14 @@ impl StoreError {
 /// Whether RocksDB speaks of files that are damaged or missing, and not of what the system refuses
 /// at present.
 fn is_damage(reason: &str) -> bool {
-    !["No space left", "Permission denied", "Too many open files"]
-        .iter()
-        .any(|refusal| reason.contains(refusal))
+    ![
+        "No space left",
+        "Permission denied",
+        "Read-only file system",
+        "Too many open files",
+    ]
+    .iter()
+    .any(|refusal| reason.contains(refusal))
 }
 
 /// What a file that is not there, or not whole, looks like.
@@ -254,6 +259,22 @@ fn lost(found: Option<u64>, expected: u64) -> String {
     match found {
         None => "is missing".to_owned(),
         Some(found) => format!("has {found} bytes of {expected}"),
+    }
+}
+
+const OWN: &str = "let the user who runs the node own the folder";
+const MOUNT: &str =
+    "mount the file system so that it can be written, or give the node another home";
+
+/// What helps against a file or folder that the system refuses, behind what it said.
+fn file_remedy(source: &io::Error) -> String {
+    match source.kind() {
+        io::ErrorKind::PermissionDenied => format!(": {OWN}"),
+        io::ErrorKind::ReadOnlyFilesystem => format!(": {MOUNT}"),
+        io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded => {
+            ": free some space, then start again".to_owned()
+        }
+        _ => String::new(),
     }
 }
 
@@ -265,8 +286,43 @@ fn remedy(reason: &str) -> &'static str {
     } else if reason.contains("No space left") {
         "free some space, then start again"
     } else if reason.contains("Permission denied") {
-        "let the user who runs the node own the folder"
+        OWN
+    } else if reason.contains("Read-only file system") {
+        MOUNT
     } else {
         "allow this process more open files (ulimit -n), then start again"
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Nobody is to throw a store away for it.
+    #[test]
+    fn what_may_not_be_written_says_what_to_do_and_is_not_lost() {
+        for (kind, remedy) in [
+            (io::ErrorKind::PermissionDenied, OWN),
+            (io::ErrorKind::ReadOnlyFilesystem, MOUNT),
+            (
+                io::ErrorKind::StorageFull,
+                "free some space, then start again",
+            ),
+        ] {
+            let error = StoreError::File {
+                path: "data/perihelion/LOCK".into(),
+                source: kind.into(),
+            };
+            assert!(error.to_string().ends_with(remedy), "{error}");
+            assert!(!error.is_lost());
+        }
+        for (refusal, remedy) in [("Permission denied", OWN), ("Read-only file system", MOUNT)] {
+            let error = StoreError::Open {
+                path: "data/perihelion/db".into(),
+                reason: format!("IO error: while open a file for lock: db/LOCK: {refusal}"),
+            };
+            assert!(error.to_string().ends_with(remedy), "{error}");
+            assert!(!error.is_lost());
+        }
     }
 }

@@ -109,6 +109,30 @@ mod tests {
     }
 
     #[test]
+    fn what_may_not_be_written_says_what_to_do() {
+        for (kind, remedy) in [
+            (
+                io::ErrorKind::PermissionDenied,
+                "let the user who runs the node own it",
+            ),
+            (
+                io::ErrorKind::ReadOnlyFilesystem,
+                "mount the file system so that",
+            ),
+            (io::ErrorKind::StorageFull, "free some space"),
+        ] {
+            let error = FileError::Write {
+                path: "data/priv_validator_state.json".into(),
+                source: kind.into(),
+            };
+            assert!(
+                error.to_string().contains(&format!(": {remedy}")),
+                "{error}"
+            );
+        }
+    }
+
+    #[test]
     fn a_failed_write_leaves_the_old_file() {
         let folder = tempfile::tempdir().unwrap();
         // A folder that is not empty cannot be replaced by a file.

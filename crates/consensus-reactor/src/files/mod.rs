@@ -67,13 +67,27 @@ pub enum FileError {
         path: PathBuf,
     },
     /// It cannot be written.
-    #[error("{} cannot be written: {source}", path.display())]
+    #[error("{} cannot be written: {source}{}", path.display(), write_remedy(source))]
     Write {
         /// The file or folder.
         path: PathBuf,
         /// Why.
         source: io::Error,
     },
+}
+
+/// What helps where the system refuses to write, behind what it said.
+fn write_remedy(source: &io::Error) -> &'static str {
+    match source.kind() {
+        io::ErrorKind::PermissionDenied => ": let the user who runs the node own it and its folder",
+        io::ErrorKind::ReadOnlyFilesystem => {
+            ": mount the file system so that it can be written, or give the node another home"
+        }
+        io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded => {
+            ": free some space, then start again"
+        }
+        _ => "",
+    }
 }
 
 /// What a file is and what to do when it is missing or damaged.

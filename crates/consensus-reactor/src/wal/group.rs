@@ -174,6 +174,9 @@ impl Group {
                 ": free some space, then start again"
             }
             std::io::ErrorKind::PermissionDenied => ": let the user who runs the node own it",
+            std::io::ErrorKind::ReadOnlyFilesystem => {
+                ": mount the file system so that it can be written, or give the node another home"
+            }
             _ => "",
         };
         WalError::File {
