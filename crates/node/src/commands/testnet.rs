@@ -25,6 +25,10 @@ pub(super) fn run(context: &Context, options: &Testnet) -> anyhow::Result<()> {
         .checked_add(options.others)
         .context("too many nodes")?;
     anyhow::ensure!(
+        options.validators > 0,
+        "testnet --v 0: no chain begins without a validator, at least 1 is needed"
+    );
+    anyhow::ensure!(
         options.hostname.is_empty() || options.hostname.len() == total as usize,
         "testnet needs precisely {total} hostnames (number of validators plus non-validators) if --hostname parameter is used",
     );

@@ -90,6 +90,7 @@ fn wrong_command_lines() {
             &["node_key.json already exists", "remove it"],
         ),
         (&["testnet", "--v", "x"], &["--v"]),
+        (&["testnet", "--v", "0"], &["--v 0", "at least 1"]),
         (
             &["testnet", "--v", "2", "--hostname", "a"],
             &["precisely 2 hostnames"],
