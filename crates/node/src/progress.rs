@@ -7,6 +7,7 @@ use std::{
     time::Duration,
 };
 
+use console::Term;
 use indicatif::{MultiProgress, ProgressBar, ProgressDrawTarget, ProgressStyle};
 use perihelion_consensus::Step;
 use tracing_subscriber::fmt::MakeWriter;
@@ -94,13 +95,30 @@ impl ProgressLine {
         if !self.limiting_stage.is_empty() && self.catches_up() {
             line += &format!(", limited by {}", self.limiting_stage);
         }
+        line + &self.format_reasons()
+    }
+
+    /// The line, or where there is no room for so many characters and something is wrong, that right behind
+    /// the height: what does not fit is cut off, and says what to do.
+    #[must_use]
+    pub fn format_within(&self, columns: usize) -> String {
+        let (line, reasons) = (self.format(), self.format_reasons());
+        if reasons.is_empty() || line.chars().count() <= columns {
+            return line;
+        }
+        format!("{} {}{reasons}", mode_words(&self.mode), self.height)
+    }
+
+    /// Why nothing moves, and why this validator signs nothing.
+    fn format_reasons(&self) -> String {
+        let mut text = String::new();
         if let Some(reason) = &self.stalled {
-            line += &format!(", stalled: {reason}");
+            text += &format!(", stalled: {reason}");
         }
         if let Some(reason) = &self.silent {
-            line += &format!(", the validator stays silent: {reason}");
+            text += &format!(", the validator stays silent: {reason}");
         }
-        line
+        text
     }
 
     /// Rates, and the time left where there is a way to go.
@@ -157,6 +175,9 @@ pub fn format_eta(eta: Duration) -> String {
     }
 }
 
+/// What a terminal has that does not tell.
+const USUAL_COLUMNS: usize = 80;
+
 /// A line that stays at the foot of a terminal (standard error) while log lines go by above it.
 #[derive(Debug, Clone)]
 pub struct LiveLine {
@@ -181,9 +202,11 @@ impl LiveLine {
         Self { lines, line }
     }
 
-    /// Shows the line.
+    /// Shows the line, as far as the terminal has room for it.
     pub fn show(&self, progress: &ProgressLine) {
-        self.line.set_message(progress.format());
+        let size = Term::stderr().size_checked();
+        let columns = size.map_or(USUAL_COLUMNS, |(_, columns)| columns.into());
+        self.line.set_message(progress.format_within(columns));
         self.line.tick();
     }
 
@@ -292,6 +315,22 @@ mod tests {
             line.format(),
             "waiting for peers at height 0, 0 peers, stalled: no peers"
         );
+    }
+
+    #[test]
+    fn where_there_is_no_room_what_is_wrong_comes_first() {
+        let mut line = syncing();
+        assert_eq!(line.format_within(20), line.format());
+        line.stalled = Some("no peer has height 12346: name others in p2p.persistent_peers".into());
+        assert_eq!(line.format_within(1_000), line.format());
+        let short = "syncing blocks 12345, stalled: no peer has height 12346: name others in p2p.persistent_peers";
+        for columns in [80, line.format().chars().count() - 1] {
+            assert_eq!(line.format_within(columns), short);
+        }
+        line.silent = Some("not signed".into());
+        let expected = format!("{short}, the validator stays silent: not signed");
+        assert_eq!(line.format_within(80), expected);
+        assert!(line.format().ends_with(", stalled: no peer has height 12346: name others in p2p.persistent_peers, the validator stays silent: not signed"));
     }
 
     #[test]
