@@ -189,9 +189,20 @@ impl NodeProcess {
     #[must_use]
     pub fn log_end(&self) -> String {
         let log = fs::read(&self.log).unwrap_or_default();
-        let start = log.len().saturating_sub(LOG_END);
-        String::from_utf8_lossy(&log[start..]).into_owned()
+        String::from_utf8_lossy(last_lines(&log, LOG_END)).into_owned()
     }
+}
+
+/// So many bytes of the end of a log at most, from the beginning of a line where one begins there.
+pub(super) fn last_lines(log: &[u8], most: usize) -> &[u8] {
+    let start = log.len().saturating_sub(most);
+    // What stands before is looked at too: a line may begin right there.
+    let mut ends = (start.saturating_sub(1)..log.len()).filter(|at| log[*at] == b'\n');
+    let begin = match ends.next() {
+        Some(end) if start > 0 && end + 1 < log.len() => end + 1,
+        _ => start,
+    };
+    &log[begin..]
 }
 
 impl Deref for NodeProcess {

@@ -26,6 +26,26 @@ fn keys_are_changed_where_they_stand_and_added_where_they_are_not() {
 }
 
 #[test]
+fn the_end_of_a_log_begins_with_a_line() {
+    let log = b"first\nsecond\nthird\n";
+    for (most, expected) in [
+        (100, "first\nsecond\nthird\n"),
+        (19, "first\nsecond\nthird\n"),
+        (18, "second\nthird\n"),
+        (13, "second\nthird\n"),
+        (12, "third\n"),
+        (6, "third\n"),
+        // Of one long line what fits.
+        (3, "rd\n"),
+    ] {
+        let end = node::last_lines(log, most);
+        assert_eq!(String::from_utf8_lossy(end), expected, "{most}");
+    }
+    assert_eq!(node::last_lines(b"", 5), b"");
+    assert_eq!(node::last_lines(b"no end", 3), b"end");
+}
+
+#[test]
 fn usage_of_this_process_is_told_and_of_none_is_not() {
     let used = usage(std::process::id()).unwrap();
     assert!(used.peak_rss_bytes > 100_000, "{used:?}");

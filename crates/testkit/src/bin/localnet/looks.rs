@@ -21,6 +21,9 @@ const SHORT_PAUSE: Duration = Duration::from_millis(20);
 pub(crate) const PATIENCE: Duration = Duration::from_secs(5);
 /// A node that says nothing for so long does not answer. Shorter: a busy one would seem to hang.
 const SILENCE: Duration = Duration::from_secs(3);
+/// A node that has said nothing for so long since its start waits for something. Shorter: one on a busy
+/// machine would seem to.
+const OVERDUE: Duration = Duration::from_secs(5);
 /// Over which time a rate is measured.
 const RATE_TIME: Duration = Duration::from_secs(10);
 
@@ -29,6 +32,9 @@ pub(crate) struct Watched {
     name: String,
     /// What it said last, and when.
     last: Arc<Mutex<Option<(Instant, Row)>>>,
+    since: Instant,
+    /// It was told that it says nothing.
+    is_told: bool,
 }
 
 impl Watched {
@@ -37,6 +43,8 @@ impl Watched {
         let watched = Self {
             name: node.name().to_owned(),
             last: Arc::default(),
+            since: Instant::now(),
+            is_told: false,
         };
         let (node, last) = (node.clone().patience(PATIENCE), Arc::clone(&watched.last));
         thread::spawn(move || {
@@ -52,6 +60,15 @@ impl Watched {
             }
         });
         watched
+    }
+
+    /// Whether it should have said something by now, and never has; true once.
+    pub(crate) fn is_overdue(&mut self, now: Instant) -> bool {
+        let last = self.last.lock().unwrap_or_else(PoisonError::into_inner);
+        let is_late = now.saturating_duration_since(self.since) >= OVERDUE;
+        let is_news = is_late && last.is_none() && !self.is_told;
+        self.is_told |= is_news;
+        is_news
     }
 
     /// What is known of it now.
@@ -150,6 +167,23 @@ mod tests {
         let at = |later| shown("node2", Some(&said), now + later).brief();
         assert_eq!(at(Duration::from_secs(1)), "node2 consensus 241");
         assert_eq!(at(SILENCE), "node2 no answer 241");
+    }
+
+    #[test]
+    fn a_node_that_never_answers_is_told_of_once() {
+        let since = Instant::now();
+        let mut node = Watched {
+            name: "node0".to_owned(),
+            last: Arc::default(),
+            since,
+            is_told: false,
+        };
+        assert!(!node.is_overdue(since));
+        assert!(node.is_overdue(since + OVERDUE));
+        assert!(!node.is_overdue(since + 2 * OVERDUE));
+        node.is_told = false;
+        *node.last.lock().unwrap() = Some((since, Row::new("node0", "consensus", 1)));
+        assert!(!node.is_overdue(since + 2 * OVERDUE));
     }
 
     #[test]

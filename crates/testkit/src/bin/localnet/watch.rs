@@ -52,6 +52,7 @@ pub(crate) fn run(
         }
         let rows = net.rows();
         net.tell_caught_up(&rows);
+        net.tell_overdue(nodes);
         net.show(&rows)?;
         if is_late && net.is_time(&rows) {
             is_late = false;
@@ -159,6 +160,16 @@ impl<'a> Net<'a> {
         }
     }
 
+    /// Says once of each node that never answers what it says itself: it may wait for its application.
+    fn tell_overdue(&mut self, nodes: &[NodeProcess]) {
+        let now = Instant::now();
+        for (watched, node) in self.watched.iter_mut().zip(nodes) {
+            if watched.is_overdue(now) {
+                self.screen.say(&overdue(node.name(), &node.log_end()));
+            }
+        }
+    }
+
     /// Shows what the nodes have said, where it is time to.
     fn show(&mut self, rows: &[Row]) -> anyhow::Result<()> {
         let now = Instant::now();
@@ -236,9 +247,35 @@ fn starting(number: usize) -> String {
     format!("{} {verb}", count(number, "late node"))
 }
 
+/// That a node does not answer, and how its log ends.
+fn overdue(name: &str, log: &str) -> String {
+    let mut lines = log.lines().rev();
+    match lines.find(|line| !line.trim().is_empty()) {
+        Some(last) => format!(
+            "{name} does not answer yet; its log ends with: {}",
+            last.trim()
+        ),
+        None => format!("{name} does not answer yet, and has logged nothing"),
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_node_that_waits_says_for_what() {
+        let log =
+            "INFO starting\nWARN cannot connect to tcp://127.0.0.1:1; trying again in 3 s\n\n";
+        assert_eq!(
+            overdue("node0", log),
+            "node0 does not answer yet; its log ends with: WARN cannot connect to tcp://127.0.0.1:1; trying again in 3 s"
+        );
+        assert_eq!(
+            overdue("node1", "\n"),
+            "node1 does not answer yet, and has logged nothing"
+        );
+    }
 
     #[test]
     fn one_node_is_no_nodes() {
