@@ -146,6 +146,18 @@ pub trait Application: Send + Sync + 'static {
         })
     }
 
+    /// Gives a decided block to be executed; the answer is waited for by calling what is returned.
+    /// Nothing else is asked on this connection before.
+    ///
+    /// By default: executed at once.
+    fn begin_finalize_block(
+        &self,
+        request: &RequestFinalizeBlock,
+    ) -> Result<Answer<ResponseFinalizeBlock>, AppFault> {
+        let response = self.finalize_block(request)?;
+        Ok(Box::new(move || Ok(response)))
+    }
+
     /// Makes the state after the last finalized block the application's own.
     fn commit(&self, _request: &RequestCommit) -> Result<ResponseCommit, AppFault> {
         Ok(ResponseCommit::default())

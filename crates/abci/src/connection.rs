@@ -240,17 +240,33 @@ impl ConsensusConnection {
         &self,
         request: &RequestFinalizeBlock,
     ) -> Result<ResponseFinalizeBlock, AppError> {
-        let height = Some(Height::new(request.height));
-        self.0.call(CallName::FinalizeBlock, height, |app| {
-            let response = app.finalize_block(request)?;
-            let (results, txs) = (response.tx_results.len(), request.txs.len());
-            if results != txs {
-                return Err(AppFault::Contradiction(format!(
-                    "{results} results for {txs} transactions"
-                )));
-            }
-            Ok(response)
-        })
+        self.begin_finalize_block(request)?.wait()
+    }
+
+    /// Gives a decided block to be executed; the answer is waited for by
+    /// [`PendingFinalizeBlock::wait`], before anything else is asked. An application in another
+    /// process executes it meanwhile, one in this process has done so already.
+    ///
+    /// # Errors
+    /// When the application fails or panics.
+    pub fn begin_finalize_block(
+        &self,
+        request: &RequestFinalizeBlock,
+    ) -> Result<PendingFinalizeBlock, AppError> {
+        let height = Height::new(request.height);
+        let number = self.0.calls.begin(CallName::FinalizeBlock, Some(height));
+        let mut pending = PendingFinalizeBlock {
+            line: self.0.clone(),
+            number,
+            height,
+            txs: request.txs.len(),
+            answer: None,
+        };
+        let begun = self.0.run(CallName::FinalizeBlock, Some(height), |app| {
+            app.begin_finalize_block(request)
+        });
+        pending.answer = Some(begun?);
+        Ok(pending)
     }
 
     /// Commits the block of `height`, the last one that was finalized.
@@ -444,6 +460,45 @@ impl PendingCheckTx {
 }
 
 impl Drop for PendingCheckTx {
+    fn drop(&mut self) {
+        self.line.calls.end(self.number);
+    }
+}
+
+/// A block that is being executed.
+pub struct PendingFinalizeBlock {
+    line: Line,
+    number: u64,
+    height: Height,
+    /// Transactions in the block.
+    txs: usize,
+    /// `None` while it begins, and once it was waited for.
+    answer: Option<Answer<ResponseFinalizeBlock>>,
+}
+
+impl PendingFinalizeBlock {
+    /// Waits for the answer.
+    ///
+    /// # Errors
+    /// When the application fails or panics, or does not give one result a transaction.
+    pub fn wait(mut self) -> Result<ResponseFinalizeBlock, AppError> {
+        let (answer, txs) = (self.answer.take(), self.txs);
+        self.line
+            .run(CallName::FinalizeBlock, Some(self.height), |_| {
+                let answer = answer.ok_or_else(|| AppFault::failed("it was waited for already"))?;
+                let response = answer()?;
+                let results = response.tx_results.len();
+                if results != txs {
+                    return Err(AppFault::Contradiction(format!(
+                        "{results} results for {txs} transactions"
+                    )));
+                }
+                Ok(response)
+            })
+    }
+}
+
+impl Drop for PendingFinalizeBlock {
     fn drop(&mut self) {
         self.line.calls.end(self.number);
     }

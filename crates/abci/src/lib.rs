@@ -33,8 +33,8 @@ pub mod types {
 pub use application::{Answer, Application, Persistence};
 pub use calls::{ConnectionName, RunningCall};
 pub use connection::{
-    AppConnections, ConsensusConnection, MempoolConnection, PendingCheckTx, QueryConnection,
-    SnapshotConnection,
+    AppConnections, ConsensusConnection, MempoolConnection, PendingCheckTx, PendingFinalizeBlock,
+    QueryConnection, SnapshotConnection,
 };
 pub use error::{AppError, AppFault, CallName};
 pub use kvstore::{KvStore, KvStoreOptions};

@@ -145,6 +145,14 @@ fn keep_commit(executor: &mut Executor, commit: &Commit) {
 
 /// The next job; meanwhile what was applied is made durable when its time has come.
 fn next_job(executor: &mut Executor, jobs: &Receiver<Job>) -> Option<Job> {
+    if let Ok(job) = jobs.try_recv() {
+        return Some(job);
+    }
+    // What the last block left is not to wait for one that may be long in coming. A failed write
+    // closes the store for writing; the next block tells of it.
+    if let Err(error) = executor.settle() {
+        tell_not_durable(&error);
+    }
     loop {
         let Some(deadline) = executor.flush_deadline() else {
             return jobs.recv().ok();
@@ -184,7 +192,7 @@ fn apply(executor: &mut Executor, mut block: CertifiedBlock, verify: VerifyMode)
     {
         return Report::InvalidCommit { height, error };
     }
-    match executor.apply(&block) {
+    match executor.apply_unsettled(&block) {
         Ok(applied) => Report::Applied {
             applied: Box::new(applied),
             state: executor.state_arc(),

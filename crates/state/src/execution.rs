@@ -1,7 +1,8 @@
 //! Steps of executing a block, which applying and replaying share.
 
 use perihelion_abci::{
-    AppError, AppFault, AppWrite, CallName, ConsensusConnection, types::ResponseFinalizeBlock,
+    AppError, AppFault, AppWrite, CallName, ConsensusConnection, PendingFinalizeBlock,
+    types::ResponseFinalizeBlock,
 };
 use perihelion_certify::EvidenceError;
 use perihelion_store::{Store, StoreError};
@@ -20,13 +21,23 @@ pub(crate) fn execute(
     block: &Block,
     block_id: BlockId,
 ) -> Result<(ResponseFinalizeBlock, Transition), ApplyError> {
+    let response = begin(app, state, block, block_id)?.wait()?;
+    let transition = transition(state, block, block_id, &response)?;
+    Ok((response, transition))
+}
+
+/// Gives `block` to the application, which executes it.
+pub(crate) fn begin(
+    app: &ConsensusConnection,
+    state: &State,
+    block: &Block,
+    block_id: BlockId,
+) -> Result<PendingFinalizeBlock, ApplyError> {
     let height = block.header.height;
     let initial = height == state.initial_height;
     let request = request::finalize_block(block, block_id.hash, &state.last_validators, initial)
         .map_err(|fault| not_valid(height, block_id, fault.into()))?;
-    let response = app.finalize_block(&request)?;
-    let transition = transition(state, block, block_id, &response)?;
-    Ok((response, transition))
+    Ok(app.begin_finalize_block(&request)?)
 }
 
 /// The state that follows from `block` and the application's answer to it.

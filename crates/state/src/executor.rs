@@ -18,7 +18,7 @@ use crate::{
     Applied, ApplyError, CommitHold, ExecutorConfig, Follower, LastCommit, ReplayProgress,
     StageTimes, StartError, StoreHistory, ValidationError,
     applied::Stopwatch,
-    execution::{execute, mark_evidence, not_valid, storage, store_writes},
+    execution::{begin, mark_evidence, not_valid, storage, store_writes, transition},
     handshake::Handshake,
     pruner::Pruner,
     sync_group::SyncGroup,
@@ -33,7 +33,8 @@ const CATCH_UP_BLOCKS: u32 = 500;
 /// it lives on one thread.
 ///
 /// Invariant: state, application and store are at one height between two calls, until a call
-/// fails; then no further block is taken.
+/// fails; then no further block is taken. After [`Self::apply_unsettled`] the store has the block
+/// and lacks its state until [`Self::settle`].
 pub struct Executor {
     pub(crate) store: Arc<Store>,
     pub(crate) app: ConsensusConnection,
@@ -44,7 +45,19 @@ pub struct Executor {
     follower: Option<Arc<dyn Follower>>,
     /// The block of the next height, when it is stored already.
     decided: Option<BlockId>,
+    /// What is still to be done for the last block.
+    unsettled: Option<Unsettled>,
     stopped: Option<Height>,
+}
+
+/// What is left of a block that an application which keeps its own state has committed.
+struct Unsettled {
+    previous: Arc<State>,
+    state: Arc<State>,
+    /// The height that the application wants to retain from; zero where it names none.
+    retain: Height,
+    /// What subscribers are to be told.
+    told: Option<AppliedBlock>,
 }
 
 impl fmt::Debug for Executor {
@@ -103,6 +116,7 @@ impl Executor {
             config,
             follower: None,
             decided: None,
+            unsettled: None,
             stopped: None,
         })
     }
@@ -168,6 +182,51 @@ impl Executor {
             .map(|(applied, _)| applied)
     }
 
+    /// [`Self::apply`] for many blocks in a row: the last block's state is stored while the
+    /// application executes the next block, where it keeps its own state. Who has no next block
+    /// calls [`Self::settle`].
+    ///
+    /// The state stands in the log before the next block, so a crash leaves the store at most one
+    /// block above its state, as ever.
+    ///
+    /// # Errors
+    /// As [`Self::apply`].
+    pub fn apply_unsettled(&mut self, block: &CertifiedBlock) -> Result<Applied, ApplyError> {
+        let follower = self.follower.clone();
+        self.unless_stopped(block.height(), |executor| match follower {
+            None => executor
+                .apply_next(block, || ())
+                .map(|(applied, ())| applied),
+            Some(follower) => executor
+                .apply_next(block, || follower.hold())
+                .map(|(applied, _)| applied),
+        })
+    }
+
+    /// Ends what [`Self::apply_unsettled`] began; nothing otherwise.
+    ///
+    /// # Errors
+    /// When the store cannot be written.
+    pub fn settle(&mut self) -> Result<(), ApplyError> {
+        let Some(rest) = self.unsettled.take() else {
+            return Ok(());
+        };
+        let save = StateSave {
+            state: &rest.state,
+            previous: &rest.previous,
+            app_writes: &[],
+        };
+        // Of a block that is synced already, state and results that a power cut takes are made
+        // again at the next start. The next block's sync takes this write along, so it is never
+        // more than one.
+        self.store
+            .save_state(&save, Sync::No)
+            .map_err(storage(rest.state.last_block_height))?;
+        self.prune(rest.retain);
+        self.publish(rest.told);
+        Ok(())
+    }
+
     /// [`Self::apply`] with `hold` in the place of the follower's: called when the block has been
     /// executed, right before the application commits it. What it gives is told of the block once
     /// that is stored, and returned.
@@ -179,7 +238,11 @@ impl Executor {
         block: &CertifiedBlock,
         hold: impl FnOnce() -> H,
     ) -> Result<(Applied, H), ApplyError> {
-        self.unless_stopped(block.height(), |executor| executor.apply_next(block, hold))
+        self.unless_stopped(block.height(), |executor| {
+            let applied = executor.apply_next(block, hold)?;
+            executor.settle()?;
+            Ok(applied)
+        })
     }
 
     /// Does something with the block of `height`, unless an earlier attempt has failed.
@@ -205,6 +268,7 @@ impl Executor {
     /// # Errors
     /// When the store cannot be written.
     pub fn keep_last_commit(&mut self, commit: &Commit) -> Result<bool, ApplyError> {
+        self.settle()?;
         let (height, id) = (self.state.last_block_height, self.state.last_block_id);
         let set = &self.state.last_validators;
         let verified = CommitVerification::new(&self.state.chain_id, set, commit)
@@ -233,6 +297,7 @@ impl Executor {
     /// # Errors
     /// When the store cannot be synced.
     pub fn flush(&mut self) -> Result<(), ApplyError> {
+        self.settle()?;
         if self.group.is_open() {
             let height = self.state.last_block_height;
             self.store.sync().map_err(storage(height))?;
@@ -268,6 +333,7 @@ impl Executor {
     /// # Errors
     /// When the store cannot be written.
     pub fn end_catch_up(&mut self) -> Result<(), ApplyError> {
+        self.settle()?;
         let height = self.state.last_block_height;
         self.store.use_log().map_err(storage(height))?;
         self.flush()?;
@@ -283,6 +349,7 @@ impl Executor {
     }
 
     fn store_next(&mut self, block: &CertifiedBlock) -> Result<(), ApplyError> {
+        self.settle()?;
         let height = block.height();
         self.validate_certified(block.block())
             .map_err(|fault| not_valid(height, block.block_id(), fault))?;
@@ -308,32 +375,69 @@ impl Executor {
                 .map_err(|fault| not_valid(height, block.block_id(), fault))?;
         }
         times.validate = clock.lap();
-        let (response, transition) =
-            execute(&self.app, &self.state, block.block(), block.block_id())?;
+        let pending = begin(&self.app, &self.state, block.block(), block.block_id())?;
+        self.use_waiting_time(block, is_stored)?;
+        let response = pending.wait()?;
+        let transition = transition(&self.state, block.block(), block.block_id(), &response)?;
         times.execute = clock.lap();
         let results = response.encode_to_vec();
-        self.save_before_commit(block, is_stored, &results)?;
+        self.save_before_commit(block, &results)?;
         times.store = clock.lap();
         let mut hold = hold();
         let committed = self.app.commit(height)?;
         let writes = self.app.take_writes(height)?.unwrap_or_default();
         times.execute += clock.lap();
         let mut applied = Applied::of(&transition, &response);
-        applied.synced = self.save(block, is_stored, &results, &transition.state, writes)?;
-        self.state = Arc::new(transition.state);
+        let state = Arc::new(transition.state);
+        let keeps_own = self.app.persistence() == Persistence::Own;
+        applied.synced = keeps_own || self.save(block, is_stored, &results, &state, writes)?;
+        let previous = std::mem::replace(&mut self.state, Arc::clone(&state));
         self.decided = None;
-        mark_evidence(&self.store, block.block()).map_err(storage(height))?;
         let retain = Height::new(committed.retain_height);
         applied.retain_height = retain.is_positive().then_some(retain);
+        self.unsettled = keeps_own.then_some(Unsettled {
+            previous,
+            state,
+            retain,
+            told: None,
+        });
+        mark_evidence(&self.store, block.block()).map_err(storage(height))?;
         hold.applied(block.block(), &applied, &self.state)?;
-        self.prune(retain);
-        if self.config.events.has_subscribers() {
-            let told = AppliedBlock::new(block.fetched(), response);
-            self.config.events.publish_block(Arc::new(told));
+        let told = self.config.events.has_subscribers();
+        let told = told.then(|| AppliedBlock::new(block.fetched(), response));
+        match &mut self.unsettled {
+            Some(rest) => rest.told = told,
+            None => {
+                self.prune(retain);
+                self.publish(told);
+            }
         }
         times.store += clock.lap();
         applied.times = times;
         Ok((applied, hold))
+    }
+
+    fn publish(&self, told: Option<AppliedBlock>) {
+        if let Some(told) = told {
+            self.config.events.publish_block(Arc::new(told));
+        }
+    }
+
+    /// While an application in another process executes `block`: what is left of the block below,
+    /// and all of this one that is known. In this order: a crash that takes the end of both leaves
+    /// the store at most one block above its state.
+    fn use_waiting_time(
+        &mut self,
+        block: &CertifiedBlock,
+        is_stored: bool,
+    ) -> Result<(), ApplyError> {
+        self.settle()?;
+        if is_stored || self.app.persistence() != Persistence::Own {
+            return Ok(());
+        }
+        self.store
+            .save_block(&save_of(block, None), Sync::No)
+            .map_err(storage(block.height()))
     }
 
     /// A certified block has passed decoding, and its last commit is final with it.
@@ -348,23 +452,16 @@ impl Executor {
         )?)
     }
 
-    /// An application that keeps its own state will remember the block; so must we, before it does.
-    fn save_before_commit(
-        &self,
-        block: &CertifiedBlock,
-        is_stored: bool,
-        results: &[u8],
-    ) -> Result<(), ApplyError> {
-        let height = block.height();
-        let saved = match self.app.persistence() {
-            Persistence::Own if is_stored => self.store.save_results(height, results, Sync::Yes),
-            Persistence::Own => {
-                let save = save_of(block, Some(results));
-                self.store.save_block(&save, Sync::Yes)
-            }
+    /// An application that keeps its own state will remember the block; so must we, before it does:
+    /// the block, which stands in the log by now, and what it yielded.
+    fn save_before_commit(&self, block: &CertifiedBlock, results: &[u8]) -> Result<(), ApplyError> {
+        match self.app.persistence() {
+            Persistence::Own => self
+                .store
+                .save_block(&rest_of(block, results), Sync::Yes)
+                .map_err(storage(block.height())),
             Persistence::InBlock | Persistence::Volatile => Ok(()),
-        };
-        saved.map_err(storage(height))
+        }
     }
 
     /// Stores the state, and with it what is not stored yet of the block; returns whether the block
@@ -385,23 +482,10 @@ impl Executor {
             app_writes: &app_writes,
         };
         // Of a block that is synced already, state and results that a power cut takes are made
-        // again at the next start. The next block's sync takes this write along, so it is never
-        // more than one.
-        if self.app.persistence() == Persistence::Own {
-            self.store
-                .save_state(&save, Sync::No)
-                .map_err(storage(height))?;
-            return Ok(true);
-        }
+        // again at the next start.
         if is_stored {
-            let rest = BlockSave {
-                block: block.fetched(),
-                commit: None,
-                extended_commit: None,
-                results: Some(results),
-            };
             self.store
-                .save_block_and_state(&rest, &save, Sync::No)
+                .save_block_and_state(&rest_of(block, results), &save, Sync::No)
                 .map_err(storage(height))?;
             return Ok(true);
         }
@@ -463,5 +547,15 @@ fn save_of<'a>(block: &'a CertifiedBlock, results: Option<&'a [u8]>) -> BlockSav
         commit: block.commit(),
         extended_commit: block.extended_commit(),
         results,
+    }
+}
+
+/// What was not known of a block when it was stored.
+fn rest_of<'a>(block: &'a CertifiedBlock, results: &'a [u8]) -> BlockSave<'a> {
+    BlockSave {
+        block: block.fetched(),
+        commit: None,
+        extended_commit: None,
+        results: Some(results),
     }
 }

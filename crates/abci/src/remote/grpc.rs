@@ -39,7 +39,7 @@ use super::{
     stream::Stream,
     text::decode_answer,
 };
-use crate::{AppFault, CallName, calls::Calls, threads::Threads};
+use crate::{AppFault, CallName, application::Answer, calls::Calls, threads::Threads};
 
 /// Bytes of a response that the application may send ahead of being read. Smaller: large responses
 /// take a round trip for each so many.
@@ -103,11 +103,20 @@ impl GrpcClient {
     }
 
     /// Sends a request and waits for its response.
-    pub(super) fn call<R: Message + Default>(
+    pub(super) fn call<R: Message + Default + 'static>(
         &self,
         call: CallName,
         request: &impl Message,
     ) -> Result<R, AppFault> {
+        self.begin(call, request)?()
+    }
+
+    /// Sends a request, whose response is waited for by calling what is returned.
+    pub(super) fn begin<R: Message + Default + 'static>(
+        &self,
+        call: CallName,
+        request: &impl Message,
+    ) -> Result<Answer<R>, AppFault> {
         let path = PathAndQuery::try_from(format!("{METHODS}{call}"))
             .map_err(|error| AppFault::failed(error.to_string()))?;
         let body = Bytes::from(request.encode_to_vec());
@@ -127,12 +136,13 @@ impl GrpcClient {
             // Who gave up waiting wants no answer.
             let _unwanted = answer.send(response);
         });
-        match answered.recv() {
+        let shared = Arc::clone(&self.shared);
+        Ok(Box::new(move || match answered.recv() {
             Ok(Ok(response)) => decode_answer(call, &response)
                 .map_err(|error| AppFault::Contradiction(format!("it cannot be decoded: {error}"))),
-            Ok(Err(status)) => Err(self.shared.fault(&status)),
+            Ok(Err(status)) => Err(shared.fault(&status)),
             Err(_) => Err(closed("its threads are gone")),
-        }
+        }))
     }
 }
 

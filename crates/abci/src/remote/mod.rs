@@ -101,7 +101,7 @@ pub(crate) enum Remote {
 
 impl Remote {
     /// Calls; `pick` takes the response out of the message that the socket protocol has it in.
-    fn call<R: Message + Default>(
+    fn call<R: Message + Default + 'static>(
         &self,
         call: CallName,
         request: &impl Message,
@@ -235,10 +235,24 @@ impl Application for Remote {
         &self,
         request: &RequestFinalizeBlock,
     ) -> Result<ResponseFinalizeBlock, AppFault> {
-        self.call(CallName::FinalizeBlock, request, |value| match value {
-            Value::FinalizeBlock(response) => Some(response),
-            _ => None,
-        })
+        self.begin_finalize_block(request)?()
+    }
+
+    fn begin_finalize_block(
+        &self,
+        request: &RequestFinalizeBlock,
+    ) -> Result<Answer<ResponseFinalizeBlock>, AppFault> {
+        match self {
+            Self::Socket(client) => {
+                client.begin_flushed(CallName::FinalizeBlock, request, |value| {
+                    picked(match value {
+                        Value::FinalizeBlock(response) => Some(response),
+                        _ => None,
+                    })
+                })
+            }
+            Self::Grpc(client) => client.begin(CallName::FinalizeBlock, request),
+        }
     }
 
     fn commit(&self, request: &RequestCommit) -> Result<ResponseCommit, AppFault> {

@@ -131,6 +131,18 @@ impl SocketClient {
             inner.wait(&answer).and_then(pick)
         }))
     }
+
+    /// Sends a request with a flush behind it: the response comes whether or not it is waited for.
+    pub(super) fn begin_flushed<R: 'static>(
+        &self,
+        call: CallName,
+        request: &impl Message,
+        pick: impl FnOnce(Value) -> Result<R, AppFault> + Send + 'static,
+    ) -> Result<Answer<R>, AppFault> {
+        let (answer, _) = self.0.send(call, request, true)?;
+        let inner = Arc::clone(&self.0);
+        Ok(Box::new(move || inner.wait(&answer).and_then(pick)))
+    }
 }
 
 impl Drop for SocketClient {

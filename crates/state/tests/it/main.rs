@@ -12,4 +12,5 @@ mod judging;
 mod proposals;
 mod proposer;
 mod remote;
+mod unsettled;
 mod validation_vectors;
