@@ -20,11 +20,12 @@ use perihelion_types::Hash;
 use crate::StoreError;
 
 /// The format that this program writes, and the newest that it reads.
-pub const FORMAT: u32 = 2;
+pub const FORMAT: u32 = 3;
 /// The file that tells the format.
 pub(crate) const FORMAT_FILE: &str = "FORMAT";
-/// The oldest format that is still read: in it, results are as the application gave them. What is
-/// written to such a store makes it one of the new format.
+/// The oldest format that is still read: in it, results are as the application gave them, and up to
+/// 2 each attribute of a transaction has an entry of the index. What is written to such a store makes
+/// it one of the new format.
 const OLDEST: u32 = 1;
 /// The store's folder within the data folder.
 const FOLDER: &str = "perihelion";

@@ -5,10 +5,19 @@
 //! that something was saved; any amount of news is one wake-up. Its place is recorded in the same
 //! batch as what it indexed, and after a crash it goes on from there.
 
+#[cfg(test)]
+mod earlier_tests;
 mod keys;
+mod posting;
 mod visit;
 
-use std::{io, sync::Arc, thread};
+use std::{
+    borrow::Cow,
+    collections::{HashMap, hash_map::Entry},
+    io,
+    sync::Arc,
+    thread,
+};
 
 use bytes::{Buf, Bytes};
 use perihelion_proto::tendermint::abci::{Event, ExecTxResult, ResponseFinalizeBlock};
@@ -23,6 +32,7 @@ use crate::{
     store::{load_height, meta},
 };
 use keys::Kind;
+use posting::Posting;
 pub use visit::{BlockAttribute, TxAttribute, Values};
 
 /// Heights and bytes of one batch of the index. Larger: it lags further behind, and holds more
@@ -31,8 +41,8 @@ const BATCH_HEIGHTS: usize = 256;
 const BATCH_BYTES: usize = 1 << 20;
 /// Keys that applications may not use for attributes of their own: searches know them as a
 /// transaction's hash, its height and a block's height.
-const RESERVED_IN_TXS: [&[u8]; 2] = [b"tx.hash", b"tx.height"];
-const RESERVED_IN_BLOCKS: [&[u8]; 1] = [b"block.height"];
+const RESERVED_IN_TXS: [(&[u8], &[u8]); 2] = [(b"tx", b"hash"), (b"tx", b"height")];
+const RESERVED_IN_BLOCKS: [(&[u8], &[u8]); 1] = [(b"block", b"height")];
 
 /// A transaction's place on the chain.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -173,30 +183,42 @@ impl Store {
             self.db.corrupt(Column::Blocks, &key, error)
         })?;
         let discards = self.options.discard_abci_responses;
+        let mut hashes = Vec::new();
+        let mut postings = HashMap::new();
         let txs = data.iter().flat_map(Data::iter);
-        for (index, (tx, result)) in txs.zip(&results.tx_results).enumerate() {
-            let Ok(index) = u32::try_from(index) else {
-                break;
-            };
+        for (index, (tx, result)) in (0_u32..).zip(txs.zip(&results.tx_results)) {
             let place = TxLocation { height, index };
-            let kept = if discards {
-                result.encode_to_vec()
-            } else {
-                Vec::new()
-            };
             let hash = Hash::of(tx);
-            let value = [&place.encode()[..], &kept].concat();
-            entries.put(Column::IndexTxs, hash.as_bytes().to_vec(), value);
-            let value = hash.as_bytes().to_vec();
-            entries.put(Column::IndexEvents, keys::place_key(place), value);
-            for attribute in indexed_attributes(&result.events, &RESERVED_IN_TXS) {
-                let suffix = keys::tx_suffix(place, attribute.event);
-                entries.put_attribute(Kind::Tx, &attribute, &suffix, hash.as_bytes());
+            let mut value = place.encode().to_vec();
+            if discards {
+                result
+                    .encode(&mut value)
+                    .expect("a vector grows as it is written");
             }
+            entries.put(Column::IndexTxs, hash.as_bytes().to_vec(), value);
+            hashes.extend_from_slice(hash.as_bytes());
+            for attribute in indexed_attributes(&result.events, &RESERVED_IN_TXS) {
+                let place = (index, attribute.event);
+                match postings.entry((attribute.kind, attribute.key, attribute.value)) {
+                    Entry::Occupied(posting) => Posting::push(posting.into_mut(), place),
+                    Entry::Vacant(posting) => {
+                        posting.insert(Posting::new(place));
+                    }
+                }
+            }
+        }
+        for ((kind, key, value), posting) in postings {
+            let suffix = height_key(height);
+            let found = posting.encode(&hashes);
+            entries.put_attribute(Kind::Txs, &Indexed::name(kind, &key), value, &suffix, found);
+        }
+        if !hashes.is_empty() {
+            entries.put(Column::IndexEvents, keys::hashes_key(height), hashes);
         }
         for attribute in indexed_attributes(&results.events, &RESERVED_IN_BLOCKS) {
             let suffix = keys::block_suffix(height, attribute.event);
-            entries.put_attribute(Kind::Block, &attribute, &suffix, &[]);
+            let name = Indexed::name(attribute.kind, &attribute.key);
+            entries.put_attribute(Kind::Block, &name, attribute.value, &suffix, Vec::new());
         }
         if discards {
             entries.batch.delete(Column::Results, height_key(height));
@@ -277,22 +299,29 @@ impl Entries {
         self.batch.put(column, key, value);
     }
 
-    /// `value` is the entry's own.
-    fn put_attribute(&mut self, kind: Kind, attribute: &Indexed<'_>, suffix: &[u8], value: &[u8]) {
-        let (mut key, is_long) = keys::value_prefix(kind, &attribute.key, attribute.value);
+    /// `found` is the entry's own value.
+    fn put_attribute(
+        &mut self,
+        kind: Kind,
+        key: &[u8],
+        value: &[u8],
+        suffix: &[u8],
+        mut found: Vec<u8>,
+    ) {
+        let (mut key, is_long) = keys::value_prefix(kind, key, value);
         key.extend(suffix);
-        let mut value = value.to_vec();
         if is_long {
-            value.extend(attribute.value);
+            found.extend(value);
         }
-        self.put(Column::IndexEvents, key, value);
+        self.put(Column::IndexEvents, key, found);
     }
 }
 
-/// An attribute that the application wants indexed.
+/// An attribute that the application wants indexed. A search names type and key of it as one, with
+/// a point between, which stands in either of them too: here they are parted at the first point.
 struct Indexed<'a> {
-    /// `type.attribute`.
-    key: Vec<u8>,
+    kind: &'a [u8],
+    key: Cow<'a, [u8]>,
     value: &'a [u8],
     /// The event's place among all of the transaction or block, from 1.
     event: u32,
@@ -321,7 +350,7 @@ impl TxLocation {
 /// The attributes that the application wants indexed, but for those with a reserved key.
 fn indexed_attributes<'a>(
     events: &'a [Event],
-    reserved: &'a [&[u8]],
+    reserved: &'a [(&[u8], &[u8])],
 ) -> impl Iterator<Item = Indexed<'a>> {
     events
         .iter()
@@ -332,11 +361,39 @@ fn indexed_attributes<'a>(
                 .attributes
                 .iter()
                 .filter(|attribute| attribute.index && !attribute.key.is_empty())
-                .map(move |attribute| Indexed {
-                    key: [event.r#type.as_bytes(), b".", &attribute.key].concat(),
-                    value: &attribute.value[..],
-                    event: number,
+                .map(move |attribute| {
+                    let (kind, key) = parted(event.r#type.as_bytes(), &attribute.key);
+                    Indexed {
+                        kind,
+                        key,
+                        value: &attribute.value[..],
+                        event: number,
+                    }
                 })
         })
-        .filter(|attribute| !reserved.contains(&&attribute.key[..]))
+        .filter(|attribute| !attribute.is_any_of(reserved))
+}
+
+/// `kind.key`, parted at its first point.
+fn parted<'a>(kind: &'a [u8], key: &'a [u8]) -> (&'a [u8], Cow<'a, [u8]>) {
+    match kind.iter().position(|byte| *byte == b'.') {
+        None => (kind, Cow::Borrowed(key)),
+        Some(point) => {
+            let behind = [&kind[point + 1..], b".", key].concat();
+            (&kind[..point], Cow::Owned(behind))
+        }
+    }
+}
+
+impl Indexed<'_> {
+    /// Whether it is one of these.
+    fn is_any_of(&self, reserved: &[(&[u8], &[u8])]) -> bool {
+        let is = |(kind, key): &(&[u8], &[u8])| self.kind == *kind && *self.key == **key;
+        reserved.iter().any(is)
+    }
+
+    /// As a search names it.
+    fn name(kind: &[u8], key: &[u8]) -> Vec<u8> {
+        [kind, b".", key].concat()
+    }
 }

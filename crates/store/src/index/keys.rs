@@ -1,14 +1,24 @@
 //! The keys of the index of events.
 //!
 //! ```text
-//! 3, key, value, height, index, event    transaction's hash     attributes of transactions
 //! 4, key, value, height, event           (nothing)              attributes of blocks
-//! 5, height, index                       transaction's hash     all transactions
+//! 6, key, value, height                  places in the block    attributes of transactions
+//! 7, height                              transactions' hashes   all transactions
 //! ```
 //! Key and value stand behind their lengths, so that no text can run into the next one. The event
 //! tells attributes of one event from those of others of the same transaction or block. Texts that
 //! are too long for a key stand there as their hash; such a value stands behind the entry's own.
-//! (1 and 2 were used before the event was part of the key.)
+//!
+//! What all transactions of a block say alike is one entry: entries are what an index costs. Its
+//! places (`posting.rs`) are index and event of each; the hashes are those of the block.
+//!
+//! Heights that were indexed by an earlier form of this program have instead
+//! ```text
+//! 3, key, value, height, index, event    transaction's hash     attributes of transactions
+//! 5, height, index                       transaction's hash     all transactions
+//! ```
+//! They are read as well, and lie below all others: what was pruned cannot be indexed again. (1 and 2
+//! were used before the event was part of the key.)
 
 use bytes::Buf as _;
 use perihelion_types::{Hash, Height};
@@ -26,13 +36,15 @@ const HASH_BYTES: usize = 32;
 /// What an entry is about.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Kind {
-    Tx = 3,
+    EarlierTx = 3,
     Block = 4,
-    Place = 5,
+    EarlierPlace = 5,
+    Txs = 6,
+    Hashes = 7,
 }
 
-/// All entries of forms that are not used any more.
-pub(super) const OUTDATED: ([u8; 1], [u8; 1]) = ([0], [Kind::Tx as u8]);
+/// All entries of forms that are not read any more.
+pub(super) const OUTDATED: ([u8; 1], [u8; 1]) = ([0], [Kind::EarlierTx as u8]);
 
 /// Appends a text behind its length; whether it stands there as its hash.
 fn put_text(out: &mut Vec<u8>, text: &[u8]) -> bool {
@@ -76,12 +88,7 @@ pub(super) fn take_value(mut rest: &[u8]) -> Option<(Option<&[u8]>, &[u8])> {
     Some((Some(value), rest))
 }
 
-/// The end of a key of a transaction's attribute.
-pub(super) fn tx_suffix(place: TxLocation, event: u32) -> Vec<u8> {
-    [&place.encode()[..], &event.to_be_bytes()].concat()
-}
-
-/// Reads what [`tx_suffix`] has written.
+/// The end of an earlier key of a transaction's attribute.
 pub(super) fn read_tx_suffix(bytes: &[u8]) -> Option<(TxLocation, u32)> {
     let place = TxLocation::decode(bytes)?;
     let mut event = bytes.get(TxLocation::LEN..)?;
@@ -100,7 +107,7 @@ pub(super) fn read_block_suffix(bytes: &[u8]) -> Option<(Height, u32)> {
     Some((height, event.try_get_u32().ok()?))
 }
 
-/// The key of a transaction's place.
-pub(super) fn place_key(place: TxLocation) -> Vec<u8> {
-    [&[Kind::Place as u8][..], &place.encode()].concat()
+/// The key of the hashes of a block's transactions.
+pub(super) fn hashes_key(height: Height) -> Vec<u8> {
+    [&[Kind::Hashes as u8][..], &height_key(height)].concat()
 }

@@ -7,8 +7,13 @@ use perihelion_types::{Hash, Height};
 use super::{
     TxLocation,
     keys::{self, Kind},
+    posting::{Posting, hash_at},
 };
-use crate::{Store, StoreError, columns::Column, columns::height_key, store::prefix_end};
+use crate::{
+    Store, StoreError,
+    columns::{Column, height_key, key_height},
+    store::prefix_end,
+};
 
 const HASH_BYTES: usize = 32;
 
@@ -56,16 +61,55 @@ impl Store {
         values: &Values<'_>,
         mut visit: impl FnMut(TxAttribute<'_>) -> ControlFlow<()>,
     ) -> Result<(), StoreError> {
-        self.visit_attributes(Kind::Tx, key, values, |given, rest, entry| {
+        let mut is_over = false;
+        // All of the earlier form are of lower heights.
+        self.visit_attributes(Kind::EarlierTx, key, values, |given, rest, entry| {
             let (place, event) = keys::read_tx_suffix(rest)?;
             let (hash, long) = entry.split_at_checked(HASH_BYTES)?;
-            Some(visit(TxAttribute {
+            let visited = visit(TxAttribute {
                 value: given.unwrap_or(long),
                 place,
                 event,
                 hash: Hash::try_from(hash).ok()?,
-            }))
-        })
+            });
+            is_over = visited.is_break();
+            Some(visited)
+        })?;
+        if is_over {
+            return Ok(());
+        }
+        let mut unreadable = None;
+        self.visit_attributes(Kind::Txs, key, values, |given, rest, entry| {
+            let height = key_height(rest)?;
+            let (places, hash, long) = Posting::decode(entry)?;
+            let hashes = match hash {
+                Some(_) => None,
+                None => match self.db.get(Column::IndexEvents, &keys::hashes_key(height)) {
+                    Ok(hashes) => Some(hashes?),
+                    Err(error) => {
+                        unreadable = Some(error);
+                        return Some(ControlFlow::Break(()));
+                    }
+                },
+            };
+            for (index, event) in places {
+                let hash = match &hashes {
+                    None => hash?,
+                    Some(hashes) => hash_at(hashes, index)?,
+                };
+                let visited = visit(TxAttribute {
+                    value: given.unwrap_or(long),
+                    place: TxLocation { height, index },
+                    event,
+                    hash,
+                });
+                if visited.is_break() {
+                    return Some(ControlFlow::Break(()));
+                }
+            }
+            Some(ControlFlow::Continue(()))
+        })?;
+        unreadable.map_or(Ok(()), Err)
     }
 
     /// Visits blocks' attributes `key` (`type.attribute`) until `visit` breaks.
@@ -97,13 +141,28 @@ impl Store {
         heights: &RangeInclusive<Height>,
         mut visit: impl FnMut(TxLocation, Hash) -> ControlFlow<()>,
     ) -> Result<(), StoreError> {
-        let Some((from, to)) = bounds(&[Kind::Place as u8], heights) else {
+        let mut is_over = false;
+        // All of the earlier form are of lower heights.
+        if let Some((from, to)) = bounds(&[Kind::EarlierPlace as u8], heights) {
+            self.visit_entries(&from, &to, |key, entry| {
+                let place = TxLocation::decode(key.get(1..)?)?;
+                let visited = visit(place, Hash::try_from(entry).ok()?);
+                is_over = visited.is_break();
+                Some(visited)
+            })?;
+        }
+        let Some((from, to)) = bounds(&[Kind::Hashes as u8], heights).filter(|_| !is_over) else {
             return Ok(());
         };
         self.visit_entries(&from, &to, |key, entry| {
-            let place = TxLocation::decode(key.get(1..)?)?;
-            let hash = Hash::try_from(entry).ok()?;
-            Some(visit(place, hash))
+            let height = key_height(key.get(1..)?)?;
+            for (index, hash) in (0_u32..).zip(entry.chunks(HASH_BYTES)) {
+                let visited = visit(TxLocation { height, index }, Hash::try_from(hash).ok()?);
+                if visited.is_break() {
+                    return Some(ControlFlow::Break(()));
+                }
+            }
+            Some(ControlFlow::Continue(()))
         })
     }
 

@@ -136,16 +136,19 @@ fn other_formats_are_refused_and_nothing_is_touched() {
 }
 
 #[test]
-fn a_store_of_the_first_format_is_read_and_becomes_one_of_this() {
-    let folder = tempfile::tempdir().unwrap();
-    drop(Store::open(folder.path(), &options()).unwrap());
-    let path = folder.path().join("perihelion/FORMAT");
-    let own = fs::read_to_string(&path).unwrap();
-    fs::write(&path, "1 perihelion 0.1.0\n").unwrap();
-    check_store(folder.path(), &Hash::of(b"one")).unwrap();
-    assert_eq!(fs::read_to_string(&path).unwrap(), "1 perihelion 0.1.0\n");
-    drop(Store::open(folder.path(), &options()).unwrap());
-    assert_eq!(fs::read_to_string(&path).unwrap(), own);
+fn a_store_of_an_earlier_format_is_read_and_becomes_one_of_this() {
+    for earlier in 1..FORMAT {
+        let folder = tempfile::tempdir().unwrap();
+        drop(Store::open(folder.path(), &options()).unwrap());
+        let path = folder.path().join("perihelion/FORMAT");
+        let own = fs::read_to_string(&path).unwrap();
+        let text = format!("{earlier} perihelion 0.1.0\n");
+        fs::write(&path, &text).unwrap();
+        check_store(folder.path(), &Hash::of(b"one")).unwrap();
+        assert_eq!(fs::read_to_string(&path).unwrap(), text);
+        drop(Store::open(folder.path(), &options()).unwrap());
+        assert_eq!(fs::read_to_string(&path).unwrap(), own);
+    }
 }
 
 #[test]

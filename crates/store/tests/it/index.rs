@@ -209,6 +209,36 @@ fn transactions_and_blocks_are_found() {
     }
 }
 
+/// Type and key of an attribute may have points in them, and are searched for as one.
+#[test]
+fn names_that_are_the_same_as_one_are_found_alike() {
+    let folder = tempfile::tempdir().unwrap();
+    let store = Store::open(folder.path(), &options(false)).unwrap();
+    let mut chain = Growing::new(&store);
+    let result = |values: [&str; 3]| ExecTxResult {
+        events: vec![
+            event("a.b", "c", values[0], true),
+            event("a", "b.c", values[1], true),
+            event("a", "b", values[2], true),
+        ],
+        ..Default::default()
+    };
+    let results = ResponseFinalizeBlock {
+        tx_results: vec![result(["v", "v", "v"]), result(["w", "v", "v"])],
+        ..Default::default()
+    };
+    let txs = [Bytes::from("one"), Bytes::from("two")];
+    let encoded = results.encode_to_vec();
+    chain.grow(&store, &txs, &Changes::default(), &encoded, Sync::No);
+    store.index_pending().unwrap();
+    let found = |key, value| find(&store, key, value, all());
+    let (one, two) = (place(1, 0), place(1, 1));
+    assert_eq!(found("a.b.c", "v"), [(one, 1), (one, 2), (two, 2)]);
+    assert_eq!(found("a.b.c", "w"), [(two, 1)]);
+    assert_eq!(found("a.b", "v"), [(one, 3), (two, 3)]);
+    assert_eq!(values_of(&store, "a.b.c").len(), 4);
+}
+
 #[test]
 fn the_thread_indexes_what_is_saved_and_goes_on_after_a_restart() {
     let folder = tempfile::tempdir().unwrap();

@@ -255,8 +255,17 @@ pub(super) fn from_cometbft(bench: &mut Bench) -> anyhow::Result<()> {
         let syncs = bench.sync(&feed, &subjects, &settings, bench.runs)?;
         println!("What it serves to a requester that does nothing with the blocks:");
         print!("{}", table(std::slice::from_ref(&ceilings)));
-        let ours = syncs.iter().filter(|sync| sync.subject == 0);
-        let shares: Vec<_> = ours
+        let ours = || syncs.iter().filter(|sync| sync.subject == 0);
+        let cores = Bench::cores()?;
+        let used = sorted(ours().map(|sync| sync.share_of_bound(cores)));
+        let bound = sorted(ours().map(|sync| sync.blocks_per_second / sync.share_of_bound(cores)));
+        println!(
+            "{}: it and Perihelion used {:.0} % of the cores; busy all the time, these would carry {:.0} blocks/s",
+            chain.title,
+            100.0 * median(&used),
+            median(&bound)
+        );
+        let shares: Vec<_> = ours()
             .zip(&ceilings.served)
             .map(|(sync, ceiling)| sync.blocks_per_second / ceiling.blocks_per_second())
             .collect();
