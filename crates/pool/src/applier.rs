@@ -73,7 +73,8 @@ impl Applier {
         let busy = executor.busy_call();
         let thread = thread::Builder::new().name("apply".into()).spawn(move || {
             executor.begin_catch_up();
-            while let Some(job) = next_job(&mut executor, &jobs) {
+            let mut ahead = None;
+            while let Some(job) = ahead.take().or_else(|| next_job(&mut executor, &jobs)) {
                 let block = match job {
                     Job::Apply(block) => block,
                     Job::KeepCommit(commit) => {
@@ -81,13 +82,20 @@ impl Applier {
                         continue;
                     }
                 };
-                // A block that had to wait is handed over again, and so are those above it.
-                if stopped.load(Ordering::Relaxed)
+                // A block that had to wait is handed over again, and so are those above it. One that the
+                // application executes already is the next job, and is applied.
+                let is_stopped = stopped.load(Ordering::Relaxed);
+                if is_stopped && !executor.has_begun()
                     || block.height() != executor.state().next_height()
                 {
                     continue;
                 }
-                let report = apply(&mut executor, block, verify);
+                ahead = jobs.try_recv().ok();
+                let following = match &ahead {
+                    Some(Job::Apply(following)) if !is_stopped => Some(following),
+                    _ => None,
+                };
+                let report = apply(&mut executor, block, following, verify);
                 let failed = matches!(report, Report::Failed { .. } | Report::InvalidCommit { .. });
                 if reports.blocking_send(report).is_err() || failed {
                     break;
@@ -181,7 +189,12 @@ fn tell_not_durable(error: &ApplyError) {
     }
 }
 
-fn apply(executor: &mut Executor, mut block: CertifiedBlock, verify: VerifyMode) -> Report {
+fn apply(
+    executor: &mut Executor,
+    mut block: CertifiedBlock,
+    following: Option<&CertifiedBlock>,
+    verify: VerifyMode,
+) -> Report {
     let height = block.height();
     let state = executor.state_arc();
     if state.consensus_params.vote_extensions_enabled(height) && block.extended_commit().is_none() {
@@ -192,7 +205,9 @@ fn apply(executor: &mut Executor, mut block: CertifiedBlock, verify: VerifyMode)
     {
         return Report::InvalidCommit { height, error };
     }
-    match executor.apply_unsettled(&block) {
+    // With every commit verified, what follows is verified first.
+    let following = following.filter(|_| verify == VerifyMode::Pinned);
+    match executor.apply_unsettled(&block, following) {
         Ok(applied) => Report::Applied {
             applied: Box::new(applied),
             state: executor.state_arc(),

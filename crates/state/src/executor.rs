@@ -1,5 +1,7 @@
 //! Applies certified blocks, strictly in order.
 
+mod unsettled;
+
 use std::{
     fmt,
     ops::ControlFlow,
@@ -7,7 +9,9 @@ use std::{
     time::{Duration, Instant},
 };
 
-use perihelion_abci::{AppWrite, CallName, ConsensusConnection, Persistence, QueryConnection};
+use perihelion_abci::{
+    AppWrite, CallName, ConsensusConnection, PendingFinalizeBlock, Persistence, QueryConnection,
+};
 use perihelion_certify::{CertifiedBlock, CommitVerification, verify_evidence_list};
 use perihelion_events::AppliedBlock;
 use perihelion_store::{BlockSave, StateSave, Store, Sync};
@@ -25,6 +29,7 @@ use crate::{
     validate_block,
     validation::validate_against_state,
 };
+use unsettled::Unsettled;
 
 /// Blocks that are worth writing tables out for before it is time.
 const CATCH_UP_BLOCKS: u32 = 500;
@@ -47,17 +52,9 @@ pub struct Executor {
     decided: Option<BlockId>,
     /// What is still to be done for the last block.
     unsettled: Option<Unsettled>,
+    /// The block of the next height, when the application executes it already.
+    begun: Option<(BlockId, PendingFinalizeBlock)>,
     stopped: Option<Height>,
-}
-
-/// What is left of a block that an application which keeps its own state has committed.
-struct Unsettled {
-    previous: Arc<State>,
-    state: Arc<State>,
-    /// The height that the application wants to retain from; zero where it names none.
-    retain: Height,
-    /// What subscribers are to be told.
-    told: Option<AppliedBlock>,
 }
 
 impl fmt::Debug for Executor {
@@ -117,6 +114,7 @@ impl Executor {
             follower: None,
             decided: None,
             unsettled: None,
+            begun: None,
             stopped: None,
         })
     }
@@ -182,51 +180,6 @@ impl Executor {
             .map(|(applied, _)| applied)
     }
 
-    /// [`Self::apply`] for many blocks in a row: the last block's state is stored while the
-    /// application executes the next block, where it keeps its own state. Who has no next block
-    /// calls [`Self::settle`].
-    ///
-    /// The state stands in the log before the next block, so a crash leaves the store at most one
-    /// block above its state, as ever.
-    ///
-    /// # Errors
-    /// As [`Self::apply`].
-    pub fn apply_unsettled(&mut self, block: &CertifiedBlock) -> Result<Applied, ApplyError> {
-        let follower = self.follower.clone();
-        self.unless_stopped(block.height(), |executor| match follower {
-            None => executor
-                .apply_next(block, || ())
-                .map(|(applied, ())| applied),
-            Some(follower) => executor
-                .apply_next(block, || follower.hold())
-                .map(|(applied, _)| applied),
-        })
-    }
-
-    /// Ends what [`Self::apply_unsettled`] began; nothing otherwise.
-    ///
-    /// # Errors
-    /// When the store cannot be written.
-    pub fn settle(&mut self) -> Result<(), ApplyError> {
-        let Some(rest) = self.unsettled.take() else {
-            return Ok(());
-        };
-        let save = StateSave {
-            state: &rest.state,
-            previous: &rest.previous,
-            app_writes: &[],
-        };
-        // Of a block that is synced already, state and results that a power cut takes are made
-        // again at the next start. The next block's sync takes this write along, so it is never
-        // more than one.
-        self.store
-            .save_state(&save, Sync::No)
-            .map_err(storage(rest.state.last_block_height))?;
-        self.prune(rest.retain);
-        self.publish(rest.told);
-        Ok(())
-    }
-
     /// [`Self::apply`] with `hold` in the place of the follower's: called when the block has been
     /// executed, right before the application commits it. What it gives is told of the block once
     /// that is stored, and returned.
@@ -239,7 +192,7 @@ impl Executor {
         hold: impl FnOnce() -> H,
     ) -> Result<(Applied, H), ApplyError> {
         self.unless_stopped(block.height(), |executor| {
-            let applied = executor.apply_next(block, hold)?;
+            let applied = executor.apply_next(block, None, hold)?;
             executor.settle()?;
             Ok(applied)
         })
@@ -364,18 +317,23 @@ impl Executor {
     fn apply_next<H: CommitHold>(
         &mut self,
         block: &CertifiedBlock,
+        following: Option<&CertifiedBlock>,
         hold: impl FnOnce() -> H,
     ) -> Result<(Applied, H), ApplyError> {
         let height = block.height();
         let mut times = StageTimes::default();
         let mut clock = Stopwatch::start();
         let is_stored = self.decided == Some(block.block_id());
-        if !is_stored {
+        let begun = self.begun.take().filter(|(id, _)| *id == block.block_id());
+        if !is_stored && begun.is_none() {
             self.validate_certified(block.block())
                 .map_err(|fault| not_valid(height, block.block_id(), fault))?;
         }
         times.validate = clock.lap();
-        let pending = begin(&self.app, &self.state, block.block(), block.block_id())?;
+        let pending = match begun {
+            Some((_, pending)) => pending,
+            None => begin(&self.app, &self.state, block.block(), block.block_id())?,
+        };
         self.use_waiting_time(block, is_stored)?;
         let response = pending.wait()?;
         let transition = transition(&self.state, block.block(), block.block_id(), &response)?;
@@ -402,6 +360,9 @@ impl Executor {
             told: None,
         });
         mark_evidence(&self.store, block.block()).map_err(storage(height))?;
+        if let Some(following) = following.filter(|_| keeps_own) {
+            self.begin_following(following);
+        }
         hold.applied(block.block(), &applied, &self.state)?;
         let told = self.config.events.has_subscribers();
         let told = told.then(|| AppliedBlock::new(block.fetched(), response));
@@ -421,23 +382,6 @@ impl Executor {
         if let Some(told) = told {
             self.config.events.publish_block(Arc::new(told));
         }
-    }
-
-    /// While an application in another process executes `block`: what is left of the block below,
-    /// and all of this one that is known. In this order: a crash that takes the end of both leaves
-    /// the store at most one block above its state.
-    fn use_waiting_time(
-        &mut self,
-        block: &CertifiedBlock,
-        is_stored: bool,
-    ) -> Result<(), ApplyError> {
-        self.settle()?;
-        if is_stored || self.app.persistence() != Persistence::Own {
-            return Ok(());
-        }
-        self.store
-            .save_block(&save_of(block, None), Sync::No)
-            .map_err(storage(block.height()))
     }
 
     /// A certified block has passed decoding, and its last commit is final with it.

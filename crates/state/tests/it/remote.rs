@@ -133,7 +133,7 @@ fn block_commit_and_response_are_on_the_disk_before_commit_is_sent() {
         apply_to(&mut executor, &chain, 3).unwrap();
         for line in &chain.blocks[3..6] {
             let block = line.certified(executor.state());
-            executor.apply_unsettled(&block).unwrap();
+            executor.apply_unsettled(&block, None).unwrap();
         }
         // The key-value application tells the finalized height before it is committed.
         for height in 1..=6 {

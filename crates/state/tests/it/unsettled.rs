@@ -32,10 +32,17 @@ const PATIENCE: Duration = Duration::from_secs(240);
 
 fn apply_in_a_row(executor: &mut Executor, chain: &Chain, height: i64) {
     let from = executor.state().next_height().get();
-    let lines = chain.blocks.iter();
-    for line in lines.filter(|line| (from..=height).contains(&line.height)) {
-        let block = line.certified(executor.state());
-        executor.apply_unsettled(&block).unwrap();
+    let line_at = |at: i64| chain.blocks.iter().find(|line| line.height == at).unwrap();
+    for at in from..=height {
+        let block = line_at(at).certified(executor.state());
+        let mut above = executor.state().clone();
+        above.validators = Arc::clone(&above.next_validators);
+        let following = (at < height).then(|| line_at(at + 1).certified(&above));
+        let applied = executor
+            .apply_unsettled(&block, following.as_ref())
+            .unwrap();
+        assert_eq!(applied.height.get(), at);
+        assert_eq!(executor.has_begun(), following.is_some());
     }
 }
 

@@ -40,7 +40,7 @@ fn put_earlier(batch: &mut Batch<'_>, height: i64) {
         let hash = hash_of(place).as_bytes().to_vec();
         let key = [&[Kind::EarlierPlace as u8][..], &place.encode()].concat();
         batch.put(Column::IndexEvents, key, hash.clone());
-        for (value, event) in [(&b"alice"[..], 1_u32), (&LONG, 2)] {
+        for (value, event) in [(&b"alice"[..], 1_u32), (&LONG[..], 2)] {
             let (mut key, is_long) = attribute_key(Kind::EarlierTx, value);
             key.extend(place.encode());
             key.extend(event.to_be_bytes());
@@ -55,7 +55,7 @@ fn put_current(batch: &mut Batch<'_>, height: i64) {
     let hashes: Vec<u8> = (0..2)
         .flat_map(|index| hash_of(place(height, index)).as_bytes().to_vec())
         .collect();
-    for (value, event) in [(&b"alice"[..], 1), (&LONG, 2)] {
+    for (value, event) in [(&b"alice"[..], 1), (&LONG[..], 2)] {
         let mut posting = Posting::new((0, event));
         posting.push((1, event));
         let (mut key, is_long) = attribute_key(Kind::Txs, value);
@@ -122,7 +122,7 @@ fn both_forms_are_searched_as_one() {
     let all: Vec<TxLocation> = (1..=4)
         .flat_map(|height| [place(height, 0), place(height, 1)])
         .collect();
-    for (value, event) in [(&b"alice"[..], 1), (&LONG, 2)] {
+    for (value, event) in [(&b"alice"[..], 1), (&LONG[..], 2)] {
         let expected: Vec<_> = all.iter().map(|place| (*place, event)).collect();
         let one = |from, to| Values::One(value, heights(from, to));
         assert_eq!(found(&store, &one(1, 4), 100), expected);
