@@ -5,7 +5,7 @@ const SHORT_BLOCKS: usize = 4;
 /// Longest short message: one byte of padding and eight of length follow it.
 const SHORT_MAX: usize = SHORT_BLOCKS * 64 - 9;
 /// FIPS 180-4, section 5.3.3.
-const INITIAL: [u32; 8] = [
+pub(crate) const INITIAL: [u32; 8] = [
     0x6a09_e667,
     0xbb67_ae85,
     0x3c6e_f372,
@@ -46,6 +46,11 @@ pub fn sha256_pair(first: &[u8], second: &[u8]) -> [u8; 32] {
 
     let mut state = INITIAL;
     compress256(&mut state, &blocks[..used]);
+    bytes_of(state)
+}
+
+/// A state's bytes.
+pub(crate) fn bytes_of(state: [u32; 8]) -> [u8; 32] {
     let mut hash = [0; 32];
     for (bytes, word) in hash.chunks_exact_mut(4).zip(state) {
         bytes.copy_from_slice(&word.to_be_bytes());

@@ -11,9 +11,11 @@ mod hash;
 mod json;
 mod key;
 mod private_key;
+mod sha256_each;
 
 pub use address::{Address, NodeId, ParseIdError};
 pub use batch::BatchVerifier;
 pub use hash::{sha256, sha256_pair};
 pub use key::{KeyError, KeyType, PublicKey, Signature, SignatureError};
 pub use private_key::PrivateKey;
+pub use sha256_each::{SHA256_GROUP, sha256_each};

@@ -38,6 +38,29 @@ struct BlockMessage {
     last_commit: Option<pb::Commit>,
 }
 
+/// What is left of a block's message besides transactions and a last commit in the usual encoding,
+/// which are read by themselves.
+#[derive(Clone, PartialEq, Message)]
+struct Remainder {
+    #[prost(message, optional, tag = "1")]
+    header: Option<pb::Header>,
+    #[prost(message, optional, tag = "3")]
+    evidence: Option<pb::EvidenceList>,
+}
+
+/// The last commit of an encoded block when it is there once, and in the usual encoding.
+fn usual_commit_of(raw: &Bytes) -> Option<Commit> {
+    let mut found = None;
+    for field in bounds::Fields(raw) {
+        match field.ok()? {
+            (4, Some(commit)) if found.is_none() => found = Some(commit),
+            (4, _) => return None,
+            _ => {}
+        }
+    }
+    Commit::decode_usual(&raw.slice_ref(found?))
+}
+
 /// The transactions of an encoded block, as one piece; a field that is split over several
 /// occurrences is joined.
 fn data_of(raw: &Bytes) -> Result<Data, DecodeError> {
@@ -74,14 +97,19 @@ impl Block {
     pub fn decode_by(raw: Bytes, rules: Rules) -> Result<Self, DecodeError> {
         bounds::check_block(&raw)?;
         let data = data_of(&raw)?;
-        let rest = BlockMessage::decode(raw)?;
-        let block = pb::Block {
-            header: rest.header,
-            data: None,
-            evidence: rest.evidence,
-            last_commit: rest.last_commit,
+        let (header, evidence, last_commit) = match usual_commit_of(&raw) {
+            Some(commit) => {
+                let rest = Remainder::decode(raw)?;
+                (rest.header, rest.evidence, LastCommit::Decoded(commit))
+            }
+            None => {
+                let rest = BlockMessage::decode(raw)?;
+                let commit = LastCommit::Message(rest.last_commit);
+                (rest.header, rest.evidence, commit)
+            }
         };
-        Self::checked(block, data, rules)
+        let block = Self::unchecked(header, data, evidence, last_commit, rules)?;
+        block.checked(rules)
     }
 
     /// The height that the header in `raw` names, whatever the rest is: to know what a block that
@@ -160,18 +188,17 @@ impl Block {
     /// When CometBFT would refuse it.
     pub fn from_proto(mut block: pb::Block, rules: Rules) -> Result<Self, DecodeError> {
         let data = Data::new(block.data.take().unwrap_or_default().txs);
-        Self::checked(block, data, rules)
+        Self::of_message(block, data, rules)?.checked(rules)
     }
 
-    /// The same with the transactions that are given.
-    fn checked(block: pb::Block, data: Data, rules: Rules) -> Result<Self, DecodeError> {
-        let block = Self::unchecked(block, data, rules)?;
+    /// The same once the stateless rules hold.
+    fn checked(self, rules: Rules) -> Result<Self, DecodeError> {
         // In a last commit of height 0 these are not covered by `validate_basic`.
-        for place in block.last_commit.iter().flat_map(|c| &c.signatures) {
+        for place in self.last_commit.iter().flat_map(|c| &c.signatures) {
             place.validate_basic(rules)?;
         }
-        block.validate_basic_by(rules)?;
-        Ok(block)
+        self.validate_basic_by(rules)?;
+        Ok(self)
     }
 
     /// The block of a message without its stateless rules; light blocks inside of evidence are
@@ -181,26 +208,44 @@ impl Block {
     /// When a hash, a time or a piece of evidence cannot be represented.
     pub fn from_proto_unchecked(mut block: pb::Block, rules: Rules) -> Result<Self, DecodeError> {
         let data = Data::new(block.data.take().unwrap_or_default().txs);
-        Self::unchecked(block, data, rules)
+        Self::of_message(block, data, rules)
     }
 
-    fn unchecked(block: pb::Block, data: Data, rules: Rules) -> Result<Self, DecodeError> {
+    fn of_message(block: pb::Block, data: Data, rules: Rules) -> Result<Self, DecodeError> {
+        let last_commit = LastCommit::Message(block.last_commit);
+        Self::unchecked(block.header, data, block.evidence, last_commit, rules)
+    }
+
+    fn unchecked(
+        header: Option<pb::Header>,
+        data: Data,
+        evidence: Option<pb::EvidenceList>,
+        last_commit: LastCommit,
+        rules: Rules,
+    ) -> Result<Self, DecodeError> {
         Ok(Self {
-            header: Header::from_proto_unchecked(block.header.unwrap_or_default())?,
+            header: Header::from_proto_unchecked(header.unwrap_or_default())?,
             data,
-            evidence: block
-                .evidence
+            evidence: evidence
                 .unwrap_or_default()
                 .evidence
                 .into_iter()
                 .map(|evidence| Evidence::from_proto_unchecked(evidence, rules))
                 .collect::<Result<_, _>>()?,
-            last_commit: block
-                .last_commit
-                .map(Commit::from_proto_unchecked)
-                .transpose()?,
+            last_commit: match last_commit {
+                LastCommit::Decoded(commit) => Some(commit),
+                LastCommit::Message(commit) => {
+                    commit.map(Commit::from_proto_unchecked).transpose()?
+                }
+            },
         })
     }
+}
+
+/// A last commit on its way into a block.
+enum LastCommit {
+    Decoded(Commit),
+    Message(Option<pb::Commit>),
 }
 
 fn same(what: &'static str, header: Hash, body: Hash) -> Result<(), InvalidError> {

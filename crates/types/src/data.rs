@@ -114,7 +114,18 @@ impl Data {
     /// Merkle root over the transactions' hashes.
     #[must_use]
     pub fn hash(&self) -> Hash {
-        merkle::root_of_iter(self.iter().map(|raw| merkle::leaf_hash(&tx::hash(raw))))
+        let mut txs = self.iter();
+        let mut group = Vec::with_capacity(merkle::GROUP.min(self.count));
+        merkle::root_of_groups(std::iter::from_fn(|| {
+            group.clear();
+            group.extend(txs.by_ref().take(merkle::GROUP));
+            if group.is_empty() {
+                return None;
+            }
+            let hashes = tx::hashes(&group);
+            let leaves: Vec<_> = hashes.iter().map(|hash| &hash[..]).collect();
+            Some(merkle::leaf_hashes(&leaves))
+        }))
     }
 
     /// Bytes of the encoded transactions with their framing, which count against a block's size.

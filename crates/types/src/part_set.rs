@@ -207,10 +207,10 @@ impl PartSet {
 /// Count and root of `data`'s parts, without keeping parts or proofs.
 #[must_use]
 pub fn header_of(data: &[u8]) -> PartSetHeader {
-    let nodes: Vec<_> = data.chunks(PART_SIZE).map(merkle::leaf_hash).collect();
+    let parts: Vec<_> = data.chunks(PART_SIZE).collect();
     PartSetHeader {
-        total: nodes.len() as u32,
-        hash: merkle::root_of(nodes),
+        total: parts.len() as u32,
+        hash: merkle::root(&parts),
     }
 }
 

@@ -15,6 +15,14 @@ pub fn hash(tx: &[u8]) -> [u8; 32] {
     perihelion_crypto::sha256(tx)
 }
 
+/// The hashes of transactions, in order: as [`hash`] of each, many at once.
+#[must_use]
+pub fn hashes(txs: &[&[u8]]) -> Vec<[u8; 32]> {
+    let mut hashes = vec![[0; 32]; txs.len()];
+    perihelion_crypto::sha256_each(&[], txs, &mut hashes);
+    hashes
+}
+
 /// That a transaction is in a block with a certain data hash.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct TxProof {

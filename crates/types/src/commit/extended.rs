@@ -94,7 +94,14 @@ impl ExtendedCommit {
     /// When CometBFT would refuse the bytes.
     pub fn decode_by(raw: Bytes, rules: Rules) -> Result<Self, DecodeError> {
         bounds::check_extended_commit(&raw)?;
-        Self::from_proto(pb::ExtendedCommit::decode(raw)?, rules)
+        let Some(commit) = Self::decode_usual(&raw) else {
+            return Self::from_proto(pb::ExtendedCommit::decode(raw)?, rules);
+        };
+        for place in &commit.extended_signatures {
+            place.validate_basic(rules)?;
+        }
+        commit.validate_basic_by(rules)?;
+        Ok(commit)
     }
 
     /// The extended commit of a message, with the stateless rules of `rules`.

@@ -6,6 +6,8 @@ mod proof_ops;
 pub use proof::{MAX_AUNTS, Proof, ProofError, proofs};
 pub use proof_ops::{ProofOpsError, verify_value};
 
+use perihelion_crypto::{SHA256_GROUP, sha256_each};
+
 use crate::Hash;
 
 /// A node's hash.
@@ -26,10 +28,25 @@ pub fn inner_hash(left: &Node, right: &Node) -> Node {
     perihelion_crypto::sha256(&bytes)
 }
 
+/// Leaves in a group of [`root_of_groups`]: a power of two, so that whole groups are whole subtrees.
+/// More would take more memory beside the leaves, fewer would be hashed less at once.
+pub const GROUP: usize = 1024;
+
+/// Hashes of leaves, in order: as [`leaf_hash`] of each, many at once.
+#[must_use]
+pub fn leaf_hashes(leaves: &[&[u8]]) -> Vec<Node> {
+    let mut nodes = vec![[0; 32]; leaves.len()];
+    sha256_each(&[0], leaves, &mut nodes);
+    nodes
+}
+
 /// Root over `leaves`; SHA-256 of nothing when there is none.
 #[must_use]
 pub fn root<L: AsRef<[u8]>>(leaves: &[L]) -> Hash {
-    root_of(leaves.iter().map(|leaf| leaf_hash(leaf.as_ref())).collect())
+    root_of_groups(leaves.chunks(GROUP).map(|group| {
+        let group: Vec<&[u8]> = group.iter().map(AsRef::as_ref).collect();
+        leaf_hashes(&group)
+    }))
 }
 
 /// Root over leaves that are hashed already ([`leaf_hash`]), in place.
@@ -38,28 +55,50 @@ pub fn root<L: AsRef<[u8]>>(leaves: &[L]) -> Hash {
 /// level by level, an odd last one moving up as it is, builds the same tree from below.
 #[must_use]
 pub fn root_of(mut nodes: Vec<Node>) -> Hash {
-    while nodes.len() > 1 {
-        let mut above = 0;
-        for below in (0..nodes.len()).step_by(2) {
-            nodes[above] = match nodes.get(below + 1) {
-                Some(right) => inner_hash(&nodes[below], right),
-                None => nodes[below],
-            };
-            above += 1;
-        }
-        nodes.truncate(above);
-    }
-    nodes
-        .first()
-        .map_or_else(|| Hash::of(&[]), |root| Hash::new(*root))
+    root_node(&mut nodes).map_or_else(|| Hash::of(&[]), Hash::new)
 }
 
-/// [`root_of`] over leaves that come one by one, without keeping them.
+/// The same, `None` when there is no leaf.
+fn root_node(nodes: &mut Vec<Node>) -> Option<Node> {
+    while nodes.len() > 1 {
+        let pairs = nodes.len() / 2;
+        for start in (0..pairs).step_by(SHA256_GROUP) {
+            let count = SHA256_GROUP.min(pairs - start);
+            let mut above = [[0; 32]; SHA256_GROUP];
+            let mut children = [&[][..]; SHA256_GROUP];
+            let below = nodes[2 * start..].as_flattened().chunks_exact(64);
+            children
+                .iter_mut()
+                .zip(below)
+                .for_each(|(at, pair)| *at = pair);
+            sha256_each(&[1], &children[..count], &mut above[..count]);
+            nodes[start..start + count].copy_from_slice(&above[..count]);
+        }
+        if nodes.len() % 2 == 1 {
+            nodes[pairs] = nodes[nodes.len() - 1];
+        }
+        nodes.truncate(nodes.len().div_ceil(2));
+    }
+    nodes.first().copied()
+}
+
+/// [`root_of`] over leaves that come in groups, without keeping them: each of [`GROUP`] leaves, but
+/// for the last one, which may have fewer.
 #[must_use]
-pub fn root_of_iter(nodes: impl Iterator<Item = Node>) -> Hash {
+pub fn root_of_groups(groups: impl Iterator<Item = Vec<Node>>) -> Hash {
     // Roots of whole subtrees from the left, each of fewer levels than the one before it.
     let mut whole: Vec<(u32, Node)> = Vec::new();
-    for mut node in nodes {
+    let mut last = None;
+    for mut group in groups {
+        debug_assert!(last.is_none(), "only the last group is smaller");
+        let is_whole = group.len() == GROUP;
+        let Some(mut node) = root_node(&mut group) else {
+            continue;
+        };
+        if !is_whole {
+            last = Some(node);
+            continue;
+        }
         let mut level = 0;
         while let Some((_, left)) = whole.pop_if(|(below, _)| *below == level) {
             node = inner_hash(&left, &node);
@@ -67,7 +106,9 @@ pub fn root_of_iter(nodes: impl Iterator<Item = Node>) -> Hash {
         }
         whole.push((level, node));
     }
-    let mut nodes = whole.into_iter().rev().map(|(_, node)| node);
+    let mut nodes = last
+        .into_iter()
+        .chain(whole.into_iter().rev().map(|(_, node)| node));
     let Some(last) = nodes.next() else {
         return Hash::of(&[]);
     };
@@ -78,14 +119,30 @@ pub fn root_of_iter(nodes: impl Iterator<Item = Node>) -> Hash {
 mod tests {
     use super::*;
 
+    /// As the specification has it: cut at the largest power of two below the number.
+    fn by_cutting(leaves: &[Node]) -> Node {
+        match leaves {
+            [] => perihelion_crypto::sha256(&[]),
+            [leaf] => *leaf,
+            _ => {
+                let cut = 1 << (leaves.len() - 1).ilog2();
+                inner_hash(&by_cutting(&leaves[..cut]), &by_cutting(&leaves[cut..]))
+            }
+        }
+    }
+
     #[test]
-    fn leaves_one_by_one_have_the_root_of_all_at_once() {
-        for count in 0..200_u32 {
-            let leaves: Vec<Node> = (0..count)
-                .map(|leaf| leaf_hash(&leaf.to_be_bytes()))
-                .collect();
-            let one_by_one = root_of_iter(leaves.iter().copied());
-            assert_eq!(one_by_one, root_of(leaves), "{count}");
+    fn however_leaves_come_their_root_is_that_of_cutting_in_two() {
+        let many = [1, 2, 3, 4, 5].map(|groups| GROUP * groups);
+        let near = many.iter().flat_map(|count| count - 1..=count + 2);
+        for count in (0..200).chain(near) {
+            let data: Vec<_> = (0..count).map(|leaf| leaf.to_be_bytes()).collect();
+            let leaves: Vec<Node> = data.iter().map(|leaf| leaf_hash(leaf)).collect();
+            let expected = Hash::new(by_cutting(&leaves));
+            assert_eq!(root(&data), expected, "{count}");
+            let groups = leaves.chunks(GROUP).map(<[_]>::to_vec);
+            assert_eq!(root_of_groups(groups), expected, "{count}");
+            assert_eq!(root_of(leaves), expected, "{count}");
         }
     }
 }
