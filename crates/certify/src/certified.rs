@@ -6,7 +6,10 @@ use perihelion_types::{
     Block, BlockId, Commit, ExtendedCommit, FetchedBlock, Height, ValidatorSet,
 };
 
-use crate::{CommitError, CommitVerification, SignatureCount, verify_extended_commit};
+use crate::{
+    CommitError, CommitVerification, ExtendedCheck, SignatureCount, verify_extended_commit,
+    verify_extended_commits,
+};
 
 /// A final block, and what is known of the commit for it. Only this crate can make one, and only
 /// one can be applied.
@@ -178,17 +181,52 @@ impl CertifiedBlock {
         chain_id: &str,
         set: &ValidatorSet,
     ) -> Result<(), CommitError> {
-        if self.extended_verified {
-            return Ok(());
+        Self::verify_extended_commits(chain_id, &mut [(self, set)])
+            .pop()
+            .unwrap_or(Ok(()))
+    }
+
+    /// [`verify_extended_commit`](Self::verify_extended_commit) for each block and the set of its
+    /// height, in their order, with the signatures of all in one batch.
+    pub fn verify_extended_commits(
+        chain_id: &str,
+        blocks: &mut [(&mut Self, &ValidatorSet)],
+    ) -> Vec<Result<(), CommitError>> {
+        let mut checks = Vec::with_capacity(blocks.len());
+        let mut results: Vec<Result<bool, CommitError>> = blocks
+            .iter()
+            .map(|(block, set)| {
+                if !block.extended_verified {
+                    checks.push(block.extended_check(set)?);
+                }
+                Ok(block.extended_verified)
+            })
+            .collect();
+        let mut checked = verify_extended_commits(chain_id, &checks).into_iter();
+        for ((block, _), result) in blocks.iter_mut().zip(&mut results) {
+            if *result == Ok(false) {
+                *result = checked.next().unwrap_or(Ok(())).map(|()| true);
+                block.extended_verified = result.is_ok();
+            }
         }
+        results.into_iter().map(|it| it.map(|_| ())).collect()
+    }
+
+    fn extended_check<'a>(
+        &'a self,
+        set: &'a ValidatorSet,
+    ) -> Result<ExtendedCheck<'a>, CommitError> {
         self.check_set(set)?;
         let extended = self
             .fetched
             .extended_commit()
             .ok_or(CommitError::NoExtendedCommit)?;
-        verify_extended_commit(chain_id, set, self.block_id(), self.height(), extended)?;
-        self.extended_verified = true;
-        Ok(())
+        Ok(ExtendedCheck {
+            set,
+            block_id: self.block_id(),
+            height: self.height(),
+            extended,
+        })
     }
 
     /// The same final block with another copy of its extended commit, unverified, when the first

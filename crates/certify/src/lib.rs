@@ -31,7 +31,7 @@ pub use commit_error::CommitError;
 pub use every::certify_every;
 pub use evidence::{History, verify_evidence, verify_evidence_list};
 pub use evidence_error::{EvidenceError, HistoryError};
-pub use extended::verify_extended_commit;
+pub use extended::{ExtendedCheck, verify_extended_commit, verify_extended_commits};
 pub use perihelion_types::Rules;
 pub use pin::certify_run;
 pub use run::{

@@ -104,6 +104,21 @@ impl<'a> CommitVerification<'a> {
         self.collect(needed, Scope::Light, Lookup::Index)
     }
 
+    /// The signatures that full verification would verify in a batch, once the commit's form and
+    /// the power are judged; `None` where it verifies one by one.
+    pub(crate) fn full_claims(
+        &self,
+        block_id: BlockId,
+        height: Height,
+    ) -> Result<Option<Vec<Claim<'a>>>, CommitError> {
+        self.check_form(block_id, height)?;
+        if !self.batches()? {
+            return Ok(None);
+        }
+        let needed = two_thirds(self.set.total_voting_power());
+        self.collect(needed, Scope::Full, Lookup::Index).map(Some)
+    }
+
     /// The set is that of the commit's height.
     fn own(
         &self,

@@ -36,6 +36,27 @@ const RESULTS: usize = 256;
 /// hand-over costs less than the work.
 pub(crate) const DECODE_BATCH_BYTES: usize = 64 << 10;
 
+/// Extended commits in one job at most, and bytes of their blocks: signatures of one batch share the
+/// work for each key. More would save little, and delay the first of them.
+pub(crate) const EXTENDED_BATCH: usize = 16;
+pub(crate) const EXTENDED_BATCH_BYTES: usize = 1 << 20;
+
+/// A final block whose extended commit, which came from a peer, is to be verified.
+#[derive(Debug)]
+pub(crate) struct WithExtended {
+    pub(crate) from: PeerId,
+    pub(crate) block: CertifiedBlock,
+    pub(crate) set: Arc<ValidatorSet>,
+}
+
+/// What came of that.
+#[derive(Debug)]
+pub(crate) struct ExtendedVerdict {
+    pub(crate) height: Height,
+    pub(crate) from: PeerId,
+    pub(crate) result: Result<CertifiedBlock, CommitError>,
+}
+
 /// A block as it came from a peer.
 #[derive(Debug)]
 pub(crate) struct Encoded {
@@ -60,10 +81,7 @@ pub(crate) enum Job {
         chain_id: Arc<str>,
     },
     Extended {
-        height: Height,
-        from: PeerId,
-        block: CertifiedBlock,
-        set: Arc<ValidatorSet>,
+        blocks: Vec<WithExtended>,
         chain_id: Arc<str>,
     },
     Decide {
@@ -89,11 +107,7 @@ pub(crate) enum Done {
         /// The commit, if every signature of it was verified.
         in_full: Option<Box<Commit>>,
     },
-    Extended {
-        height: Height,
-        from: PeerId,
-        result: Result<CertifiedBlock, CommitError>,
-    },
+    Extended(Vec<ExtendedVerdict>),
     Decided {
         id: RunId,
         signatures: SignatureCount,
@@ -220,22 +234,7 @@ fn perform(job: Job, verify: VerifyMode, rules: &RulesByHeight) -> Done {
                 verdict,
             }
         }
-        Job::Extended {
-            height,
-            from,
-            mut block,
-            set,
-            chain_id,
-        } => {
-            let result = block
-                .verify_extended_commit(&chain_id, &set)
-                .map(|()| block);
-            Done::Extended {
-                height,
-                from,
-                result,
-            }
-        }
+        Job::Extended { blocks, chain_id } => Done::Extended(verify_extended(blocks, &chain_id)),
         Job::Decide {
             id,
             block,
@@ -291,6 +290,20 @@ fn decode(encoded: Encoded, rules: &RulesByHeight) -> Decoded {
     }
 }
 
+fn verify_extended(mut blocks: Vec<WithExtended>, chain_id: &str) -> Vec<ExtendedVerdict> {
+    let mut checks: Vec<_> = blocks
+        .iter_mut()
+        .map(|it| (&mut it.block, &*it.set))
+        .collect();
+    let results = CertifiedBlock::verify_extended_commits(chain_id, &mut checks);
+    let verdict = |(it, result): (WithExtended, Result<(), CommitError>)| ExtendedVerdict {
+        height: it.block.height(),
+        from: it.from,
+        result: result.map(|()| it.block),
+    };
+    blocks.into_iter().zip(results).map(verdict).collect()
+}
+
 /// Verifies the last commit of a block for the block id that it names itself.
 fn probe(request: &ProbeRequest, chain_id: &str) -> Result<SignatureCount, CommitError> {
     let block = request.closing.block();
@@ -308,6 +321,7 @@ fn probe(request: &ProbeRequest, chain_id: &str) -> Result<SignatureCount, Commi
 #[allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 mod tests {
     use perihelion_test_support::{Hex, load_lines};
+    use perihelion_types::{ConsensusParams, Genesis, GenesisDefaults, Time};
     use serde::Deserialize;
 
     use super::*;
@@ -373,5 +387,62 @@ mod tests {
             let refused = decoded.result.unwrap_err();
             assert!(!refused.fits_later_rules, "{}", refused.error);
         }
+    }
+
+    #[derive(Deserialize)]
+    struct ExtendedLine {
+        block: Hex,
+        extended_commit: Option<Hex>,
+    }
+
+    /// A wrong one among those that are verified together is found, and costs no other anything.
+    #[test]
+    fn each_extended_commit_of_a_job_gets_its_own_verdict() {
+        let genesis = perihelion_test_support::read("chain_extensions/genesis.json");
+        let defaults = GenesisDefaults {
+            time: Time::ZERO,
+            consensus_params: ConsensusParams::default_v038(),
+        };
+        let genesis = Genesis::from_json(genesis.as_bytes(), &defaults).unwrap();
+        let set = Arc::new(genesis.validator_set().unwrap());
+        let lines: Vec<ExtendedLine> = load_lines("chain_extensions/blocks.jsonl");
+        let mut blocks = Vec::new();
+        let mut expected = Vec::new();
+        for line in lines {
+            let Some(extended) = line.extended_commit else {
+                continue;
+            };
+            let block = line.block.0.into();
+            let fetched = FetchedBlock::decode(block, Some(extended.0.into())).unwrap();
+            if fetched.block().header.validators_hash != set.hash() {
+                continue;
+            }
+            let good = expected.len().is_multiple_of(2);
+            let mut copy = fetched.clone();
+            if !good {
+                let mut bent = fetched.extended_commit().unwrap().clone();
+                bent.extended_signatures[0].extension = Bytes::from_static(b"other");
+                copy = copy.with_extended_commit(bent);
+            }
+            let from = PeerId::new([expected.len() as u8; 20]);
+            expected.push((fetched.height(), from, good));
+            let chain_id = &genesis.chain_id;
+            let block = CertifiedBlock::decided_extended(Arc::new(fetched), &set, chain_id);
+            let block = block.unwrap().with_extended_commit_of(Arc::new(copy));
+            blocks.push(WithExtended {
+                from,
+                block: block.unwrap(),
+                set: Arc::clone(&set),
+            });
+        }
+        assert!(blocks.len() > 2, "there are wrong ones and right ones");
+        let verdicts: Vec<_> = verify_extended(blocks, &genesis.chain_id)
+            .into_iter()
+            .map(|it| {
+                let verified = it.result.map(|block| block.extended_commit().is_some());
+                (it.height, it.from, verified == Ok(true))
+            })
+            .collect();
+        assert_eq!(verdicts, expected);
     }
 }

@@ -3,7 +3,9 @@
 use std::sync::Arc;
 
 use bytes::Bytes;
-use perihelion_certify::{CertifiedBlock, CommitError, verify_extended_commit};
+use perihelion_certify::{
+    CertifiedBlock, CommitError, ExtendedCheck, verify_extended_commit, verify_extended_commits,
+};
 use perihelion_types::{
     BlockIdFlag, Commit, ExtendedCommit, ExtendedCommitSig, SignedMsgType, Time, ValidatorSet, Vote,
 };
@@ -109,6 +111,75 @@ fn an_extended_commit_is_verified_in_full() {
         verify(&forged),
         Err(CommitError::WrongSignature { index: 3 })
     );
+}
+
+/// What is verified together is judged as by itself, whoever else is wrong.
+#[test]
+fn extended_commits_are_judged_together_as_each_by_itself() {
+    let chain = Chain::new(&[equals(0..4)], 8);
+    let good: Vec<_> = (1..=8)
+        .map(|h| {
+            extended(
+                &chain.commit_for(h, chain.id(h), 0, |_| Cast::Block),
+                &chain.set(h),
+            )
+        })
+        .collect();
+    let other_vote = |sig: &mut ExtendedCommitSig| {
+        sig.commit_sig.signature = Bytes::from_static(&[7; 64]);
+    };
+    let other_extension = |sig: &mut ExtendedCommitSig| sig.extension = Bytes::from_static(b"x");
+    let mut commits = good.clone();
+    commits[1] = bent(&good[1], 2, other_extension);
+    commits[2] = bent(&bent(&good[2], 0, other_extension), 3, other_vote);
+    commits[4] = bent(&good[4], 1, |sig| sig.extension_signature = Bytes::new());
+    commits[5] = bent(&bent(&good[5], 2, other_vote), 1, other_vote);
+    commits[6] = bent(&good[6], 0, |sig| {
+        sig.extension_signature = Bytes::from_static(&[7; 63])
+    });
+    commits[7].extended_signatures.truncate(3);
+    let sets: Vec<_> = (1..=8).map(|h| chain.set(h)).collect();
+    let checks: Vec<_> = (1..=8)
+        .zip(&commits)
+        .zip(&sets)
+        .map(|((h, extended), set)| ExtendedCheck {
+            set,
+            block_id: chain.id(h),
+            height: chain.block(h).height(),
+            extended,
+        })
+        .collect();
+    let together = verify_extended_commits(CHAIN, &checks);
+    assert_eq!(
+        together[..7],
+        [
+            Ok(()),
+            Err(CommitError::WrongExtensionSignature { index: 2 }),
+            Err(CommitError::WrongSignature { index: 3 }),
+            Ok(()),
+            Err(CommitError::ExtensionMissing { index: 1 }),
+            Err(CommitError::WrongSignature { index: 1 }),
+            Err(CommitError::WrongExtensionSignature { index: 0 }),
+        ]
+    );
+    assert_eq!(
+        together[7],
+        Err(CommitError::SetSize {
+            expected: 4,
+            got: 3
+        })
+    );
+    for (check, result) in checks.iter().zip(together) {
+        let one = verify_extended_commit(
+            CHAIN,
+            check.set,
+            check.block_id,
+            check.height,
+            check.extended,
+        );
+        assert_eq!(one, result, "{}", check.height);
+    }
+    assert!(verify_extended_commits(CHAIN, &[]).is_empty());
 }
 
 /// Block 2 of a chain with its extended commit, bent where asked; the rest of the chain goes on.

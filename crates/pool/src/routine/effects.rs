@@ -7,7 +7,10 @@ use perihelion_types::{Height, PeerId};
 use tracing::{debug, info};
 
 use super::{Pool, PoolError};
-use crate::{Command, ConnectionId, Handover, explain, workers::Job};
+use crate::{
+    Command, ConnectionId, Handover, explain,
+    workers::{EXTENDED_BATCH, EXTENDED_BATCH_BYTES, Job, WithExtended},
+};
 
 impl Pool {
     pub(super) fn carry_out_effects(&mut self) {
@@ -16,6 +19,7 @@ impl Pool {
         {
             self.carry_out(effect);
         }
+        self.flush_extended();
     }
 
     fn carry_out(&mut self, effect: Effect) {
@@ -57,16 +61,7 @@ impl Pool {
                     .get(height)
                     .and_then(|certified| certified.with_extended_commit_of(block));
                 match copy {
-                    Some(block) => {
-                        let chain_id = Arc::clone(&self.chain_id);
-                        self.submit(Job::Extended {
-                            height,
-                            from,
-                            block,
-                            set,
-                            chain_id,
-                        });
-                    }
+                    Some(block) => self.verify_extended(WithExtended { from, block, set }),
                     None => self.schedule.handle_extended_commit_verdict(
                         Instant::now(),
                         height,
@@ -110,6 +105,24 @@ impl Pool {
                     self.failed = Some(PoolError::Halted(Box::new(reason)));
                 }
             }
+        }
+    }
+
+    /// Adds to what is verified in one batch.
+    fn verify_extended(&mut self, block: WithExtended) {
+        self.to_verify_bytes += block.block.fetched().memory();
+        self.to_verify.push(block);
+        if self.to_verify.len() >= EXTENDED_BATCH || self.to_verify_bytes >= EXTENDED_BATCH_BYTES {
+            self.flush_extended();
+        }
+    }
+
+    fn flush_extended(&mut self) {
+        if !self.to_verify.is_empty() {
+            self.to_verify_bytes = 0;
+            let blocks = std::mem::take(&mut self.to_verify);
+            let chain_id = Arc::clone(&self.chain_id);
+            self.submit(Job::Extended { blocks, chain_id });
         }
     }
 

@@ -30,7 +30,7 @@ use crate::{
     certified::Certified,
     explain::{self, ApplyTimes},
     later_rules::LaterRules,
-    workers::{Done, Encoded, Job, Workers},
+    workers::{Done, Encoded, Job, WithExtended, Workers},
 };
 
 /// Inputs that may wait for the routine. It takes them in batches; the reactor waits beyond it,
@@ -141,6 +141,8 @@ pub fn start(
         jobs: VecDeque::new(),
         to_decode: Vec::new(),
         to_decode_bytes: 0,
+        to_verify: Vec::new(),
+        to_verify_bytes: 0,
         commands: VecDeque::new(),
         command_sender,
         progress: progress_sender,
@@ -213,6 +215,9 @@ pub(crate) struct Pool {
     /// Blocks that wait to fill a decoding job.
     to_decode: Vec<Encoded>,
     to_decode_bytes: usize,
+    /// Final blocks whose extended commits wait to fill a job; none between two turns.
+    to_verify: Vec<WithExtended>,
+    to_verify_bytes: usize,
     /// Commands that found the reactor's queue full.
     commands: VecDeque<Command>,
     command_sender: mpsc::Sender<Command>,

@@ -12,7 +12,7 @@ use crate::{
     Command, VerifyMode,
     applier::Report,
     translate,
-    workers::{Decoded, Done},
+    workers::{Decoded, Done, ExtendedVerdict},
 };
 
 impl Pool {
@@ -45,24 +45,10 @@ impl Pool {
                 };
                 self.tell_verdict(id, verdict, signatures);
             }
-            Done::Extended {
-                height,
-                from,
-                result,
-            } => {
-                let good = result.is_ok();
-                match result {
-                    Ok(block) => {
-                        if let Some(kept) = self.certified.get_mut(height) {
-                            *kept = block;
-                        }
-                    }
-                    Err(error) => {
-                        debug!(%height, peer = %from, %error, "extended commit discarded");
-                    }
+            Done::Extended(verdicts) => {
+                for verdict in verdicts {
+                    self.take_extended(verdict);
                 }
-                self.schedule
-                    .handle_extended_commit_verdict(Instant::now(), height, from, good);
             }
             Done::Decided {
                 id,
@@ -73,6 +59,26 @@ impl Pool {
             }
         }
         self.resubmit();
+    }
+
+    /// An extended commit of a final block.
+    fn take_extended(&mut self, verdict: ExtendedVerdict) {
+        let ExtendedVerdict {
+            height,
+            from,
+            result,
+        } = verdict;
+        let good = result.is_ok();
+        match result {
+            Ok(block) => {
+                if let Some(kept) = self.certified.get_mut(height) {
+                    *kept = block;
+                }
+            }
+            Err(error) => debug!(%height, peer = %from, %error, "extended commit discarded"),
+        }
+        self.schedule
+            .handle_extended_commit_verdict(Instant::now(), height, from, good);
     }
 
     /// A block that its own extended commit was to make final.
