@@ -82,6 +82,26 @@ fn root_node(nodes: &mut Vec<Node>) -> Option<Node> {
     nodes.first().copied()
 }
 
+/// [`root_of`] for nodes many of which are equal to the one before: their parents are too.
+pub(crate) fn root_of_repeating(mut nodes: Vec<Node>) -> Hash {
+    while nodes.len() > 1 {
+        let mut last: Option<([Node; 2], Node)> = None;
+        let parent = |pair: &[Node]| {
+            let &[left, right] = pair else {
+                return pair[0];
+            };
+            let node = match last {
+                Some((same, node)) if same == [left, right] => node,
+                _ => inner_hash(&left, &right),
+            };
+            last = Some(([left, right], node));
+            node
+        };
+        nodes = nodes.chunks(2).map(parent).collect();
+    }
+    root_of(nodes)
+}
+
 /// [`root_of`] over leaves that come in groups, without keeping them: each of [`GROUP`] leaves, but
 /// for the last one, which may have fewer.
 #[must_use]
