@@ -1,3 +1,6 @@
+use bytes::Bytes;
+use prost::Message as _;
+
 use crate::{
     AppFault, AppWrite,
     types::{
@@ -24,6 +27,60 @@ pub enum Persistence {
     InBlock,
     /// Nobody: the application begins anew with each process and is replayed to the head.
     Volatile,
+}
+
+/// An answer to `FinalizeBlock`, and the bytes that are stored of it.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Finalized {
+    response: ResponseFinalizeBlock,
+    encoded: Vec<u8>,
+    is_complete: bool,
+}
+
+impl Finalized {
+    /// Of an answer that `encoded` holds with the results' events, and `response` without them.
+    #[must_use]
+    pub fn without_events(response: ResponseFinalizeBlock, encoded: Vec<u8>) -> Self {
+        Self {
+            response,
+            encoded,
+            is_complete: false,
+        }
+    }
+
+    /// The answer; the events of its results may be missing.
+    #[must_use]
+    pub fn response(&self) -> &ResponseFinalizeBlock {
+        &self.response
+    }
+
+    /// The whole answer, encoded.
+    #[must_use]
+    pub fn encoded(&self) -> &[u8] {
+        &self.encoded
+    }
+
+    /// The answer with all events.
+    ///
+    /// # Errors
+    /// When the application encoded something else than an answer.
+    pub fn into_response(self) -> Result<ResponseFinalizeBlock, AppFault> {
+        if self.is_complete {
+            return Ok(self.response);
+        }
+        ResponseFinalizeBlock::decode(Bytes::from(self.encoded))
+            .map_err(|error| AppFault::Contradiction(format!("no answer: {error}")))
+    }
+}
+
+impl From<ResponseFinalizeBlock> for Finalized {
+    fn from(response: ResponseFinalizeBlock) -> Self {
+        Self {
+            encoded: response.encode_to_vec(),
+            response,
+            is_complete: true,
+        }
+    }
 }
 
 /// Waits for the answer to a call that has begun.
@@ -146,16 +203,28 @@ pub trait Application: Send + Sync + 'static {
         })
     }
 
+    /// [`Self::finalize_block`] for a caller that stores the answer: an application in this process
+    /// that can encode its results without making them one by one does so here. Either is called
+    /// for a block, with the same effect.
+    ///
+    /// By default: what `finalize_block` answers, encoded.
+    fn finalize_block_encoded(
+        &self,
+        request: &RequestFinalizeBlock,
+    ) -> Result<Finalized, AppFault> {
+        self.finalize_block(request).map(Finalized::from)
+    }
+
     /// Gives a decided block to be executed; the answer is waited for by calling what is returned.
     /// Nothing else is asked on this connection before.
     ///
-    /// By default: executed at once.
+    /// By default: executed at once, by [`Self::finalize_block_encoded`].
     fn begin_finalize_block(
         &self,
         request: &RequestFinalizeBlock,
-    ) -> Result<Answer<ResponseFinalizeBlock>, AppFault> {
-        let response = self.finalize_block(request)?;
-        Ok(Box::new(move || Ok(response)))
+    ) -> Result<Answer<Finalized>, AppFault> {
+        let finalized = self.finalize_block_encoded(request)?;
+        Ok(Box::new(move || Ok(finalized)))
     }
 
     /// Makes the state after the last finalized block the application's own.

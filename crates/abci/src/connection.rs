@@ -10,7 +10,7 @@ use perihelion_types::Height;
 
 use crate::{
     AppAddress, AppError, AppFault, AppTransport, AppWrite, Application, CallName, ConnectError,
-    ConnectionName, LostConnection, Persistence, RunningCall,
+    ConnectionName, Finalized, LostConnection, Persistence, RunningCall,
     application::Answer,
     calls::Calls,
     remote::{Dialer, Link},
@@ -240,7 +240,12 @@ impl ConsensusConnection {
         &self,
         request: &RequestFinalizeBlock,
     ) -> Result<ResponseFinalizeBlock, AppError> {
-        self.begin_finalize_block(request)?.wait()
+        let height = Some(Height::new(request.height));
+        self.0.call(CallName::FinalizeBlock, height, |app| {
+            let response = app.finalize_block(request)?;
+            one_result_a_transaction(request.txs.len(), &response)?;
+            Ok(response)
+        })
     }
 
     /// Gives a decided block to be executed; the answer is waited for by
@@ -473,7 +478,7 @@ pub struct PendingFinalizeBlock {
     /// Transactions in the block.
     txs: usize,
     /// `None` while it begins, and once it was waited for.
-    answer: Option<Answer<ResponseFinalizeBlock>>,
+    answer: Option<Answer<Finalized>>,
 }
 
 impl PendingFinalizeBlock {
@@ -481,19 +486,14 @@ impl PendingFinalizeBlock {
     ///
     /// # Errors
     /// When the application fails or panics, or does not give one result a transaction.
-    pub fn wait(mut self) -> Result<ResponseFinalizeBlock, AppError> {
+    pub fn wait(mut self) -> Result<Finalized, AppError> {
         let (answer, txs) = (self.answer.take(), self.txs);
         self.line
             .run(CallName::FinalizeBlock, Some(self.height), |_| {
                 let answer = answer.ok_or_else(|| AppFault::failed("it was waited for already"))?;
-                let response = answer()?;
-                let results = response.tx_results.len();
-                if results != txs {
-                    return Err(AppFault::Contradiction(format!(
-                        "{results} results for {txs} transactions"
-                    )));
-                }
-                Ok(response)
+                let finalized = answer()?;
+                one_result_a_transaction(txs, finalized.response())?;
+                Ok(finalized)
             })
     }
 }
@@ -560,6 +560,16 @@ pub(crate) fn panic_text(panic: &(dyn Any + Send)) -> String {
     } else {
         "without a message".to_owned()
     }
+}
+
+fn one_result_a_transaction(txs: usize, response: &ResponseFinalizeBlock) -> Result<(), AppFault> {
+    let results = response.tx_results.len();
+    if results == txs {
+        return Ok(());
+    }
+    Err(AppFault::Contradiction(format!(
+        "{results} results for {txs} transactions"
+    )))
 }
 
 fn unknown_status(status: i32) -> AppFault {

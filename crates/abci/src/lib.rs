@@ -30,7 +30,7 @@ pub mod types {
     pub use prost_types::Timestamp;
 }
 
-pub use application::{Answer, Application, Persistence};
+pub use application::{Answer, Application, Finalized, Persistence};
 pub use calls::{ConnectionName, RunningCall};
 pub use connection::{
     AppConnections, ConsensusConnection, MempoolConnection, PendingCheckTx, PendingFinalizeBlock,

@@ -1,7 +1,7 @@
 //! Steps of executing a block, which applying and replaying share.
 
 use perihelion_abci::{
-    AppError, AppFault, AppWrite, CallName, ConsensusConnection, PendingFinalizeBlock,
+    AppError, AppFault, AppWrite, CallName, ConsensusConnection, Finalized, PendingFinalizeBlock,
     types::ResponseFinalizeBlock,
 };
 use perihelion_certify::EvidenceError;
@@ -20,10 +20,10 @@ pub(crate) fn execute(
     state: &State,
     block: &Block,
     block_id: BlockId,
-) -> Result<(ResponseFinalizeBlock, Transition), ApplyError> {
-    let response = begin(app, state, block, block_id)?.wait()?;
-    let transition = transition(state, block, block_id, &response)?;
-    Ok((response, transition))
+) -> Result<(Finalized, Transition), ApplyError> {
+    let finalized = begin(app, state, block, block_id)?.wait()?;
+    let transition = transition(state, block, block_id, finalized.response())?;
+    Ok((finalized, transition))
 }
 
 /// Gives `block` to the application, which executes it.
@@ -51,6 +51,18 @@ pub(crate) fn transition(
         call: CallName::FinalizeBlock,
         height: Some(block.header.height),
         reason: AppFault::Contradiction(error.to_string()),
+    })
+}
+
+/// The whole answer to the block of `height`.
+pub(crate) fn complete(
+    finalized: Finalized,
+    height: Height,
+) -> Result<ResponseFinalizeBlock, AppError> {
+    finalized.into_response().map_err(|reason| AppError {
+        call: CallName::FinalizeBlock,
+        height: Some(height),
+        reason,
     })
 }
 

@@ -16,13 +16,12 @@ use perihelion_certify::{CertifiedBlock, CommitVerification, verify_evidence_lis
 use perihelion_events::AppliedBlock;
 use perihelion_store::{BlockSave, StateSave, Store, Sync};
 use perihelion_types::{Block, BlockId, Commit, Genesis, Height, State};
-use prost::Message as _;
 
 use crate::{
     Applied, ApplyError, CommitHold, ExecutorConfig, Follower, LastCommit, ReplayProgress,
     StageTimes, StartError, StoreHistory, ValidationError,
     applied::Stopwatch,
-    execution::{begin, mark_evidence, not_valid, storage, store_writes, transition},
+    execution::{begin, complete, mark_evidence, not_valid, storage, store_writes, transition},
     handshake::Handshake,
     pruner::Pruner,
     sync_group::SyncGroup,
@@ -335,20 +334,25 @@ impl Executor {
             None => begin(&self.app, &self.state, block.block(), block.block_id())?,
         };
         self.use_waiting_time(block, is_stored)?;
-        let response = pending.wait()?;
-        let transition = transition(&self.state, block.block(), block.block_id(), &response)?;
+        let finalized = pending.wait()?;
+        let transition = transition(
+            &self.state,
+            block.block(),
+            block.block_id(),
+            finalized.response(),
+        )?;
         times.execute = clock.lap();
-        let results = response.encode_to_vec();
-        self.save_before_commit(block, &results)?;
+        let results = finalized.encoded();
+        self.save_before_commit(block, results)?;
         times.store = clock.lap();
         let mut hold = hold();
         let committed = self.app.commit(height)?;
         let writes = self.app.take_writes(height)?.unwrap_or_default();
         times.execute += clock.lap();
-        let mut applied = Applied::of(&transition, &response);
+        let mut applied = Applied::of(&transition, finalized.response());
         let state = Arc::new(transition.state);
         let keeps_own = self.app.persistence() == Persistence::Own;
-        applied.synced = keeps_own || self.save(block, is_stored, &results, &state, writes)?;
+        applied.synced = keeps_own || self.save(block, is_stored, results, &state, writes)?;
         let previous = std::mem::replace(&mut self.state, Arc::clone(&state));
         self.decided = None;
         let retain = Height::new(committed.retain_height);
@@ -364,8 +368,12 @@ impl Executor {
             self.begin_following(following);
         }
         hold.applied(block.block(), &applied, &self.state)?;
-        let told = self.config.events.has_subscribers();
-        let told = told.then(|| AppliedBlock::new(block.fetched(), response));
+        let told = if self.config.events.has_subscribers() {
+            let response = complete(finalized, height)?;
+            Some(AppliedBlock::new(block.fetched(), response))
+        } else {
+            None
+        };
         match &mut self.unsettled {
             Some(rest) => rest.told = told,
             None => {

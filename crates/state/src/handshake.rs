@@ -284,9 +284,9 @@ impl Handshake<'_> {
     fn apply_stored(&self, state: &State, height: Height) -> Result<State, StartError> {
         let (block, block_id) = self.load(height)?;
         self.validate(state, &block, block_id)?;
-        let (response, next) = execute(self.app, state, &block, block_id)?;
+        let (finalized, next) = execute(self.app, state, &block, block_id)?;
         self.store
-            .save_results(height, &response.encode_to_vec(), Sync::Yes)?;
+            .save_results(height, finalized.encoded(), Sync::Yes)?;
         self.app.commit(height)?;
         let writes = self.app.take_writes(height)?.unwrap_or_default();
         self.save(state, &next.state, writes)?;

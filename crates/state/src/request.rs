@@ -1,6 +1,6 @@
 //! Between the domain's types and the application's vocabulary.
 
-use bytes::Bytes;
+use bytes::{Bytes, BytesMut};
 use perihelion_abci::types::{
     self as abci, BlockIdFlag as WireFlag, MisbehaviorType, RequestExtendVote,
     RequestFinalizeBlock, RequestInfo, RequestInitChain, RequestPrepareProposal,
@@ -215,11 +215,11 @@ fn commit_info(
         });
     }
     // One piece of memory for all addresses.
-    let addresses = set.validators().iter();
-    let addresses = addresses
-        .flat_map(|member| member.address.as_bytes())
-        .copied();
-    let mut addresses: Bytes = addresses.collect();
+    let mut addresses = BytesMut::with_capacity(set.len() * Address::LENGTH);
+    for member in set.validators() {
+        addresses.extend_from_slice(member.address.as_bytes());
+    }
+    let mut addresses = addresses.freeze();
     let votes = set.validators().iter().zip(signatures);
     Ok(abci::CommitInfo {
         round,

@@ -17,14 +17,14 @@ use serde::{Deserialize, Serialize};
 
 use self::{overlay::Overlay, tx::ValidatorTx};
 use crate::{
-    ABCI_VERSION, AppFault, AppStore, AppWrite, Application, MemoryAppStore, OwnAppStore,
-    Persistence,
+    ABCI_VERSION, AppFault, AppStore, AppWrite, Application, Finalized, MemoryAppStore,
+    OwnAppStore, Persistence,
     types::{
-        self, MisbehaviorType, RequestCheckTx, RequestCommit, RequestFinalizeBlock, RequestInfo,
-        RequestInitChain, RequestPrepareProposal, RequestProcessProposal, RequestQuery,
-        ResponseCheckTx, ResponseCommit, ResponseFinalizeBlock, ResponseInfo, ResponseInitChain,
-        ResponsePrepareProposal, ResponseProcessProposal, ResponseQuery, ValidatorUpdate,
-        response_process_proposal::ProposalStatus,
+        self, ExecTxResult, MisbehaviorType, RequestCheckTx, RequestCommit, RequestFinalizeBlock,
+        RequestInfo, RequestInitChain, RequestPrepareProposal, RequestProcessProposal,
+        RequestQuery, ResponseCheckTx, ResponseCommit, ResponseFinalizeBlock, ResponseInfo,
+        ResponseInitChain, ResponsePrepareProposal, ResponseProcessProposal, ResponseQuery,
+        ValidatorUpdate, response_process_proposal::ProposalStatus,
     },
 };
 
@@ -169,6 +169,41 @@ impl KvStore {
         self.inner.write().unwrap_or_else(PoisonError::into_inner)
     }
 
+    /// Executes a block. The results' events are left out of the answer.
+    fn execute(&self, request: &RequestFinalizeBlock) -> Result<ResponseFinalizeBlock, AppFault> {
+        let mut inner = self.write();
+        inner.validator_updates.clear();
+        inner.staged_txs.clear();
+        inner.punish(request)?;
+        for tx in &request.txs {
+            if tx::is_validator_tx(tx) {
+                let update = ValidatorTx::parse(tx).and_then(ValidatorTx::into_update);
+                inner
+                    .validator_updates
+                    .push(update.map_err(AppFault::Failed)?);
+            } else {
+                inner.staged_txs.push(tx.clone());
+            }
+            inner.progress.size += 1;
+        }
+        inner.progress.height = request.height;
+        Ok(ResponseFinalizeBlock {
+            events: if self.options.block_events {
+                events::of_block(request.height)
+            } else {
+                Vec::new()
+            },
+            tx_results: request
+                .txs
+                .iter()
+                .map(|_| ExecTxResult::default())
+                .collect(),
+            validator_updates: inner.validator_updates.clone(),
+            consensus_param_updates: None,
+            app_hash: inner.progress.hash(),
+        })
+    }
+
     /// Stores the changes, unless the node does.
     fn settle(&self, inner: &mut Inner) -> Result<(), AppFault> {
         match &self.keeper {
@@ -310,35 +345,30 @@ impl Application for KvStore {
         &self,
         request: &RequestFinalizeBlock,
     ) -> Result<ResponseFinalizeBlock, AppFault> {
-        let mut inner = self.write();
-        inner.validator_updates.clear();
-        inner.staged_txs.clear();
-        inner.punish(request)?;
-        let mut tx_results = Vec::with_capacity(request.txs.len());
-        for tx in &request.txs {
-            if tx::is_validator_tx(tx) {
-                let update = ValidatorTx::parse(tx).and_then(ValidatorTx::into_update);
-                inner
-                    .validator_updates
-                    .push(update.map_err(AppFault::Failed)?);
-            } else {
-                inner.staged_txs.push(tx.clone());
-            }
-            tx_results.push(events::tx_result(tx));
-            inner.progress.size += 1;
+        let mut response = self.execute(request)?;
+        for (result, tx) in response.tx_results.iter_mut().zip(&request.txs) {
+            result.events = events::of_tx(tx);
         }
-        inner.progress.height = request.height;
-        Ok(ResponseFinalizeBlock {
-            events: if self.options.block_events {
-                events::block_events(request.height)
-            } else {
-                Vec::new()
-            },
-            tx_results,
-            validator_updates: inner.validator_updates.clone(),
-            consensus_param_updates: None,
-            app_hash: inner.progress.hash(),
-        })
+        Ok(response)
+    }
+
+    fn finalize_block_encoded(
+        &self,
+        request: &RequestFinalizeBlock,
+    ) -> Result<Finalized, AppFault> {
+        let mut response = self.execute(request)?;
+        let results = std::mem::take(&mut response.tx_results);
+        // Fields are encoded in their order: the block's events, the results, all others.
+        let events = ResponseFinalizeBlock {
+            events: std::mem::take(&mut response.events),
+            ..ResponseFinalizeBlock::default()
+        };
+        let mut encoded = events.encode_to_vec();
+        events::encode_tx_results(&request.txs, &mut encoded);
+        encoded.extend_from_slice(&response.encode_to_vec());
+        response.events = events.events;
+        response.tx_results = results;
+        Ok(Finalized::without_events(response, encoded))
     }
 
     fn commit(&self, _request: &RequestCommit) -> Result<ResponseCommit, AppFault> {

@@ -21,7 +21,7 @@ pub use self::{
 use self::{grpc::GrpcClient, socket::SocketClient};
 pub(crate) use self::{link::Link, stream::Stream};
 use crate::{
-    AppFault, Application, CallName,
+    AppFault, Application, CallName, Finalized,
     application::Answer,
     calls::Calls,
     threads::Threads,
@@ -235,14 +235,14 @@ impl Application for Remote {
         &self,
         request: &RequestFinalizeBlock,
     ) -> Result<ResponseFinalizeBlock, AppFault> {
-        self.begin_finalize_block(request)?()
+        self.begin_finalize_block(request)?()?.into_response()
     }
 
     fn begin_finalize_block(
         &self,
         request: &RequestFinalizeBlock,
-    ) -> Result<Answer<ResponseFinalizeBlock>, AppFault> {
-        match self {
+    ) -> Result<Answer<Finalized>, AppFault> {
+        let answer: Answer<ResponseFinalizeBlock> = match self {
             Self::Socket(client) => {
                 client.begin_flushed(CallName::FinalizeBlock, request, |value| {
                     picked(match value {
@@ -252,7 +252,8 @@ impl Application for Remote {
                 })
             }
             Self::Grpc(client) => client.begin(CallName::FinalizeBlock, request),
-        }
+        }?;
+        Ok(Box::new(move || answer().map(Finalized::from)))
     }
 
     fn commit(&self, request: &RequestCommit) -> Result<ResponseCommit, AppFault> {

@@ -4,10 +4,12 @@ use bytes::Bytes;
 use perihelion_abci::{
     Application, KvStore, KvStoreOptions, MemoryAppStore, Persistence,
     types::{
-        Misbehavior, MisbehaviorType, PublicKey, RequestCommit, RequestFinalizeBlock, RequestInfo,
-        RequestInitChain, RequestQuery, Validator, ValidatorUpdate, public_key::Sum,
+        ExecTxResult, Misbehavior, MisbehaviorType, PublicKey, RequestCommit, RequestFinalizeBlock,
+        RequestInfo, RequestInitChain, RequestQuery, ResponseFinalizeBlock, Validator,
+        ValidatorUpdate, public_key::Sum,
     },
 };
+use prost::Message as _;
 
 fn open(store: &Arc<MemoryAppStore>) -> KvStore {
     KvStore::persistent(Arc::clone(store) as _, KvStoreOptions::default()).unwrap()
@@ -169,4 +171,49 @@ fn a_store_of_something_else_is_refused() {
         value: Some(Bytes::from_static(b"not json")),
     }]);
     assert!(KvStore::persistent(store, KvStoreOptions::default()).is_err());
+}
+
+/// Both calls execute the same block to the same end, and what is stored of it is the answer of the
+/// one that answers with everything.
+#[test]
+fn the_encoded_answer_is_the_whole_one() {
+    let key = "val=ed25519!BwcHBwcHBwcHBwcHBwcHBwcHBwcHBwcHBwcHBwcHBwc=!5";
+    let long = format!("long={}", "x".repeat(40_000)).leak();
+    let blocks: [&[&'static str]; 5] = [
+        &[],
+        &["a=1"],
+        &["a=2", key, "b=", "=c", long],
+        &["a:3", "a=b=c", ""],
+        &["z=26"],
+    ];
+    for block_events in [false, true] {
+        let options = KvStoreOptions {
+            block_events,
+            ..KvStoreOptions::default()
+        };
+        let apps = [(); 2].map(|()| KvStore::in_memory(options));
+        for (height, txs) in (1..).zip(blocks) {
+            let request = RequestFinalizeBlock {
+                height,
+                txs: txs
+                    .iter()
+                    .map(|tx| Bytes::from_static(tx.as_bytes()))
+                    .collect(),
+                ..RequestFinalizeBlock::default()
+            };
+            let plain = apps[0].finalize_block(&request).unwrap();
+            let finalized = apps[1].finalize_block_encoded(&request).unwrap();
+            assert!(finalized.encoded() == plain.encode_to_vec());
+            let bare = |result: &ExecTxResult| ExecTxResult {
+                events: Vec::new(),
+                ..result.clone()
+            };
+            let without_events = ResponseFinalizeBlock {
+                tx_results: plain.tx_results.iter().map(bare).collect(),
+                ..plain.clone()
+            };
+            assert_eq!(*finalized.response(), without_events);
+            assert_eq!(finalized.into_response().unwrap(), plain);
+        }
+    }
 }
