@@ -131,6 +131,15 @@ impl CertifiedBlock {
         }
     }
 
+    /// The block above this one, where [`commit`](Self::commit) is its last commit.
+    #[must_use]
+    pub fn next(&self) -> Option<&FetchedBlock> {
+        match self.commit.as_ref()? {
+            CommitFor::InNext(next) => Some(next),
+            CommitFor::Seen(_) => None,
+        }
+    }
+
     /// Whether [`commit`](Self::commit) passed the light check, or a stronger one, against the set
     /// that this block's header names. The commits inside a pinned run are final bytes, but need
     /// not have been verified.

@@ -14,7 +14,7 @@ use perihelion_abci::{
 };
 use perihelion_certify::{CertifiedBlock, CommitVerification, verify_evidence_list};
 use perihelion_events::AppliedBlock;
-use perihelion_store::{BlockSave, StateSave, Store, Sync};
+use perihelion_store::{BlockSave, SeenCommit, StateSave, Store, Sync};
 use perihelion_types::{Block, BlockId, Commit, Genesis, Height, State};
 
 use crate::{
@@ -494,9 +494,10 @@ impl Drop for Executor {
 
 /// The whole block as it is saved.
 fn save_of<'a>(block: &'a CertifiedBlock, results: Option<&'a [u8]>) -> BlockSave<'a> {
+    let next = block.next().map(SeenCommit::LastOf);
     BlockSave {
         block: block.fetched(),
-        commit: block.commit(),
+        commit: next.or_else(|| block.commit().map(SeenCommit::Apart)),
         extended_commit: block.extended_commit(),
         results,
     }

@@ -28,11 +28,41 @@ pub struct BlockSave<'a> {
     pub block: &'a FetchedBlock,
     /// The commit for it, where it is known. Block h+1 brings it too; until then this is the only
     /// copy, and consensus cannot go on from this height without one.
-    pub commit: Option<&'a Commit>,
+    pub commit: Option<SeenCommit<'a>>,
     /// The verified extended commit for it. Kept as long as the block.
     pub extended_commit: Option<&'a ExtendedCommit>,
     /// The encoded `ResponseFinalizeBlock`; `None` when the block has not been executed yet.
     pub results: Option<&'a [u8]>,
+}
+
+/// The commit for a block that is saved.
+#[derive(Debug, Clone, Copy)]
+pub enum SeenCommit<'a> {
+    /// By itself.
+    Apart(&'a Commit),
+    /// The last commit of the block above: its bytes are taken from there.
+    LastOf(&'a FetchedBlock),
+}
+
+impl<'a> From<&'a Commit> for SeenCommit<'a> {
+    fn from(commit: &'a Commit) -> Self {
+        Self::Apart(commit)
+    }
+}
+
+impl SeenCommit<'_> {
+    /// Its encoded form; `None` where the block above carries none.
+    fn encode(self) -> Option<Vec<u8>> {
+        let commit = match self {
+            Self::Apart(commit) => commit,
+            Self::LastOf(next) => match block_field(next.raw(), BlockField::LastCommit) {
+                Ok(Some(bytes)) => return Some(bytes.into()),
+                // It was decoded: there is none.
+                _ => next.block().last_commit.as_ref()?,
+            },
+        };
+        Some(pb::Commit::from(commit).encode_to_vec())
+    }
 }
 
 /// What lists of blocks show.
@@ -174,12 +204,8 @@ impl Store {
                 }
             }
         }
-        if let Some(commit) = save.commit {
-            batch.put(
-                Column::Commits,
-                SEEN,
-                pb::Commit::from(commit).encode_to_vec(),
-            );
+        if let Some(commit) = save.commit.and_then(SeenCommit::encode) {
+            batch.put(Column::Commits, SEEN, commit);
         }
         if let Some(commit) = save.extended_commit {
             let bytes = pb::ExtendedCommit::from(commit).encode_to_vec();

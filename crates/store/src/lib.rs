@@ -27,7 +27,7 @@ pub mod prune;
 mod state;
 pub mod store;
 
-pub use blocks::{BlockMeta, BlockSave};
+pub use blocks::{BlockMeta, BlockSave, SeenCommit};
 pub use database::Entry;
 pub use error::StoreError;
 pub use evidence::PendingEvidence;

@@ -74,7 +74,11 @@ impl Store {
         } else {
             add_everything(batch, state);
         }
-        batch.put(Column::State, STATE, encode_without_sets(state));
+        batch.put(
+            Column::State,
+            STATE,
+            state.to_proto_without_sets().encode_to_vec(),
+        );
         for write in save.app_writes {
             match &write.value {
                 Some(value) => batch.put_large(Column::App, &write.key[..], value),
@@ -338,20 +342,6 @@ fn add_params(batch: &mut Batch<'_>, state: &State) {
 
 fn encode_set(set: &ValidatorSet) -> Vec<u8> {
     pb_types::ValidatorSet::from(set).encode_to_vec()
-}
-
-fn encode_without_sets(state: &State) -> Vec<u8> {
-    let none = Arc::new(ValidatorSet::empty());
-    let mut message = pb::State::from(&State {
-        validators: Arc::clone(&none),
-        next_validators: Arc::clone(&none),
-        last_validators: none,
-        ..state.clone()
-    });
-    message.validators = None;
-    message.next_validators = None;
-    message.last_validators = None;
-    message.encode_to_vec()
 }
 
 fn set_key(height: Height) -> Vec<u8> {

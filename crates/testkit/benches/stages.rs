@@ -200,7 +200,7 @@ fn disk(criterion: &mut Criterion, input: &Input) {
             for block in &certified {
                 let save = BlockSave {
                     block: block.fetched(),
-                    commit: block.commit(),
+                    commit: block.commit().map(Into::into),
                     extended_commit: None,
                     results: Some(&[]),
                 };

@@ -143,31 +143,44 @@ fn validators(
     Ok(Arc::new(set.ok_or(DecodeError::Missing(name))?.try_into()?))
 }
 
+impl State {
+    /// The encoded form without the validator sets, for who keeps those elsewhere.
+    #[must_use]
+    pub fn to_proto_without_sets(&self) -> pb::State {
+        pb::State {
+            version: Some(pb::Version {
+                consensus: Some(version::Consensus {
+                    block: self.version.block,
+                    app: self.version.app,
+                }),
+                software: self.software.clone(),
+            }),
+            chain_id: self.chain_id.clone(),
+            initial_height: self.initial_height.get(),
+            last_block_height: self.last_block_height.get(),
+            last_block_id: Some((&self.last_block_id).into()),
+            last_block_time: Some(self.last_block_time.into()),
+            next_validators: None,
+            validators: None,
+            last_validators: None,
+            last_height_validators_changed: self.last_height_validators_changed.get(),
+            consensus_params: Some((&self.consensus_params).into()),
+            last_height_consensus_params_changed: self.last_height_consensus_params_changed.get(),
+            last_results_hash: Bytes::copy_from_slice(self.last_results_hash.as_bytes()),
+            app_hash: self.app_hash.clone(),
+        }
+    }
+}
+
 impl From<&State> for pb::State {
     /// The last validators are written from height 1 on.
     fn from(state: &State) -> Self {
         Self {
-            version: Some(pb::Version {
-                consensus: Some(version::Consensus {
-                    block: state.version.block,
-                    app: state.version.app,
-                }),
-                software: state.software.clone(),
-            }),
-            chain_id: state.chain_id.clone(),
-            initial_height: state.initial_height.get(),
-            last_block_height: state.last_block_height.get(),
-            last_block_id: Some((&state.last_block_id).into()),
-            last_block_time: Some(state.last_block_time.into()),
             next_validators: Some((&*state.next_validators).into()),
             validators: Some((&*state.validators).into()),
             last_validators: (state.last_block_height.get() >= 1)
                 .then(|| (&*state.last_validators).into()),
-            last_height_validators_changed: state.last_height_validators_changed.get(),
-            consensus_params: Some((&state.consensus_params).into()),
-            last_height_consensus_params_changed: state.last_height_consensus_params_changed.get(),
-            last_results_hash: Bytes::copy_from_slice(state.last_results_hash.as_bytes()),
-            app_hash: state.app_hash.clone(),
+            ..state.to_proto_without_sets()
         }
     }
 }

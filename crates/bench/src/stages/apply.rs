@@ -95,7 +95,7 @@ pub(super) fn durable_write(
         }
         let save = BlockSave {
             block: block.fetched(),
-            commit: block.commit(),
+            commit: block.commit().map(Into::into),
             extended_commit: None,
             results: Some(&[]),
         };

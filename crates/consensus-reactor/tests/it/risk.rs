@@ -40,7 +40,7 @@ fn chain(seen: bool) -> Chain {
         let commit = Commit::try_from(commit).unwrap();
         let save = BlockSave {
             block: &block,
-            commit: seen.then_some(&commit),
+            commit: seen.then_some((&commit).into()),
             extended_commit: None,
             results: Some(b""),
         };

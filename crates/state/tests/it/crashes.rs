@@ -239,7 +239,7 @@ fn resumes_with_a_block_that_was_saved_and_not_executed() {
         let block = chain.blocks[7].certified(node.executor.state());
         let save = BlockSave {
             block: block.fetched(),
-            commit: block.commit(),
+            commit: block.commit().map(Into::into),
             extended_commit: None,
             results: None,
         };

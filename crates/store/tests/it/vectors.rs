@@ -1,5 +1,5 @@
 use bytes::Bytes;
-use perihelion_store::{BlockSave, IndexKind, StateSave, Store, Sync};
+use perihelion_store::{BlockSave, IndexKind, SeenCommit, StateSave, Store, Sync};
 use perihelion_types::{Block, Commit, ConsensusParams, FetchedBlock, Hash, Rules, State};
 use prost::Message;
 
@@ -23,7 +23,7 @@ fn check_chain(name: &str, discard: bool) {
         let (commit, extended) = (row.commit(), row.extended_commit());
         let save = BlockSave {
             block: &block,
-            commit: Some(&commit),
+            commit: Some((&commit).into()),
             extended_commit: extended.as_ref(),
             results: Some(&row.finalize_response),
         };
@@ -169,6 +169,35 @@ fn vector_parameters_hold_from_their_height_on() {
     }
 }
 
+/// The commit for a block is the same, however it is given.
+#[test]
+fn a_commit_in_the_block_above_is_kept_like_one_apart_as_the_vectors_have_it() {
+    let rows = rows("chain_basic");
+    let kept = [false, true].map(|apart| {
+        let folder = tempfile::tempdir().unwrap();
+        let store = Store::open(folder.path(), &options()).unwrap();
+        let pairs = rows.windows(2).map(|pair| {
+            let (block, next) = (pair[0].block(), pair[1].block());
+            let last_commit = next.block().last_commit.as_ref().unwrap();
+            let save = BlockSave {
+                block: &block,
+                commit: Some(if apart {
+                    SeenCommit::Apart(last_commit)
+                } else {
+                    SeenCommit::LastOf(&next)
+                }),
+                extended_commit: None,
+                results: None,
+            };
+            store.save_block(&save, Sync::No).unwrap();
+            let kept = store.load_seen_commit(block.height()).unwrap();
+            assert_eq!(kept.as_ref(), Some(last_commit));
+        });
+        pairs.count()
+    });
+    assert!(kept[0] > 0 && kept[0] == kept[1]);
+}
+
 /// What a chain of a later release holds was judged by its rules when it was stored.
 #[test]
 fn signatures_of_later_releases_are_read_back() {
@@ -190,7 +219,7 @@ fn signatures_of_later_releases_are_read_back() {
         let fetched = FetchedBlock::decode_by(block.encode(), None, Rules::V040).unwrap();
         let save = BlockSave {
             block: &fetched,
-            commit,
+            commit: commit.map(Into::into),
             extended_commit: commit.is_none().then_some(&extended),
             results: None,
         };
