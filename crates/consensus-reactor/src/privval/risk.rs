@@ -3,7 +3,7 @@
 use std::path::{Path, PathBuf};
 
 use perihelion_consensus::{Message, WalMessage};
-use perihelion_crypto::Address;
+use perihelion_crypto::PublicKey;
 use perihelion_store::{Store, StoreError};
 use perihelion_types::{BlockIdFlag, Commit, Height, SignedMsgType};
 use thiserror::Error;
@@ -68,16 +68,19 @@ pub enum DoubleSignRisk {
     Store(#[from] StoreError),
 }
 
-/// Fails when a block of the store has a precommit by `address` that is later than what `state`,
-/// read from `path`, knows of: then the file was lost or restored, and other votes may have been
-/// signed since. For a start, before anything is synced. Searches the last 1,000 blocks.
+/// Fails when a block of the store, whose chain is `chain_id`, has a precommit by `key` that is later
+/// than what `state`, read from `path`, knows of: then the file was lost or restored, or another copy
+/// of the validator runs, and other votes may have been signed since. For the start, and for each
+/// moment before consensus is entered: blocks that were fetched meanwhile may show it. What this
+/// process signed is never later than its state. Searches the last 1,000 blocks.
 ///
 /// # Errors
 /// Then, or when the store cannot be read.
 pub fn check_sign_state(
     state: &SignState,
     path: &Path,
-    address: Address,
+    key: &PublicKey,
+    chain_id: &str,
     store: &Store,
 ) -> Result<(), DoubleSignRisk> {
     let last = state.at();
@@ -89,7 +92,7 @@ pub fn check_sign_state(
             round: commit.round.get(),
             step: Step::Precommit,
         };
-        precommit > last && has_signed(commit, address, |flag| flag != BlockIdFlag::Absent)
+        precommit > last && has_signed(commit, key, chain_id, |flag| flag != BlockIdFlag::Absent)
     };
     match highest(store, first, newer)? {
         None => Ok(()),
@@ -141,20 +144,22 @@ pub fn check_replayed(
     })
 }
 
-/// Fails when one of the last `look_back` blocks (0: none are searched) was precommitted by
-/// `address`, as CometBFT's `double_sign_check_height`: then another copy of the validator may be
+/// Fails when one of the last `look_back` blocks (0: none are searched) of chain `chain_id` was
+/// precommitted by `key`, as CometBFT's `double_sign_check_height`: then another copy of the validator may be
 /// running. For the moment before consensus is entered.
 ///
 /// # Errors
 /// Then, or when the store cannot be read.
 pub fn check_signed_lately(
     store: &Store,
-    address: Address,
+    key: &PublicKey,
+    chain_id: &str,
     look_back: u64,
 ) -> Result<(), DoubleSignRisk> {
     let blocks = i64::try_from(look_back).unwrap_or(i64::MAX);
     let first = Height::new(store.height().get().saturating_sub(blocks)).next();
-    let ours = |commit: &Commit| has_signed(commit, address, |flag| flag == BlockIdFlag::Commit);
+    let ours =
+        |commit: &Commit| has_signed(commit, key, chain_id, |flag| flag == BlockIdFlag::Commit);
     match highest(store, first, ours)? {
         None => Ok(()),
         Some(signed) => Err(DoubleSignRisk::SignedLately { signed, look_back }),
@@ -183,8 +188,22 @@ fn highest(
     Ok(None)
 }
 
-fn has_signed(commit: &Commit, address: Address, counts: impl Fn(BlockIdFlag) -> bool) -> bool {
-    commit.signatures.iter().any(|place| {
-        counts(place.block_id_flag) && place.validator_address[..] == address.as_bytes()[..]
+/// The signature itself counts, not the name beside it: while the last block's commit comes from one
+/// peer, not every place in it was verified.
+fn has_signed(
+    commit: &Commit,
+    key: &PublicKey,
+    chain_id: &str,
+    counts: impl Fn(BlockIdFlag) -> bool,
+) -> bool {
+    let address = key.address();
+    let is_ours = |index: usize, signature: &[u8]| {
+        let signed = commit.vote_sign_bytes(chain_id, index);
+        signed.is_some_and(|bytes| key.verify(&bytes, signature).is_ok())
+    };
+    commit.signatures.iter().enumerate().any(|(index, place)| {
+        counts(place.block_id_flag)
+            && place.validator_address[..] == address.as_bytes()[..]
+            && is_ours(index, &place.signature)
     })
 }

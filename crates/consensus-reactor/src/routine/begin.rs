@@ -12,7 +12,7 @@ use super::{Node, screen::Screen, session::Session, verify::RememberLast};
 use crate::{
     ConsensusError,
     app::{AppThread, Pools},
-    privval::{FilePrivval, LeasedExecutor, check_replayed, check_signed_lately},
+    privval::{FilePrivval, LeasedExecutor, check_replayed, check_sign_state, check_signed_lately},
     wal::{Wal, WalOptions},
 };
 
@@ -31,10 +31,8 @@ impl Session {
     ) -> Result<Self, ConsensusError> {
         let state = executor.state_arc();
         let height = state.next_height();
-        if let Some(privval) = &privval
-            && look_back > 0
-        {
-            check_signed_lately(&node.store, privval.address(), look_back)?;
+        if let Some(privval) = &privval {
+            check_signer(privval, &node.store, &state.chain_id, look_back)?;
         }
         let wal = open_wal(&node, &state)?;
         let start = Start {
@@ -220,6 +218,22 @@ impl Pump<'_> {
     fn failure(&mut self) -> ConsensusError {
         super::session::failure_of(self.node, self.reports)
     }
+}
+
+/// What the chain in the store says against signing. Blocks that were fetched since the start may
+/// show that the sign state is too old.
+fn check_signer(
+    privval: &FilePrivval,
+    store: &Store,
+    chain_id: &str,
+    look_back: u64,
+) -> Result<(), ConsensusError> {
+    let (state, key) = (privval.state(), privval.public_key());
+    check_sign_state(state, privval.state_file(), key, chain_id, store)?;
+    if look_back > 0 {
+        check_signed_lately(store, key, chain_id, look_back)?;
+    }
+    Ok(())
 }
 
 /// The log, with the end of the last applied block's height marked.

@@ -242,6 +242,30 @@ fn own_signatures_in_the_last_blocks_are_refused_at_the_first_start_only() {
     });
 }
 
+/// Blocks that came after the start may have this validator's own precommits: another copy of it runs,
+/// or its state was lost.
+#[test]
+fn a_sign_state_that_is_older_than_the_blocks_that_were_fetched_is_refused() {
+    threads().block_on(async {
+        let home = Home::all(&genesis(&[10])).pop().unwrap();
+        let node = Node::begin(home).await;
+        node.reach(3).await;
+        let home = node.close().await;
+        fs::remove_dir_all(home.wal().parent().unwrap()).unwrap();
+        SignState::default().save(&home.sign_state()).unwrap();
+        let mut node = Node::open(home).await;
+        let error = node.try_enter().await.unwrap_err();
+        let is_stale = matches!(
+            &error,
+            ConsensusError::DoubleSign(risk)
+                if matches!(**risk, DoubleSignRisk::StaleState { .. })
+        );
+        assert!(is_stale, "{error}");
+        let state = SignState::load(&node.home.sign_state()).unwrap();
+        assert_eq!(state, SignState::default());
+    });
+}
+
 #[test]
 fn the_end_of_a_height_that_did_not_come_by_consensus_is_marked() {
     threads().block_on(async {

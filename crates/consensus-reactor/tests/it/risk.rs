@@ -7,11 +7,13 @@ use perihelion_consensus::{Message, WalMessage};
 use perihelion_consensus_reactor::privval::{
     DoubleSignRisk, SignState, check_replayed, check_sign_state, check_signed_lately,
 };
-use perihelion_crypto::Address;
+use perihelion_crypto::{PrivateKey, PublicKey};
 use perihelion_proto::tendermint::types as pb;
 use perihelion_store::{BlockSave, Store, StoreOptions, Sync};
 use perihelion_test_support::{self as vectors, Hex};
-use perihelion_types::{BlockIdFlag, Commit, FetchedBlock};
+use perihelion_types::{
+    BlockIdFlag, Commit, ConsensusParams, FetchedBlock, Genesis, GenesisDefaults, Time,
+};
 use prost::Message as _;
 use serde::Deserialize;
 
@@ -24,7 +26,21 @@ struct Row {
 struct Chain {
     _folder: tempfile::TempDir,
     store: Store,
+    genesis: Genesis,
     commits: Vec<Commit>,
+}
+
+impl Chain {
+    /// The keys of validators that signed something.
+    fn signers(&self) -> Vec<PublicKey> {
+        let keys = self.genesis.validators.iter();
+        let signers: Vec<_> = keys
+            .map(|validator| validator.pub_key.clone())
+            .filter(|key| !signed(&self.commits, key, true).is_empty())
+            .collect();
+        assert!(signers.len() > 1);
+        signers
+    }
 }
 
 /// A store with a chain of the vectors; with the last block's commit, or as blocksync leaves it.
@@ -47,15 +63,22 @@ fn chain(seen: bool) -> Chain {
         store.save_block(&save, Sync::No).unwrap();
         commits.push(commit);
     }
+    let genesis = vectors::read("chain_basic/genesis.json");
+    let defaults = GenesisDefaults {
+        time: Time::ZERO,
+        consensus_params: ConsensusParams::default_v038(),
+    };
     Chain {
         _folder: folder,
         store,
+        genesis: Genesis::from_json(genesis.as_bytes(), &defaults).unwrap(),
         commits,
     }
 }
 
-/// Heights at which each validator signed for the block, and for anything.
-fn signed(commits: &[Commit], address: Address, nil_too: bool) -> Vec<i64> {
+/// Heights at which a validator signed for the block, and for anything.
+fn signed(commits: &[Commit], key: &PublicKey, nil_too: bool) -> Vec<i64> {
+    let address = key.address();
     let signed = |commit: &&Commit| {
         commit.signatures.iter().any(|place| {
             let counts = match place.block_id_flag {
@@ -70,16 +93,8 @@ fn signed(commits: &[Commit], address: Address, nil_too: bool) -> Vec<i64> {
     heights.map(|commit| commit.height.get()).collect()
 }
 
-fn validators(commits: &[Commit]) -> Vec<Address> {
-    let mut all: Vec<Address> = commits
-        .iter()
-        .flat_map(|commit| &commit.signatures)
-        .filter_map(|place| Address::try_from(&place.validator_address[..]).ok())
-        .collect();
-    all.sort();
-    all.dedup();
-    assert!(all.len() > 1);
-    all
+fn stranger() -> PublicKey {
+    PrivateKey::ed25519_from_secret(b"stranger").public_key()
 }
 
 fn state(height: i64, round: i32, step: i8) -> SignState {
@@ -92,8 +107,9 @@ fn state(height: i64, round: i32, step: i8) -> SignState {
 }
 
 /// The height of the refusal, if any.
-fn stale(chain: &Chain, state: &SignState, address: Address) -> Option<i64> {
-    let checked = check_sign_state(state, Path::new("/home/state.json"), address, &chain.store);
+fn stale(chain: &Chain, state: &SignState, key: &PublicKey) -> Option<i64> {
+    let (path, chain_id) = (Path::new("/home/state.json"), &chain.genesis.chain_id);
+    let checked = check_sign_state(state, path, key, chain_id, &chain.store);
     let Err(error) = checked else {
         return None;
     };
@@ -113,18 +129,17 @@ fn vector_chain_shows_a_state_that_is_older_than_the_store() {
         let chain = chain(seen);
         let known = chain.commits.len() - usize::from(!seen);
         let commits = &chain.commits[..known];
-        for address in validators(&chain.commits) {
-            let last = signed(commits, address, true).last().copied();
-            assert_eq!(stale(&chain, &SignState::default(), address), last);
+        for key in &chain.signers() {
+            let last = signed(commits, key, true).last().copied();
+            assert_eq!(stale(&chain, &SignState::default(), key), last);
             let Some(last) = last else { continue };
             let round = commits[usize::try_from(last).unwrap() - 1].round.get();
-            assert_eq!(stale(&chain, &state(last, round, 3), address), None);
-            assert_eq!(stale(&chain, &state(last + 1, 0, 0), address), None);
-            assert_eq!(stale(&chain, &state(last, round, 2), address), Some(last));
-            assert_eq!(stale(&chain, &state(last - 1, 9, 3), address), Some(last));
+            assert_eq!(stale(&chain, &state(last, round, 3), key), None);
+            assert_eq!(stale(&chain, &state(last + 1, 0, 0), key), None);
+            assert_eq!(stale(&chain, &state(last, round, 2), key), Some(last));
+            assert_eq!(stale(&chain, &state(last - 1, 9, 3), key), Some(last));
         }
-        let stranger = Address::new([9; 20]);
-        assert_eq!(stale(&chain, &SignState::default(), stranger), None);
+        assert_eq!(stale(&chain, &SignState::default(), &stranger()), None);
     }
 }
 
@@ -132,12 +147,13 @@ fn vector_chain_shows_a_state_that_is_older_than_the_store() {
 fn vector_chain_is_searched_so_many_blocks_back_for_own_signatures() {
     let chain = chain(true);
     let height = i64::try_from(chain.commits.len()).unwrap();
-    for address in validators(&chain.commits) {
-        let heights = signed(&chain.commits, address, false);
+    let chain_id = &chain.genesis.chain_id;
+    for key in &chain.signers() {
+        let heights = signed(&chain.commits, key, false);
         for back in [0, 1, 2, 3, 10, 50, chain.commits.len() as u64 + 5, u64::MAX] {
             let from = height.saturating_sub(i64::try_from(back).unwrap_or(i64::MAX));
             let expected = heights.iter().copied().rfind(|at| *at > from);
-            let found = match check_signed_lately(&chain.store, address, back) {
+            let found = match check_signed_lately(&chain.store, key, chain_id, back) {
                 Ok(()) => None,
                 Err(DoubleSignRisk::SignedLately { signed, look_back }) => {
                     assert_eq!(look_back, back);
@@ -148,6 +164,22 @@ fn vector_chain_is_searched_so_many_blocks_back_for_own_signatures() {
             assert_eq!(found, expected, "{back} back");
         }
     }
+}
+
+/// Of the last block's commit, which may come from one peer, only what decides was verified: a place
+/// that a liar filled in must not keep a validator from going on.
+#[test]
+fn vector_chain_with_a_forged_place_in_the_last_commit_refuses_nobody() {
+    let chain = chain(true);
+    let key = stranger();
+    let mut commit = chain.commits.last().unwrap().clone();
+    for place in &mut commit.signatures {
+        place.validator_address = Bytes::copy_from_slice(key.address().as_bytes());
+        place.block_id_flag = BlockIdFlag::Commit;
+    }
+    chain.store.save_seen_commit(&commit, Sync::No).unwrap();
+    assert_eq!(stale(&chain, &SignState::default(), &key), None);
+    check_signed_lately(&chain.store, &key, &chain.genesis.chain_id, u64::MAX).unwrap();
 }
 
 /// The log's records of a validator that signed, against states from before, of and after that.
@@ -206,7 +238,7 @@ fn a_state_older_than_the_own_messages_in_the_log_is_refused() {
 fn an_empty_store_says_nothing() {
     let folder = tempfile::tempdir().unwrap();
     let store = Store::open(folder.path(), &StoreOptions::default()).unwrap();
-    let address = Address::new([1; 20]);
-    check_sign_state(&SignState::default(), Path::new("x"), address, &store).unwrap();
-    check_signed_lately(&store, address, u64::MAX).unwrap();
+    let key = &stranger();
+    check_sign_state(&SignState::default(), Path::new("x"), key, "chain", &store).unwrap();
+    check_signed_lately(&store, key, "chain", u64::MAX).unwrap();
 }

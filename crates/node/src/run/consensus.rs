@@ -85,14 +85,15 @@ pub(super) fn mempool_config(config: &Config) -> MempoolConfig {
 }
 
 /// Fails when to sign with the home's state would risk signing twice. Before anything runs: a state
-/// that is older than the chain in the store is found while the node has not changed anything.
+/// that is older than the chain in the store is found while the node has not changed anything. What is
+/// fetched later is looked at when consensus is entered.
 pub(super) fn check_signer(prepared: &Prepared, store: &Store) -> anyhow::Result<()> {
     let (Some(key), Some(state)) = (&prepared.validator, &prepared.sign_state) else {
         return Ok(());
     };
     let file = prepared.config.priv_validator_state_file();
-    let address = key.public_key().address();
-    Ok(check_sign_state(state, &file, address, store)?)
+    let (key, chain_id) = (key.public_key(), &prepared.genesis.chain_id);
+    Ok(check_sign_state(state, &file, &key, chain_id, store)?)
 }
 
 /// Fails when the consensus log is damaged where it was durable: before anything runs, since consensus

@@ -1,17 +1,18 @@
 //! Validators that must not start.
 
 use std::{
-    thread,
+    fs, thread,
     time::{Duration, Instant},
 };
 
 use perihelion_node::files::SignState;
 use perihelion_testkit::{
+    cluster::Cluster,
     home::{ChainShape, make_home},
-    network::go_on_with,
+    network::{NetworkShape, go_on_with},
 };
 
-use crate::setup::{PATIENCE, cluster, perihelion, turn};
+use crate::setup::{PATIENCE, cluster, make, perihelion, turn};
 
 /// A sign state that was lost, or restored from a copy, knows less than the blocks in the store.
 #[test]
@@ -25,25 +26,46 @@ fn a_sign_state_that_is_older_than_the_chain_is_refused_with_the_remedy() {
     SignState::default().save(&state).unwrap();
     let mut net = cluster(launches);
     net.start([0]).unwrap();
+    assert_refused(&mut net, 0, "signed block 5");
+    assert_eq!(SignState::load(&state).unwrap(), SignState::default());
+}
+
+/// A home that has nothing any more, and forgot what was signed, tells nothing at its start: the
+/// blocks that it fetches do.
+#[test]
+fn a_wiped_validator_is_refused_by_its_own_signatures_in_the_blocks_that_it_fetches() {
+    let turn = turn();
+    let mut net = make(&turn, &NetworkShape::new("wiped", 4));
+    net.start(0..4).unwrap();
+    let signed = net.wait_signed(0, 3, 1).unwrap();
+    net.wait_heights(signed + 2).unwrap();
+    net.stop([3]).unwrap();
+    let data = net.launch(3).home.join("data");
+    fs::remove_dir_all(&data).unwrap();
+    fs::create_dir(&data).unwrap();
+    let state = data.join("priv_validator_state.json");
+    SignState::default().save(&state).unwrap();
+    net.start([3]).unwrap();
+    assert_refused(&mut net, 3, "signed block ");
+    assert_eq!(SignState::load(&state).unwrap(), SignState::default());
+    net.stop(0..3).unwrap();
+}
+
+/// The node ends, and says why.
+fn assert_refused(net: &mut Cluster, number: usize, signed: &str) {
     let deadline = Instant::now() + PATIENCE;
     let status = loop {
-        if let Some(status) = net.node_mut(0).ended().unwrap() {
+        if let Some(status) = net.node_mut(number).ended().unwrap() {
             break status;
         }
         assert!(Instant::now() < deadline, "it goes on");
         thread::sleep(Duration::from_millis(20));
     };
     assert_eq!(status.code(), Some(1));
-    let log = net.node(0).log_end();
-    for part in [
-        "ERROR",
-        "is too old",
-        "signed block 5",
-        "Restore the newest state",
-    ] {
+    let log = net.node(number).log_end();
+    for part in ["ERROR", "is too old", signed, "Restore the newest state"] {
         assert!(log.contains(part), "no {part:?} in {log}");
     }
-    assert_eq!(SignState::load(&state).unwrap(), SignState::default());
 }
 
 /// With the state that its chain has left it goes on alone.
