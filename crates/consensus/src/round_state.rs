@@ -17,6 +17,15 @@ pub struct Candidate {
     pub parts: Arc<PartSet>,
 }
 
+/// A block that this node may have precommitted, and does not have.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Bound {
+    /// The last round in which it can have been locked on.
+    pub(crate) round: Round,
+    /// Its id.
+    pub(crate) block_id: BlockId,
+}
+
 /// Which of the current round's timeouts have run out, and what they led to.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub(crate) struct Elapsed {
@@ -56,6 +65,9 @@ pub(crate) struct RoundState {
     pub(crate) parts: Option<Arc<PartSet>>,
     /// `lockedRound_p`, `lockedValue_p`.
     pub(crate) locked: Option<Candidate>,
+    /// A lock on a block that is not here, where what led to it was not in the log: the block is
+    /// prevoted by its id. `locked` is `None` beside it.
+    pub(crate) bound: Option<Bound>,
     /// `validRound_p`, `validValue_p`.
     pub(crate) valid: Option<Candidate>,
     /// All votes of the height.
@@ -93,6 +105,41 @@ impl RoundState {
         self.locked
             .as_ref()
             .is_some_and(|locked| locked.block.block_id() == *block_id)
+    }
+
+    /// The round and the block of the lock, whether or not the block is here.
+    pub(crate) fn lock(&self) -> Option<Bound> {
+        let locked = self.locked.as_ref().map(|locked| Bound {
+            round: locked.round,
+            block_id: locked.block.block_id(),
+        });
+        locked.or(self.bound)
+    }
+
+    /// Locks on nothing.
+    pub(crate) fn unlock(&mut self) {
+        self.locked = None;
+        self.bound = None;
+    }
+
+    /// Locks on a block in `round`, unless it is locked on one of that round or a later one. Where
+    /// the block is not here its id is kept.
+    pub(crate) fn bind(&mut self, round: Round, block_id: BlockId) {
+        if self.lock().is_some_and(|lock| lock.round >= round) {
+            return;
+        }
+        if self.is_locked_on(&block_id) {
+            if let Some(locked) = &mut self.locked {
+                locked.round = round;
+            }
+            return;
+        }
+        self.unlock();
+        if self.has_block(&block_id) {
+            self.locked = self.candidate(round);
+        } else {
+            self.bound = Some(Bound { round, block_id });
+        }
     }
 
     /// The complete block as a candidate of `round`.

@@ -13,5 +13,5 @@ mod signer;
 pub use key::ValidatorKey;
 pub use lease::{LeasedExecutor, SigningLease};
 pub use risk::{DoubleSignRisk, check_replayed, check_sign_state, check_signed_lately};
-pub use sign_state::{HeightRoundStep, SignState, Step, WITHOUT_A_COPY};
+pub use sign_state::{HeightRoundStep, LastLock, SignState, Step, WITHOUT_A_COPY};
 pub use signer::{FilePrivval, SignError};

@@ -5,7 +5,10 @@ use std::{fmt, fs, io, path::Path};
 use bytes::Bytes;
 use perihelion_crypto::PublicKey;
 use perihelion_proto::tendermint::types as pb;
-use perihelion_types::json::{self, deserialize_base64, deserialize_hex, deserialize_int64};
+use perihelion_types::{
+    BlockId, Round,
+    json::{self, deserialize_base64, deserialize_hex, deserialize_int64},
+};
 use prost::Message as _;
 use serde::{Deserialize, Serialize, Serializer};
 
@@ -75,6 +78,23 @@ impl fmt::Display for HeightRoundStep {
         };
         write!(f, "height {} round {} {step}", self.height, self.round)
     }
+}
+
+/// What a validator may have been locked on when it signed last: who is locked on a block prevotes that
+/// one whatever is proposed, and proposes it again.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum LastLock {
+    /// On nothing.
+    None,
+    /// On this block or on none.
+    Block {
+        /// The last round in which it can have been locked on.
+        round: Round,
+        /// The block.
+        block_id: BlockId,
+    },
+    /// The last signature does not tell.
+    Unknown,
 }
 
 /// What a validator signed last. Signing refuses whatever is not after it.
@@ -191,6 +211,40 @@ impl SignState {
         }
     }
 
+    /// What the last signature tells of the validator's lock at its height.
+    #[must_use]
+    pub fn lock(&self) -> LastLock {
+        let at = self.at();
+        let (may_be_locked, block_id) = match at.step {
+            Step::None => return LastLock::None,
+            // What is proposed again had more than 2/3 of a round's prevotes.
+            Step::Propose => match decode_proposal(&self.signbytes) {
+                Some(proposal) => (i32::try_from(proposal.pol_round).ok(), proposal.block_id),
+                None => (at.round.checked_sub(1), None),
+            },
+            Step::Prevote => {
+                let vote = decode_vote(&self.signbytes);
+                if vote.as_ref().is_some_and(|vote| vote.block_id.is_none()) {
+                    return LastLock::None;
+                }
+                (at.round.checked_sub(1), vote.and_then(|vote| vote.block_id))
+            }
+            Step::Precommit => match decode_vote(&self.signbytes) {
+                Some(vote) if vote.block_id.is_some() => (Some(at.round), vote.block_id),
+                // A lock of an earlier round may have outlived it.
+                Some(_) => (at.round.checked_sub(1), None),
+                None => (Some(at.round), None),
+            },
+        };
+        let Some(round) = may_be_locked.filter(|round| *round >= 0).map(Round::new) else {
+            return LastLock::None;
+        };
+        match block_id.and_then(block_id_of) {
+            Some(block_id) => LastLock::Block { round, block_id },
+            None => LastLock::Unknown,
+        }
+    }
+
     /// The place that the sign bytes name.
     fn signed(&self) -> Option<HeightRoundStep> {
         let (height, round, step) = match self.step {
@@ -215,6 +269,18 @@ impl SignState {
             step,
         })
     }
+}
+
+fn block_id_of(id: pb::CanonicalBlockId) -> Option<BlockId> {
+    let header = id.part_set_header.unwrap_or_default();
+    let id = pb::BlockId {
+        hash: id.hash,
+        part_set_header: Some(pb::PartSetHeader {
+            total: header.total,
+            hash: header.hash,
+        }),
+    };
+    BlockId::try_from(id).ok()
 }
 
 /// The canonical vote of sign bytes.

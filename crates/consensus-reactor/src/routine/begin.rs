@@ -2,7 +2,7 @@
 
 use std::{sync::Arc, time::Instant};
 
-use perihelion_consensus::{Consensus, LastCommit, Now, Start, WalMessage};
+use perihelion_consensus::{Consensus, LastCommit, Now, Start, Step, WalMessage};
 use perihelion_state::Executor;
 use perihelion_store::Store;
 use perihelion_types::{State, Time};
@@ -12,7 +12,10 @@ use super::{Node, screen::Screen, session::Session, verify::RememberLast};
 use crate::{
     ConsensusError,
     app::{AppThread, Pools},
-    privval::{FilePrivval, LeasedExecutor, check_replayed, check_sign_state, check_signed_lately},
+    privval::{
+        self, FilePrivval, HeightRoundStep, LastLock, LeasedExecutor, check_replayed,
+        check_sign_state, check_signed_lately,
+    },
     wal::{Wal, WalOptions},
 };
 
@@ -83,6 +86,7 @@ impl Session {
             node,
         };
         session.replay()?;
+        session.remember_lock();
         session.start()?;
         Ok(session)
     }
@@ -144,6 +148,61 @@ impl Session {
                 }
             }
         }
+    }
+
+    /// Where the signer has signed at this height what the log does not lead to, the log was lost: the
+    /// last signature tells what the validator may be locked on.
+    fn remember_lock(&mut self) {
+        let Some(privval) = &self.privval else {
+            return;
+        };
+        let (signed, file) = (privval.state().at(), privval.state_file().display());
+        let here = place_of(&self.core);
+        // In the last round of all nothing was voted, and nothing can be after it.
+        if signed.height != here.height || signed <= here || signed.round == i32::MAX {
+            return;
+        }
+        if self.decides_alone() {
+            tracing::warn!(
+                "the consensus log does not have what this validator signed last ({signed}); it has \
+                 more than 2/3 of the power, and goes on as if it were locked on no block. A node \
+                 that has its precommit may have decided one"
+            );
+            return;
+        }
+        match privval.state().lock() {
+            LastLock::None => {
+                tracing::info!("the consensus log does not have what was signed last ({signed})");
+            }
+            LastLock::Block { round, block_id } => {
+                self.core.bind(round, block_id);
+                tracing::warn!(
+                    block = %block_id.hash,
+                    "the consensus log does not have what this validator signed last ({signed}): \
+                     until more than 2/3 of the power prevote otherwise it prevotes at this height the \
+                     block that it voted for, and no other. Should the height stand still because no \
+                     node has that block any more, stop this node, remove \"signature\" and \
+                     \"signbytes\" from {file}, and start it again: it then votes for others too"
+                );
+            }
+            LastLock::Unknown => tracing::warn!(
+                "the consensus log does not have what this validator signed last ({signed}), and the \
+                 block that it may be locked on at this height is not known: it goes on as if there \
+                 were none. Where a third of the power does, and some node has decided a block there, \
+                 another one can be decided: keep this node stopped until the others have decided \
+                 the height, if there is any doubt"
+            ),
+        }
+    }
+
+    /// Whether this validator has more than 2/3 of the power.
+    fn decides_alone(&self) -> bool {
+        let set = self.core.validators();
+        let own = self.privval.as_ref().map(FilePrivval::address);
+        let own = own.and_then(|address| set.by_address(&address));
+        own.is_some_and(|(_, member)| {
+            i128::from(member.voting_power) * 3 > i128::from(set.total_voting_power()) * 2
+        })
     }
 
     fn start(&mut self) -> Result<(), ConsensusError> {
@@ -217,6 +276,20 @@ impl Pump<'_> {
 
     fn failure(&mut self) -> ConsensusError {
         super::session::failure_of(self.node, self.reports)
+    }
+}
+
+/// The last place in which the state machine may have wanted a signature.
+fn place_of(core: &Consensus) -> HeightRoundStep {
+    HeightRoundStep {
+        height: core.height().get(),
+        round: core.round().get(),
+        step: match core.step() {
+            Step::NewHeight | Step::NewRound => privval::Step::None,
+            Step::Propose => privval::Step::Propose,
+            Step::Prevote | Step::PrevoteWait => privval::Step::Prevote,
+            Step::Precommit | Step::PrecommitWait | Step::Commit => privval::Step::Precommit,
+        },
     }
 }
 

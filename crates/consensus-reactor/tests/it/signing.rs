@@ -12,7 +12,7 @@ use perihelion_abci::{AppConnections, Noop};
 use perihelion_consensus_reactor::{
     files::FileError,
     privval::{
-        FilePrivval, LeasedExecutor, SignError, SignState, SigningLease, ValidatorKey,
+        FilePrivval, LastLock, LeasedExecutor, SignError, SignState, SigningLease, ValidatorKey,
         WITHOUT_A_COPY,
     },
 };
@@ -421,5 +421,59 @@ proptest! {
                 signer = home.open();
             }
         }
+    }
+}
+
+/// Who is locked on a block prevotes that one, and proposes it again with the round of its lock.
+#[test]
+fn the_last_signature_tells_of_the_lock() {
+    let state = |round: i32, step: i8, signbytes: Vec<u8>| SignState {
+        height: 7,
+        round,
+        step,
+        signature: Bytes::from_static(&[1; 64]),
+        signbytes: signbytes.into(),
+    };
+    let prevote = |round: i32, block_id: BlockId| {
+        let vote = vote(SignedMsgType::Prevote, 7, round, block_id);
+        state(round, 2, vote.sign_bytes(CHAIN)).lock()
+    };
+    let precommit = |round: i32, block_id: BlockId| {
+        let vote = vote(SignedMsgType::Precommit, 7, round, block_id);
+        state(round, 3, vote.sign_bytes(CHAIN)).lock()
+    };
+    let propose = |round: i32, pol_round: i32| {
+        let mut proposal = proposal(7, round, block(1));
+        proposal.pol_round = Round::new(pol_round);
+        state(round, 1, proposal.sign_bytes(CHAIN)).lock()
+    };
+    let locked_in = |round: i32| LastLock::Block {
+        round: Round::new(round),
+        block_id: block(1),
+    };
+    assert_eq!(SignState::default().lock(), LastLock::None);
+    assert_eq!(propose(0, -1), LastLock::None);
+    assert_eq!(propose(4, -1), LastLock::None);
+    assert_eq!(propose(4, 2), locked_in(2));
+    assert_eq!(prevote(0, block(1)), LastLock::None);
+    assert_eq!(prevote(4, block(1)), locked_in(3));
+    assert_eq!(prevote(4, BlockId::NIL), LastLock::None);
+    assert_eq!(precommit(0, block(1)), locked_in(0));
+    assert_eq!(precommit(4, block(1)), locked_in(4));
+    assert_eq!(precommit(0, BlockId::NIL), LastLock::None);
+    assert_eq!(precommit(4, BlockId::NIL), LastLock::Unknown);
+    // Where only the place is known.
+    for (round, step, lock) in [
+        (0, 1, LastLock::None),
+        (4, 1, LastLock::Unknown),
+        (0, 2, LastLock::None),
+        (4, 2, LastLock::Unknown),
+        (0, 3, LastLock::Unknown),
+    ] {
+        let state = SignState {
+            signature: Bytes::new(),
+            ..state(round, step, Vec::new())
+        };
+        assert_eq!(state.lock(), lock, "round {round} step {step}");
     }
 }

@@ -4,7 +4,11 @@ use std::{fs, sync::Arc};
 
 use bytes::Bytes;
 use perihelion_consensus::{BitArray, Maj23, Message, Step, WalMessage};
-use perihelion_consensus_reactor::wire::{Channel, NewRoundStep, NewValidBlock, PeerMessage};
+use perihelion_consensus_reactor::{
+    View,
+    privval::SignState,
+    wire::{Channel, NewRoundStep, NewValidBlock, PeerMessage},
+};
 use perihelion_p2p::{PeerEvent, PeerHandle, SwitchHandle};
 use perihelion_types::{
     BlockId, Hash, Height, Part, PartSet, PartSetHeader, Proposal, Round, Rules, SignedMsgType,
@@ -549,6 +553,53 @@ fn a_validator_that_signs_without_end_is_reported_once_and_not_logged_without_en
             .count();
         // Its first vote, and the one that convicts it.
         assert_eq!(logged, 2);
+    });
+}
+
+/// The state says what was precommitted; the log that led there is gone.
+#[test]
+fn a_validator_without_its_log_prevotes_what_it_had_precommitted() {
+    threads().block_on(async {
+        let home = Home::all(&genesis(&[10; 4])).remove(0);
+        let kept = block_id(9, 3);
+        let precommit = Vote {
+            vote_type: SignedMsgType::Precommit,
+            height: Height::new(1),
+            round: Round::ZERO,
+            block_id: kept,
+            timestamp: Time::new(1_700_000_100, 0),
+            validator_address: Bytes::new(),
+            validator_index: 0,
+            signature: Bytes::new(),
+            extension: Bytes::new(),
+            extension_signature: Bytes::new(),
+        };
+        let signbytes = Bytes::from(precommit.sign_bytes("loopback"));
+        let state = SignState {
+            height: 1,
+            round: 0,
+            step: 3,
+            signature: key(0).sign(&signbytes),
+            signbytes,
+        };
+        state.save(&home.sign_state()).unwrap();
+        let node = Node::begin(home).await;
+        let stranger = Stranger::connect(&node).await;
+        // They bring it to round 1, where nothing has more than 2/3.
+        for (number, block) in [(1, BlockId::NIL), (2, BlockId::NIL), (3, block_id(1, 1))] {
+            let vote = vote(&node, number, number, (1, 1), block);
+            stranger.say(&PeerMessage::Vote(Arc::new(vote))).await;
+        }
+        let own = vote(&node, 0, 0, (1, 1), BlockId::NIL).validator_index;
+        let own = usize::try_from(own).unwrap();
+        let cast = |view: &View| {
+            let votes = view.prevotes(Round::new(1))?;
+            votes.vote(own).map(|vote| vote.block_id)
+        };
+        let view = node.see("its prevote", |view| cast(view).is_some()).await;
+        assert_eq!(cast(&view), Some(kept));
+        assert!(view.prevotes(Round::ZERO).unwrap().vote(own).is_none());
+        node.close().await;
     });
 }
 

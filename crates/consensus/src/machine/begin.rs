@@ -81,6 +81,7 @@ pub(super) fn first_round(
         block: None,
         parts: None,
         locked: None,
+        bound: None,
         valid: None,
         commit_round: None,
         last_commit,

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use perihelion_types::{FetchedBlock, Height, Round, SignedMsgType, Vote};
+use perihelion_types::{BlockId, FetchedBlock, Height, Round, SignedMsgType, Vote};
 
 use super::{Consensus, Input, answer::Pending};
 use crate::{Message, Now, Step, WalMessage};
@@ -31,6 +31,19 @@ pub(super) enum OwnAction {
         /// For which block; `None` for nil.
         block: Option<Arc<FetchedBlock>>,
     },
+    /// A prevote in this round for the block that is locked on and not here.
+    PrevoteBound(BlockId),
+}
+
+impl OwnAction {
+    /// The type of vote; `None` for a proposal.
+    fn vote_type(&self) -> Option<SignedMsgType> {
+        match self {
+            Self::Propose => None,
+            Self::Vote { vote_type, .. } => Some(*vote_type),
+            Self::PrevoteBound(_) => Some(SignedMsgType::Prevote),
+        }
+    }
 }
 
 impl Mode {
@@ -90,10 +103,10 @@ impl Consensus {
     /// Whether the round can still have this node's message.
     fn is_open(&self, action: &OwnAction) -> bool {
         let rs = &self.rs;
-        match action {
-            OwnAction::Propose => rs.step == Step::Propose && rs.proposal.is_none(),
-            OwnAction::Vote { vote_type, .. } => {
-                let cast = rs.votes.votes(rs.round, *vote_type);
+        match action.vote_type() {
+            None => rs.step == Step::Propose && rs.proposal.is_none(),
+            Some(vote_type) => {
+                let cast = rs.votes.votes(rs.round, vote_type);
                 let is_due = match vote_type {
                     SignedMsgType::Precommit => rs.step == Step::Precommit,
                     _ => matches!(rs.step, Step::Prevote | Step::PrevoteWait),
@@ -136,12 +149,10 @@ impl Consensus {
     fn fits(&self, action: &OwnAction, message: &Message) -> bool {
         let is_here = (message.height(), message.round()) == (self.rs.height, self.rs.round);
         is_here
-            && match (action, message) {
-                (OwnAction::Propose, Message::Proposal(_)) => true,
-                (OwnAction::Vote { vote_type, .. }, Message::Vote(vote)) => {
-                    vote.vote_type == *vote_type
-                }
-                _ => false,
+            && match message {
+                Message::Proposal(_) => action.vote_type().is_none(),
+                Message::Vote(vote) => action.vote_type() == Some(vote.vote_type),
+                Message::Part { .. } => false,
             }
     }
 
@@ -189,20 +200,15 @@ impl Consensus {
         if self.mode.is_running() || !is_precommit || !self.is_own(vote) {
             return;
         }
-        let rs = &mut self.rs;
-        if rs
-            .locked
-            .as_ref()
-            .is_some_and(|locked| locked.round >= vote.round)
-        {
-            return;
-        }
-        if rs.is_locked_on(&vote.block_id) {
-            if let Some(locked) = &mut rs.locked {
-                locked.round = vote.round;
-            }
-        } else if rs.has_block(&vote.block_id) {
-            rs.locked = rs.candidate(vote.round);
-        }
+        self.rs.bind(vote.round, vote.block_id);
+    }
+
+    /// Tells of a lock that the log may not lead to, as the signer's memory proves it: this node may
+    /// have precommitted `block_id` at this height, in `round` at the latest. Until more than 2/3
+    /// prevote something else in a later round it prevotes that block and no other, whether or not
+    /// the block is here: so does whoever is locked on a block. To be called behind the replay,
+    /// before [`start`](Self::start); a lock of that round or a later one stays.
+    pub fn bind(&mut self, round: Round, block_id: BlockId) {
+        self.rs.bind(round, block_id);
     }
 }

@@ -112,10 +112,9 @@ impl Consensus {
     /// What a polka alone changes, whatever the step.
     fn by_polka(&self) -> Option<Transition> {
         let rs = &self.rs;
-        if let Some(locked) = &rs.locked {
-            let id = locked.block.block_id();
-            let mut later = rs.votes.polkas(locked.round, rs.round);
-            if later.any(|(_, polka)| polka != id) {
+        if let Some(lock) = rs.lock() {
+            let mut later = rs.votes.polkas(lock.round, rs.round);
+            if later.any(|(_, polka)| polka != lock.block_id) {
                 return Some(Transition::Unlock);
             }
         }

@@ -36,12 +36,17 @@ impl Consensus {
         vote_type: SignedMsgType,
         block: Option<Arc<FetchedBlock>>,
     ) {
+        self.act_if_validator(now, OwnAction::Vote { vote_type, block });
+    }
+
+    /// What only a validator of this height does.
+    pub(super) fn act_if_validator(&mut self, now: Now, action: OwnAction) {
         let is_validator = self
             .own
             .as_ref()
             .is_some_and(|(address, _)| self.rs.validators.by_address(address).is_some());
         if is_validator {
-            self.act(now, OwnAction::Vote { vote_type, block });
+            self.act(now, action);
         }
     }
 
@@ -57,7 +62,15 @@ impl Consensus {
         }
         match action {
             OwnAction::Propose => self.make_proposal(now),
-            OwnAction::Vote { vote_type, block } => self.make_vote(now, vote_type, block),
+            OwnAction::Vote { vote_type, block } => {
+                let block_id = block
+                    .as_ref()
+                    .map_or(BlockId::NIL, |block| block.block_id());
+                self.make_vote(now, vote_type, block_id, block);
+            }
+            OwnAction::PrevoteBound(block_id) => {
+                self.make_vote(now, SignedMsgType::Prevote, block_id, None);
+            }
         }
     }
 
@@ -109,7 +122,13 @@ impl Consensus {
         self.sign(request, Question::SignProposal { proposal, parts });
     }
 
-    fn make_vote(&mut self, now: Now, vote_type: SignedMsgType, block: Option<Arc<FetchedBlock>>) {
+    fn make_vote(
+        &mut self,
+        now: Now,
+        vote_type: SignedMsgType,
+        block_id: BlockId,
+        block: Option<Arc<FetchedBlock>>,
+    ) {
         let Some((address, _)) = &self.own else {
             return;
         };
@@ -120,9 +139,7 @@ impl Consensus {
             vote_type,
             height: self.rs.height,
             round: self.rs.round,
-            block_id: block
-                .as_ref()
-                .map_or(BlockId::NIL, |block| block.block_id()),
+            block_id,
             timestamp: self.vote_time(now),
             validator_address: Bytes::copy_from_slice(address.as_bytes()),
             validator_index: i32::try_from(index).expect("sets are bounded far below 2^31"),

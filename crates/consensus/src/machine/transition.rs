@@ -7,7 +7,10 @@ use perihelion_types::{BlockId, PartSet, Round, SignedMsgType};
 use super::{Consensus, Input, Transition, later};
 use crate::{
     Announce, Effect, Halt, Now, Step, TimeoutInfo, WalMessage,
-    machine::answer::{Pending, Question},
+    machine::{
+        answer::{Pending, Question},
+        replay::OwnAction,
+    },
     round_state::Elapsed,
 };
 
@@ -30,7 +33,7 @@ impl Consensus {
                 self.collect(&block_id);
                 self.announce_valid_block();
             }
-            Transition::Unlock => self.rs.locked = None,
+            Transition::Unlock => self.rs.unlock(),
             Transition::Validate => self.validate(),
             Transition::Precommit => self.enter_precommit(now),
             Transition::WaitForPrecommits => {
@@ -115,6 +118,9 @@ impl Consensus {
         if let Some(locked) = self.rs.locked.clone() {
             return self.vote(now, SignedMsgType::Prevote, Some(locked.block));
         }
+        if let Some(bound) = self.rs.bound {
+            return self.act_if_validator(now, OwnAction::PrevoteBound(bound.block_id));
+        }
         let named = self.rs.proposal.as_ref().map(|proposal| proposal.block_id);
         match self.rs.block.clone() {
             // A proposal that names another hash than its block's is a lie.
@@ -140,9 +146,12 @@ impl Consensus {
                 }
             } else if rs.has_block(&polka) && is_valid {
                 // Lines 37 to 39.
+                rs.bound = None;
                 rs.locked = rs.candidate(rs.round);
             } else {
                 rs.locked = None;
+                // The others may be locked on it now. Who is bound to it is not free of it.
+                rs.bound.take_if(|bound| bound.block_id != polka);
                 if !rs.has_block(&polka) {
                     self.collect(&polka);
                 }
@@ -154,7 +163,7 @@ impl Consensus {
                 .map(|locked| Arc::clone(&locked.block));
         } else if polka.is_some() {
             // Nil: nothing locked before can have been decided.
-            rs.locked = None;
+            rs.unlock();
         }
         self.new_step();
         self.vote(now, SignedMsgType::Precommit, precommitted);

@@ -165,6 +165,104 @@ fn a_node_that_stayed_silent_stays_where_it_was_and_may_speak_up() {
     assert_eq!(votes_of(&wanted), [(PREVOTE, 0, block.id())]);
 }
 
+/// A claim, which is not in the log, let the polka of a block count that was not the proposed one: its
+/// parts, too, are passed over when the log is replayed.
+#[test]
+fn an_own_precommit_in_the_log_is_a_lock_even_without_its_block() {
+    let mut lone = Lone::proposing_in(2);
+    let (proposed, block) = (lone.block(0, "a"), lone.block(0, "b"));
+    lone.propose(0, &proposed, -1);
+    lone.votes(1, PREVOTE, 0, proposed.id());
+    let claim = perihelion_consensus::Maj23 {
+        height: Height::new(1),
+        round: Round::ZERO,
+        vote_type: PREVOTE,
+        block_id: block.id(),
+    };
+    lone.core.handle_maj23(crate::lone::peer(9), &claim);
+    lone.votes(3, PREVOTE, 0, block.id());
+    lone.send_parts(0, &block);
+    assert_eq!(lone.last_vote(), (PRECOMMIT, 0, block.id()));
+    let mut core = lone.restarted(LastCommit::None);
+    for record in &lone.wal {
+        core.replay(lone.now, record.clone());
+        wanted(&mut core, lone.now);
+    }
+    core.start(lone.now);
+    assert!(wanted(&mut core, lone.now).is_empty());
+    assert!(
+        core.block()
+            .is_none_or(|here| here.block_id() != block.id())
+    );
+    lone.core = core;
+    lone.votes(2, PRECOMMIT, 0, NIL);
+    lone.elapse();
+    let other = lone.block(1, "c");
+    lone.propose(1, &other, -1);
+    assert_eq!(lone.last_vote(), (PREVOTE, 1, block.id()));
+}
+
+/// A validator without a log that may have precommitted `block` in round 0, in round 1.
+fn bound_to(block: impl Fn(&Lone) -> BlockId) -> (Lone, BlockId) {
+    let mut lone = Lone::with(&[10; 4], 0, ConsensusConfig::default(), 3);
+    let block = block(&lone);
+    lone.core.bind(Round::ZERO, block);
+    lone.begin();
+    lone.votes(2, PREVOTE, 0, NIL);
+    lone.elapse();
+    assert_eq!(lone.last_vote().0, PREVOTE);
+    lone.elapse();
+    assert_eq!(lone.last_vote(), (PRECOMMIT, 0, NIL));
+    lone.votes(2, PRECOMMIT, 0, NIL);
+    lone.elapse();
+    assert_eq!(lone.core.round(), Round::new(1));
+    (lone, block)
+}
+
+#[test]
+fn a_lock_that_the_signer_remembers_holds_until_a_later_polka_for_something_else() {
+    let (mut lone, block) = bound_to(|lone| lone.block(0, "a").id());
+    let other = lone.block(1, "b");
+    lone.propose(1, &other, -1);
+    assert_eq!(lone.last_vote(), (PREVOTE, 1, block));
+    // The others are free: none of them was locked, so nobody decided.
+    lone.votes(3, PREVOTE, 1, other.id());
+    assert_eq!(lone.last_vote(), (PRECOMMIT, 1, other.id()));
+    let locked = lone.core.locked().unwrap();
+    assert_eq!(locked.block.block_id(), other.id());
+    lone.votes(2, PRECOMMIT, 1, other.id());
+    assert_eq!(lone.decided, [other.id()]);
+}
+
+#[test]
+fn a_lock_that_the_signer_remembers_ends_with_a_polka_for_nil() {
+    let (mut lone, block) = bound_to(|lone| lone.block(0, "a").id());
+    lone.elapse();
+    assert_eq!(lone.last_vote(), (PREVOTE, 1, block));
+    lone.votes(3, PREVOTE, 1, NIL);
+    assert_eq!(lone.last_vote(), (PRECOMMIT, 1, NIL));
+    lone.votes(2, PRECOMMIT, 1, NIL);
+    lone.elapse();
+    let other = lone.block(2, "b");
+    lone.propose(2, &other, -1);
+    assert_eq!(lone.last_vote(), (PREVOTE, 2, other.id()));
+}
+
+#[test]
+fn a_block_that_the_signer_remembers_is_decided_once_it_is_here() {
+    let (mut lone, _) = bound_to(|lone| lone.block(0, "a").id());
+    let block = lone.block(0, "a");
+    lone.elapse();
+    assert_eq!(lone.last_vote(), (PREVOTE, 1, block.id()));
+    lone.votes(2, PREVOTE, 1, block.id());
+    // Nobody has sent it yet.
+    assert_eq!(lone.last_vote().0, PREVOTE);
+    lone.send_parts(1, &block);
+    assert_eq!(lone.last_vote(), (PRECOMMIT, 1, block.id()));
+    lone.votes(2, PRECOMMIT, 1, block.id());
+    assert_eq!(lone.decided, [block.id()]);
+}
+
 #[test]
 fn an_own_precommit_in_the_log_is_a_lock_even_without_its_polka() {
     let mut lone = Lone::proposing_in(2);
