@@ -16,8 +16,13 @@ use tracing::debug;
 
 use crate::{CheckTxError, Checked, Mempool};
 
-/// Transactions of one message that are given to be checked before it is the next message's turn.
-const TURN: usize = 256;
+/// What a turn may cost: the transactions of one message of very many that are given to be checked before
+/// others have their turn, and those of others before that one has its next.
+const TURN: usize = 256 * ASKED;
+/// What a transaction that the application is asked about costs.
+const ASKED: usize = 16;
+/// What one costs that it is not asked about, since it is known or refused without it.
+const PASSED_OVER: usize = 1;
 /// Transactions of peers that are being checked at a time: more than the application is asked
 /// about at a time, so that there always is a next one, and few enough to leave most of the room to
 /// those of clients.
@@ -28,8 +33,14 @@ pub(crate) struct FromPeer {
     /// Those that are left, the first of which was not seen before.
     txs: Box<dyn Iterator<Item = Bytes> + Send>,
     from: PeerId,
+    /// Whether nobody waits for it any more.
+    is_idle: IsIdle,
     share: Arc<Share>,
 }
+
+/// Tells whether a message need not be checked any more: its peer is gone, or this node is not in
+/// consensus. A peer that comes again sends its transactions again.
+pub(crate) type IsIdle = Box<dyn Fn() -> bool + Send>;
 
 /// A message's part of what may wait; given back when all its transactions are checked.
 pub(crate) struct Share {
@@ -44,6 +55,8 @@ pub(crate) struct Share {
 pub(crate) struct Waiting {
     bytes: Arc<AtomicUsize>,
     max: usize,
+    /// A message counts for so much at most.
+    most_of_one: usize,
 }
 
 /// How many are being checked, and who waits for fewer.
@@ -56,21 +69,33 @@ impl FromPeer {
     pub(crate) fn new(
         txs: Box<dyn Iterator<Item = Bytes> + Send>,
         from: PeerId,
+        is_idle: IsIdle,
         share: Share,
     ) -> Self {
         let share = Arc::new(share);
-        Self { txs, from, share }
+        Self {
+            txs,
+            from,
+            is_idle,
+            share,
+        }
     }
 }
 
 impl Waiting {
-    pub(crate) fn new(max: usize) -> Self {
+    /// Room for `max` bytes, of which a message takes `most_of_one` at most.
+    pub(crate) fn new(max: usize, most_of_one: usize) -> Self {
         let bytes = Arc::new(AtomicUsize::new(0));
-        Self { bytes, max }
+        Self {
+            bytes,
+            max,
+            most_of_one,
+        }
     }
 
     /// Takes room for a message, if there is some. One task alone takes.
     pub(crate) fn take(&self, bytes: usize, permit: Option<Permit>) -> Option<Share> {
+        let bytes = bytes.min(self.most_of_one);
         let before = self.bytes.fetch_add(bytes, Ordering::Relaxed);
         let share = Share {
             bytes,
@@ -88,7 +113,8 @@ impl Drop for Share {
 }
 
 /// Has what peers sent checked, on a thread where waiting is allowed: in order, but a message of
-/// very many transactions keeps no other waiting until its end.
+/// very many transactions keeps no other waiting until its end. Between two turns of such messages new
+/// ones have a turn together, which is as long: those of honest peers have one transaction each.
 pub(crate) fn check_all(mempool: &Mempool, mut queued: mpsc::Receiver<FromPeer>) {
     let checks = Arc::new(Checks {
         under_way: Mutex::new(0),
@@ -96,43 +122,59 @@ pub(crate) fn check_all(mempool: &Mempool, mut queued: mpsc::Receiver<FromPeer>)
     });
     // Messages whose turn is over before they are; each still has its peer's share.
     let mut long = VecDeque::new();
-    let mut prefer_new = true;
     loop {
-        prefer_new = !prefer_new;
-        let new = if long.is_empty() {
-            queued.blocking_recv()
-        } else if prefer_new {
-            queued.try_recv().ok()
-        } else {
-            None
-        };
-        let Some(mut message) = new.or_else(|| long.pop_front()) else {
-            return;
-        };
-        if !checks.give(mempool, &mut message) {
-            if queued.is_closed() {
-                return;
+        let mut left = TURN;
+        while left > 0 {
+            let new = if long.is_empty() {
+                queued.blocking_recv()
+            } else {
+                queued.try_recv().ok()
+            };
+            let Some(mut message) = new else {
+                break;
+            };
+            if !checks.give(mempool, &mut message, &mut left) {
+                long.push_back(message);
             }
-            long.push_back(message);
+        }
+        if queued.is_closed() {
+            return;
+        }
+        long.retain(|message| !(message.is_idle)());
+        if let Some(mut message) = long.pop_front() {
+            let mut left = TURN;
+            if !checks.give(mempool, &mut message, &mut left) {
+                long.push_back(message);
+            }
         }
     }
 }
 
 impl Checks {
-    /// Gives a message's transactions to be checked, for one turn; whether there are no more.
-    fn give(self: &Arc<Self>, mempool: &Mempool, message: &mut FromPeer) -> bool {
-        for _ in 0..TURN {
+    /// Gives a message's transactions to be checked until the turn is over, of which `left` tells what
+    /// it may cost; whether there are no more.
+    fn give(self: &Arc<Self>, mempool: &Mempool, message: &mut FromPeer, left: &mut usize) -> bool {
+        if (message.is_idle)() {
+            return true;
+        }
+        while *left > 0 {
             let Some(tx) = message.txs.next() else {
                 return true;
             };
             self.wait_until_below(UNDER_WAY);
-            self.give_one(mempool, &tx, message);
+            let cost = if self.give_one(mempool, &tx, message) {
+                ASKED
+            } else {
+                PASSED_OVER
+            };
+            *left = left.saturating_sub(cost);
         }
         false
     }
 
-    /// Where there is no room, those under way may be refused and leave some.
-    fn give_one(self: &Arc<Self>, mempool: &Mempool, tx: &Bytes, message: &FromPeer) {
+    /// Whether the application is asked. Where there is no room, those under way may be refused and
+    /// leave some.
+    fn give_one(self: &Arc<Self>, mempool: &Mempool, tx: &Bytes, message: &FromPeer) -> bool {
         let from = message.from;
         loop {
             *self.lock() += 1;
@@ -142,13 +184,13 @@ impl Checks {
                 checks.settle(from, outcome);
             });
             let Err(error) = given else {
-                return;
+                return true;
             };
             let others = *self.lock() - 1;
             if others == 0 || !matches!(error, CheckTxError::Full(_)) {
                 mempool.note(&error);
                 self.settle(from, Err(error));
-                return;
+                return false;
             }
             self.settle_quietly();
             self.wait_until_below(others);
@@ -180,5 +222,163 @@ impl Checks {
         self.under_way
             .lock()
             .unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used, reason = "tests")]
+
+    use std::{
+        sync::{atomic::AtomicBool, mpsc::Receiver},
+        thread,
+        time::Duration,
+    };
+
+    use perihelion_abci::{
+        AppConnections, AppFault, Application,
+        types::{RequestCheckTx, ResponseCheckTx},
+    };
+    use perihelion_types::{Height, NodeId};
+
+    use super::*;
+    use crate::{MempoolConfig, TxLimits};
+
+    /// Beyond it a test has failed.
+    const PATIENCE: Duration = Duration::from_secs(120);
+
+    /// Tells what it is asked about, and refuses it.
+    struct Teller(std::sync::mpsc::Sender<Bytes>);
+
+    impl Application for Teller {
+        fn check_tx(&self, request: &RequestCheckTx) -> Result<ResponseCheckTx, AppFault> {
+            drop(self.0.send(request.tx.clone()));
+            Ok(ResponseCheckTx {
+                code: 1,
+                ..ResponseCheckTx::default()
+            })
+        }
+    }
+
+    fn mempool() -> (Mempool, Receiver<Bytes>) {
+        let (tell, told) = std::sync::mpsc::channel();
+        let app = AppConnections::in_process(Arc::new(Teller(tell))).mempool;
+        let config = MempoolConfig {
+            keep_invalid_txs_in_cache: true,
+            cache_size: 1_000_000,
+            ..MempoolConfig::default()
+        };
+        (
+            Mempool::new(config, app, Height::new(1), TxLimits::NONE),
+            told,
+        )
+    }
+
+    fn txs(of: &str, count: usize) -> Vec<Bytes> {
+        (0..count)
+            .map(|at| Bytes::from(format!("{of}{at}")))
+            .collect()
+    }
+
+    fn message(peer: u8, txs: Vec<Bytes>, is_idle: IsIdle) -> FromPeer {
+        let share = Waiting::new(1, 1).take(1, None).unwrap();
+        FromPeer::new(
+            Box::new(txs.into_iter()),
+            NodeId::new([peer; 20]),
+            is_idle,
+            share,
+        )
+    }
+
+    fn live() -> IsIdle {
+        Box::new(|| false)
+    }
+
+    /// What the application is asked about until it was asked about `last`.
+    fn asked_until(told: &Receiver<Bytes>, last: &Bytes) -> Vec<Bytes> {
+        let mut asked = Vec::new();
+        while asked.last() != Some(last) {
+            asked.push(told.recv_timeout(PATIENCE).unwrap());
+        }
+        asked
+    }
+
+    #[test]
+    fn those_of_one_transaction_do_not_wait_for_a_turn_of_a_long_one_each() {
+        let (mempool, told) = mempool();
+        let (queue, queued) = mpsc::channel(100);
+        let honest = txs("honest", 20);
+        queue
+            .try_send(message(1, txs("long", 10_000), live()))
+            .unwrap();
+        for tx in &honest {
+            queue
+                .try_send(message(2, vec![tx.clone()], live()))
+                .unwrap();
+        }
+        thread::scope(|scope| {
+            let checks = scope.spawn(|| check_all(&mempool, queued));
+            let asked = asked_until(&told, &honest[19]);
+            assert!(asked.len() < 1_200, "{}", asked.len());
+            drop(queue);
+            checks.join().unwrap();
+        });
+    }
+
+    /// A message of known transactions alone costs as little as the look at each of them.
+    #[test]
+    fn what_is_known_by_then_costs_next_to_no_turn() {
+        let (mempool, told) = mempool();
+        let (queue, queued) = mpsc::channel(2_000);
+        let again = txs("again", 200);
+        queue.try_send(message(1, again.clone(), live())).unwrap();
+        queue
+            .try_send(message(1, txs("long", 10_000), live()))
+            .unwrap();
+        for copy in again.iter().cycle().take(1_000) {
+            queue
+                .try_send(message(2, vec![copy.clone()], live()))
+                .unwrap();
+        }
+        let new = Bytes::from_static(b"new");
+        queue
+            .try_send(message(2, vec![new.clone()], live()))
+            .unwrap();
+        thread::scope(|scope| {
+            let checks = scope.spawn(|| check_all(&mempool, queued));
+            let asked = asked_until(&told, &new);
+            assert!(asked.len() < 200 + 4 * 256, "{}", asked.len());
+            drop(queue);
+            checks.join().unwrap();
+        });
+    }
+
+    #[test]
+    fn what_nobody_waits_for_any_more_is_not_asked_about() {
+        let (mempool, told) = mempool();
+        let (queue, queued) = mpsc::channel(100);
+        let is_gone = Arc::new(AtomicBool::new(false));
+        let gone = || -> IsIdle {
+            let is_gone = Arc::clone(&is_gone);
+            Box::new(move || is_gone.load(Ordering::Relaxed))
+        };
+        let lock = mempool.lock();
+        for number in 0..3 {
+            let txs = txs(&format!("gone{number}-"), 10_000);
+            queue.try_send(message(1, txs, gone())).unwrap();
+        }
+        thread::scope(|scope| {
+            let checks = scope.spawn(|| check_all(&mempool, queued));
+            is_gone.store(true, Ordering::Relaxed);
+            drop(lock);
+            let last = Bytes::from_static(b"last");
+            queue
+                .try_send(message(2, vec![last.clone()], live()))
+                .unwrap();
+            let asked = asked_until(&told, &last);
+            assert!(asked.len() <= 4 * 256, "{}", asked.len());
+            drop(queue);
+            checks.join().unwrap();
+        });
     }
 }

@@ -39,8 +39,13 @@ const UNHANDLED_BYTES: usize = 1 << 20;
 /// Messages of all peers that may wait: those of 64 peers. Only who comes again and again, and leaves
 /// messages behind each time, makes more.
 const QUEUE: usize = 64 * (UNHANDLED_BYTES / MIN_UNHANDLED_BYTES);
-/// Bytes of these, as long as one of the largest messages has room.
+/// Bytes of these, of which each counts for its peer's share at most: one that is longer takes all of
+/// that, and nothing more is read from its peer. So it is 256 MiB where 64 peers send the longest.
 const QUEUE_BYTES: usize = 64 * UNHANDLED_BYTES;
+/// Known transactions of a message that are passed over before it has to wait with the others: the
+/// reactor's one task looks at them.
+const KNOWN_AT_ONCE: usize = 256;
+
 /// The channels of a mempool: one, or none where nothing is kept.
 #[must_use]
 pub fn channels(config: &MempoolConfig) -> Vec<ChannelDescriptor> {
@@ -77,8 +82,7 @@ impl MempoolReactor {
         let places = |count: usize| {
             (count > 0).then(|| Arc::new(Semaphore::new(count.min(Semaphore::MAX_PERMITS))))
         };
-        let largest = wire::message_bytes(config.max_tx_bytes.max(WIDEST_TX_BYTES));
-        let waiting = Waiting::new(QUEUE_BYTES.max(largest));
+        let waiting = Waiting::new(QUEUE_BYTES, UNHANDLED_BYTES);
         let gossip = Gossip {
             persistent: places(config.max_gossip_to_persistent_peers),
             others: places(config.max_gossip_to_other_peers),
@@ -164,16 +168,19 @@ impl MempoolReactor {
         if !*self.gossip.active.borrow() {
             return;
         }
-        let from = from.id();
+        let id = from.id();
         // Most often another peer was first.
-        let Some(first) = txs.find(|tx| !self.gossip.mempool.is_seen(tx, from)) else {
+        let seen = |tx: &Bytes| self.gossip.mempool.is_seen(tx, id);
+        let Some(first) = first_unseen(&mut txs, seen) else {
             return;
         };
         // The shares of the peers keep room for it; it is dropped only where peers that are gone
         // have left too many behind.
         let item = self.waiting.take(message.len(), share).map(|share| {
             let txs = Box::new(once(first).chain(txs));
-            FromPeer::new(txs, from, share)
+            let (peer, active) = (from.clone(), self.gossip.active.clone());
+            let is_idle = Box::new(move || peer.is_closing() || !*active.borrow());
+            FromPeer::new(txs, id, is_idle, share)
         });
         if item.is_none_or(|item| self.queue.try_send(item).is_err()) {
             count(&self.gossip.mempool.counters().unhandled);
@@ -181,10 +188,62 @@ impl MempoolReactor {
     }
 }
 
+/// The first transaction that was not seen before, or the one behind so many that were: the rest of a
+/// message is looked at where others do not wait for it.
+fn first_unseen(
+    txs: &mut impl Iterator<Item = Bytes>,
+    mut is_seen: impl FnMut(&Bytes) -> bool,
+) -> Option<Bytes> {
+    let known = txs.by_ref().take(KNOWN_AT_ONCE).find(|tx| !is_seen(tx));
+    known.or_else(|| txs.next())
+}
+
 impl std::fmt::Debug for MempoolReactor {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("MempoolReactor")
             .field("peers", &self.gossip_tasks.len())
             .finish_non_exhaustive()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// The longest message of a peer takes the whole share of that peer, and not that of others.
+    #[test]
+    fn every_peers_share_has_room_however_long_its_message_is() {
+        let waiting = Waiting::new(QUEUE_BYTES, UNHANDLED_BYTES);
+        let longest = wire::message_bytes(WIDEST_TX_BYTES);
+        let mut taken: Vec<_> = (0..64).map(|_| waiting.take(longest, None)).collect();
+        assert!(taken.iter().all(Option::is_some));
+        assert!(waiting.take(1, None).is_none());
+        taken.pop();
+        assert!(waiting.take(longest, None).is_some());
+    }
+
+    #[test]
+    fn only_so_many_known_transactions_are_passed_over_at_once() {
+        let tx = |number: usize| Bytes::from(number.to_string());
+        for (unknown, expected) in [
+            (0, 0),
+            (KNOWN_AT_ONCE - 1, KNOWN_AT_ONCE - 1),
+            (KNOWN_AT_ONCE, KNOWN_AT_ONCE),
+            (10 * KNOWN_AT_ONCE, KNOWN_AT_ONCE),
+        ] {
+            let mut looks = 0;
+            let mut txs = (0..20 * KNOWN_AT_ONCE).map(tx);
+            let first = first_unseen(&mut txs, |other| {
+                looks += 1;
+                *other != tx(unknown)
+            });
+            assert_eq!(first, Some(tx(expected)));
+            assert_eq!(txs.next(), Some(tx(expected + 1)));
+            assert!(looks <= KNOWN_AT_ONCE, "{looks}");
+        }
+        let known = |_: &Bytes| true;
+        assert_eq!(first_unseen(&mut (0..3).map(tx), known), None);
+        let mut all = (0..KNOWN_AT_ONCE).map(tx);
+        assert_eq!(first_unseen(&mut all, known), None);
     }
 }
