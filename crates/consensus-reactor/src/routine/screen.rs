@@ -6,7 +6,7 @@
 //! logged, by the same rules by which they would be ignored; only what may change something, or
 //! convicts its sender, is let through.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
 use bytes::Bytes;
 use perihelion_consensus::{
@@ -28,21 +28,34 @@ pub(super) enum Worth {
     Fault(Fault),
 }
 
-/// Votes whose extension the application has rejected that are remembered; each was signed by a
-/// validator. With fewer, validators that sign many can have the application asked again and again.
+/// Votes whose extension the application has rejected that are remembered one by one, so that it is not
+/// asked about any of them again.
 const MOST_REJECTED: usize = 1_024;
+/// Votes of one place that are judged in vain, each signed by its validator: whose extension the
+/// application rejects, or which are the same vote with another time. Further ones are passed over. An
+/// honest validator has one vote there, and after a crash the same with another extension.
+const MOST_IN_VAIN: u8 = 2;
 /// Peers that are remembered for their proposal of a round. With fewer than are connected, some can
 /// have proposals without end judged.
 const MOST_PROPOSING: usize = 1_024;
 
+/// Height, round, type and index of a vote.
+type Place = (i64, i32, i32, i32);
+
 /// What is known of the votes of a height that do not count.
 #[derive(Debug, Default)]
 pub(super) struct Screen {
+    /// The highest that anything is known of.
     height: Option<Height>,
-    /// Where validators were caught voting twice: round, type, index.
-    caught: BTreeSet<(i32, i32, i32)>,
+    /// Where validators were caught voting twice.
+    caught: BTreeSet<Place>,
     /// Signatures of votes and of their extensions.
     rejected: BTreeSet<(Bytes, Bytes)>,
+    /// How many extensions of a place the application has rejected. As many places as the open rounds
+    /// have validators at most, as in those below.
+    rejections: BTreeMap<Place, u8>,
+    /// How many votes of a place were the same as another but for the time.
+    repetitions: BTreeMap<Place, u8>,
     /// Peers of which a proposal of this round was judged.
     proposing: (Option<Round>, BTreeSet<PeerId>),
 }
@@ -54,10 +67,13 @@ impl Screen {
         if self.rejected.len() < MOST_REJECTED {
             self.rejected.insert(signatures(vote));
         }
+        count(&mut self.rejections, vote);
     }
 
+    /// Forgets what it knows of heights below. Late votes of the one below are no reason to forget
+    /// what is known of this one.
     fn enter(&mut self, height: Height) {
-        if self.height != Some(height) {
+        if self.height < Some(height) {
             *self = Self {
                 height: Some(height),
                 ..Self::default()
@@ -87,14 +103,19 @@ impl Screen {
             }
             Message::Part { .. } => Worth::Nothing,
             Message::Vote(vote) if vote.height == core.height() => {
-                if self.is_known_bad(core, vote) {
+                let votes = core.votes();
+                if self.is_known_bad(votes.votes(vote.round, vote.vote_type), vote) {
                     return Worth::Nothing;
                 }
-                worth_of(core.votes().check(vote, Some(peer), verify))
+                let checked = votes.check(vote, Some(peer), verify);
+                self.worth_of(vote, checked)
             }
             Message::Vote(vote) => match late_precommits(core, vote) {
-                Some(votes) => worth_of(votes.check(vote, verify)),
-                None => Worth::Nothing,
+                Some(votes) if !self.is_known_bad(Some(votes), vote) => {
+                    let checked = votes.check(vote, verify);
+                    self.worth_of(vote, checked)
+                }
+                _ => Worth::Nothing,
             },
         }
     }
@@ -123,28 +144,42 @@ impl Screen {
         }
     }
 
-    fn is_known_bad(&self, core: &Consensus, vote: &Vote) -> bool {
-        if self.height != Some(vote.height) {
-            return false;
-        }
-        if self.rejected.contains(&signatures(vote)) {
+    /// Whether a vote is of no use by what is known of its place in `votes`, before any signature is
+    /// verified.
+    fn is_known_bad(&self, votes: Option<&VoteSet>, vote: &Vote) -> bool {
+        let place = place(vote);
+        let is_over = |counts: &BTreeMap<Place, u8>| counts.get(&place) >= Some(&MOST_IN_VAIN);
+        let rejects = is_over(&self.rejections) && !vote.block_id.is_nil();
+        if rejects || self.rejected.contains(&signatures(vote)) {
             return true;
         }
-        if !self.caught.contains(&place(vote)) {
-            return false;
+        if is_over(&self.repetitions) && votes.is_some_and(|votes| votes.has_same(vote)) {
+            return true;
         }
-        let votes = core.votes().votes(vote.round, vote.vote_type);
-        !votes.is_some_and(|votes| votes.is_claimed(&vote.block_id))
+        self.caught.contains(&place) && !votes.is_some_and(|votes| votes.is_claimed(&vote.block_id))
     }
+
+    fn worth_of(&mut self, vote: &Vote, checked: Result<Checked, VoteError>) -> Worth {
+        if matches!(checked, Err(VoteError::SignedTwice { .. })) {
+            self.enter(vote.height);
+            count(&mut self.repetitions, vote);
+        }
+        worth_of(checked)
+    }
+}
+
+fn count(counts: &mut BTreeMap<Place, u8>, vote: &Vote) {
+    let count = counts.entry(place(vote)).or_default();
+    *count = count.saturating_add(1);
 }
 
 fn signatures(vote: &Vote) -> (Bytes, Bytes) {
     (vote.signature.clone(), vote.extension_signature.clone())
 }
 
-fn place(vote: &Vote) -> (i32, i32, i32) {
-    let vote_type = vote.vote_type.to_i32();
-    (vote.round.get(), vote_type, vote.validator_index)
+fn place(vote: &Vote) -> Place {
+    let (height, round) = (vote.height.get(), vote.round.get());
+    (height, round, vote.vote_type.to_i32(), vote.validator_index)
 }
 
 fn taken_if(is_useful: bool) -> Worth {
@@ -195,5 +230,180 @@ fn worth_of(checked: Result<Checked, VoteError>) -> Worth {
         Ok(Checked::New) => Worth::Take,
         Ok(Checked::Known) => Worth::Nothing,
         Err(error) => error.fault().map_or(Worth::Nothing, Worth::Fault),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used, reason = "tests")]
+
+    use std::{
+        sync::{
+            Arc,
+            atomic::{AtomicUsize, Ordering},
+        },
+        time::Instant,
+    };
+
+    use perihelion_consensus::{ConsensusConfig, EachSignature, LastCommit, Now, Start};
+    use perihelion_crypto::PrivateKey;
+    use perihelion_types::{
+        BlockId, ConsensusParams, Genesis, GenesisValidator, Hash, NodeId, PartSetHeader,
+        PublicKey, Rules, State, Time,
+    };
+
+    use super::*;
+
+    /// Counts how many signatures are verified.
+    #[derive(Debug, Default)]
+    struct Counted(AtomicUsize);
+
+    impl Verify for Counted {
+        fn verify(&self, key: &PublicKey, message: &[u8], signature: &[u8]) -> bool {
+            self.0.fetch_add(1, Ordering::Relaxed);
+            EachSignature.verify(key, message, signature)
+        }
+    }
+
+    impl Counted {
+        fn take(&self) -> usize {
+            self.0.swap(0, Ordering::Relaxed)
+        }
+    }
+
+    fn key() -> PrivateKey {
+        PrivateKey::ed25519_from_secret(b"validator")
+    }
+
+    /// At height 1 of a chain with one validator, as who follows it.
+    fn core() -> Consensus {
+        let mut params = ConsensusParams::default_v038();
+        params.abci.vote_extensions_enable_height = 1;
+        let genesis = Genesis {
+            genesis_time: Time::new(1_700_000_000, 0),
+            chain_id: "screen".to_owned(),
+            initial_height: Height::new(1),
+            consensus_params: params,
+            validators: vec![GenesisValidator {
+                address: key().public_key().address(),
+                pub_key: key().public_key(),
+                power: 10,
+                name: String::new(),
+            }],
+            app_hash: Bytes::new(),
+            app_state: Bytes::new(),
+        };
+        let start = Start {
+            state: Arc::new(State::from_genesis(&genesis, "0").unwrap()),
+            rules: Rules::V038,
+            own_key: None,
+            last_commit: LastCommit::None,
+            last_header_app_hash: None,
+        };
+        let mut core = Consensus::new(now(), ConsensusConfig::default(), start).unwrap();
+        core.start(now());
+        while core.poll_effect().is_some() {}
+        core
+    }
+
+    fn now() -> Now {
+        Now {
+            instant: Instant::now(),
+            time: Time::new(1_700_000_001, 0),
+        }
+    }
+
+    fn block(byte: u8) -> BlockId {
+        BlockId {
+            hash: Hash::of(&[byte]),
+            part_set_header: PartSetHeader {
+                total: 1,
+                hash: Hash::of(&[byte, byte]),
+            },
+        }
+    }
+
+    fn vote(vote_type: SignedMsgType, block_id: BlockId, nanos: i32) -> Vote {
+        let address = key().public_key().address();
+        let mut vote = Vote {
+            vote_type,
+            height: Height::new(1),
+            round: Round::ZERO,
+            block_id,
+            timestamp: Time::new(1_700_000_002, nanos),
+            validator_address: Bytes::copy_from_slice(address.as_bytes()),
+            validator_index: 0,
+            signature: Bytes::new(),
+            extension: Bytes::new(),
+            extension_signature: Bytes::new(),
+        };
+        vote.signature = key().sign(&vote.sign_bytes("screen"));
+        if vote_type == SignedMsgType::Precommit {
+            vote.extension_signature = key().sign(&vote.extension_sign_bytes("screen"));
+        }
+        vote
+    }
+
+    fn judge(screen: &mut Screen, core: &Consensus, vote: &Vote, verify: &Counted) -> Worth {
+        let message = Message::Vote(Arc::new(vote.clone()));
+        screen.judge(core, NodeId::new([1; 20]), &message, verify)
+    }
+
+    #[test]
+    fn the_same_vote_with_another_time_is_verified_twice_at_most() {
+        let (mut screen, mut core, verify) = (Screen::default(), core(), Counted::default());
+        let first = vote(SignedMsgType::Prevote, block(1), 0);
+        assert_eq!(judge(&mut screen, &core, &first, &verify), Worth::Take);
+        let message = Message::Vote(Arc::new(first.clone()));
+        core.handle_message(now(), NodeId::new([1; 20]), message);
+        while core.poll_effect().is_some() {}
+        verify.take();
+        for nanos in 1..100 {
+            let again = vote(SignedMsgType::Prevote, block(1), nanos);
+            assert_eq!(judge(&mut screen, &core, &again, &verify), Worth::Nothing);
+        }
+        assert_eq!(verify.take(), 2);
+        assert_eq!(judge(&mut screen, &core, &first, &verify), Worth::Nothing);
+        // Its vote for another block is evidence.
+        let other = vote(SignedMsgType::Prevote, block(2), 0);
+        assert_eq!(judge(&mut screen, &core, &other, &verify), Worth::Take);
+    }
+
+    #[test]
+    fn a_place_whose_extensions_were_rejected_is_passed_over() {
+        let (mut screen, core, verify) = (Screen::default(), core(), Counted::default());
+        let mut asked = 0;
+        for nanos in 0..100 {
+            for byte in [1, 2] {
+                let vote = vote(SignedMsgType::Precommit, block(byte), nanos);
+                if judge(&mut screen, &core, &vote, &verify) == Worth::Take {
+                    screen.rejected(&vote);
+                    asked += 1;
+                }
+            }
+        }
+        assert_eq!(asked, 2);
+        // What says nothing of a block has no extension.
+        let mut nil = vote(SignedMsgType::Precommit, BlockId::NIL, 0);
+        nil.extension_signature = Bytes::new();
+        assert_eq!(judge(&mut screen, &core, &nil, &verify), Worth::Take);
+        let prevote = vote(SignedMsgType::Prevote, block(1), 0);
+        assert_eq!(judge(&mut screen, &core, &prevote, &verify), Worth::Take);
+    }
+
+    /// What came late of the height below is no reason to forget.
+    #[test]
+    fn heights_above_alone_make_it_forget() {
+        let (mut screen, core, verify) = (Screen::default(), core(), Counted::default());
+        let bad = vote(SignedMsgType::Precommit, block(1), 0);
+        screen.rejected(&bad);
+        let mut below = bad.clone();
+        below.height = Height::ZERO;
+        screen.caught(&below);
+        assert_eq!(judge(&mut screen, &core, &bad, &verify), Worth::Nothing);
+        let mut above = bad.clone();
+        above.height = Height::new(2);
+        screen.caught(&above);
+        assert_eq!(judge(&mut screen, &core, &bad, &verify), Worth::Take);
     }
 }

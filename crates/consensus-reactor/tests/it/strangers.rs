@@ -604,7 +604,7 @@ fn a_validator_without_its_log_prevotes_what_it_had_precommitted() {
 }
 
 #[test]
-fn an_extension_that_the_application_rejects_is_judged_once() {
+fn an_extension_that_the_application_rejects_is_judged_once_and_few_of_a_place() {
     threads().block_on(async {
         let mut genesis = genesis(&[10; 4]);
         genesis.consensus_params.abci.vote_extensions_enable_height = 1;
@@ -624,6 +624,10 @@ fn an_extension_that_the_application_rejects_is_judged_once() {
         for _ in 0..50 {
             stranger.say(&with(2, b"bad")).await;
         }
+        // Others of the same place, too, but for one.
+        for extension in [&b"worse"[..], b"even worse", b"worst"] {
+            stranger.say(&with(2, extension)).await;
+        }
         stranger.say(&with(3, EXTENSION)).await;
         stranger
             .hear("the good vote to be had", |message| match message {
@@ -631,7 +635,7 @@ fn an_extension_that_the_application_rejects_is_judged_once() {
                 _ => None,
             })
             .await;
-        assert_eq!(gate.verified(), 2);
+        assert_eq!(gate.verified(), 3);
         node.close().await;
     });
 }

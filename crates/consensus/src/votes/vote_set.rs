@@ -249,6 +249,14 @@ impl VoteSet {
         }
     }
 
+    /// Whether the validator's vote for the same block, or for nil, is here: no other of its votes for
+    /// it is of use.
+    #[must_use]
+    pub fn has_same(&self, vote: &Vote) -> bool {
+        let place = usize::try_from(vote.validator_index);
+        place.is_ok_and(|place| self.known(place, &vote.block_id).is_some())
+    }
+
     fn known(&self, place: usize, block_id: &BlockId) -> Option<&Arc<Vote>> {
         let first = self.votes.get(place)?.as_ref();
         first
