@@ -14,6 +14,11 @@ use crate::{Mempool, wire};
 /// How long to wait for a peer that is behind. CometBFT's figure.
 const BEHIND_PAUSE: Duration = Duration::from_millis(100);
 
+/// How long to gather transactions behind some that were sent at once: a message for each wakes both
+/// ends for each. CometBFT holds back whatever it sends for 10 to 100 ms
+/// (`p2p.flush_throttle_timeout`), votes too.
+const GATHER: Duration = Duration::from_millis(20);
+
 /// How far peers are: the height that a peer works on, as it said last; `None` where it has not said
 /// yet.
 pub type PeerHeights = Arc<dyn Fn(&PeerId) -> Option<Height> + Send + Sync>;
@@ -48,13 +53,16 @@ impl Gossip {
         let id = peer.id();
         let mut added = self.mempool.subscribe_added();
         let mut place = 0;
+        let mut has_sent = false;
         loop {
             if self.active.wait_for(|active| *active).await.is_err() {
                 return;
             }
             added.mark_unchanged();
             let Some(next) = self.mempool.next_for(&id, place) else {
-                if added.changed().await.is_err() {
+                if std::mem::take(&mut has_sent) {
+                    sleep(GATHER).await;
+                } else if added.changed().await.is_err() {
                     return;
                 }
                 continue;
@@ -65,8 +73,11 @@ impl Gossip {
                 sleep(BEHIND_PAUSE).await;
                 continue;
             }
-            if !next.from_peer && peer.send(wire::CHANNEL, next.message).await.is_err() {
-                return;
+            if !next.from_peer {
+                if peer.send(wire::CHANNEL, next.message).await.is_err() {
+                    return;
+                }
+                has_sent = true;
             }
             place = next.place;
         }

@@ -194,6 +194,9 @@ mod tests {
         });
         let caught = caught_up(&sync).unwrap();
         assert_eq!(caught.to_string(), "28 blocks in 0.4 s, 70 blocks/s");
+        sync["total_synced_time"] = json!("4000000");
+        let caught = caught_up(&sync).unwrap();
+        assert_eq!(caught.to_string(), "28 blocks in 4 ms, 7000 blocks/s");
         sync["mode_reason"] = "the node started".into();
         assert!(caught_up(&sync).is_none());
         assert!(caught_up(&Value::Null).is_none());

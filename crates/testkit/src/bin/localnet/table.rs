@@ -50,16 +50,16 @@ pub(crate) struct CaughtUp {
     pub(crate) time: Duration,
 }
 
-/// `28 blocks in 0.4 s, 70 blocks/s`.
+/// `28 blocks in 0.4 s, 70 blocks/s`; the time in milliseconds where it is short.
 impl fmt::Display for CaughtUp {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let seconds = self.time.as_secs_f64();
         let rate = self.blocks as f64 / seconds.max(0.001);
-        write!(
-            f,
-            "{} blocks in {seconds:.1} s, {rate:.0} blocks/s",
-            self.blocks
-        )
+        let time = match self.time.as_millis() {
+            millis @ ..100 => format!("{millis} ms"),
+            _ => format!("{seconds:.1} s"),
+        };
+        write!(f, "{} blocks in {time}, {rate:.0} blocks/s", self.blocks)
     }
 }
 
