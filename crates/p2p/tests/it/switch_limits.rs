@@ -322,12 +322,12 @@ async fn a_pause_of_this_nodes_own_is_no_slowness_of_the_block_that_is_on_its_wa
         until_here(&peer, here).await;
         tokio::time::sleep(A_SECOND).await;
     }
-    for number in 0..1000_u32 {
-        let message = number.to_be_bytes();
-        raw.send(&packet(OTHER, true, &message)).await.unwrap();
-    }
+    // At once, so that what stands behind them has been read when the reactor goes on.
+    let messages = (0..1000_u32).flat_map(|number| packet(OTHER, true, &number.to_be_bytes()));
+    let mut bytes: Vec<u8> = messages.collect();
     let behind = &parts.next().unwrap()[..1000];
-    raw.send(&packet(BLOCKSYNC, false, behind)).await.unwrap();
+    bytes.extend(packet(BLOCKSYNC, false, behind));
+    raw.send(&bytes).await.unwrap();
     until_held(&peer).await;
     tokio::time::sleep(30 * A_SECOND).await;
     for _ in 0..1000 {
