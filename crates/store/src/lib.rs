@@ -20,7 +20,6 @@ mod evidence;
 mod home;
 pub mod index;
 mod live_files;
-mod lz4;
 mod options;
 mod packed;
 pub mod prune;

@@ -2,10 +2,8 @@
 //! much of it.
 
 use bytes::Bytes;
-use lz4_flex::block::decompress_into_with_dict;
+use lz4_flex::block::{compress_with_dict, decompress_into_with_dict};
 use thiserror::Error;
-
-use crate::lz4;
 
 /// The first byte of what is packed: no field of a message begins with it.
 const MARK: u8 = 0;
@@ -17,8 +15,6 @@ const PIECE: usize = 16 << 10;
 /// So far the piece of the transactions reaches beyond its ends: results are not spread as evenly as
 /// they are.
 const MARGIN: usize = 1 << 10;
-// Two pieces, and a margin at each end of one.
-const _: () = assert!(2 * PIECE + 2 * MARGIN <= lz4::MAX_BYTES);
 /// Bytes that one packed byte can stand for at the most.
 const MOST_RATIO: usize = 256;
 
@@ -46,11 +42,9 @@ pub(crate) fn pack(results: &[u8], transactions: &[u8]) -> Option<Vec<u8>> {
     packed.push(MARK);
     packed.extend_from_slice(&u32::try_from(results.len()).ok()?.to_le_bytes());
     for (piece, dictionary) in pieces(results.len(), transactions) {
-        let length = packed.len();
-        packed.extend_from_slice(&[0; 4]);
-        lz4::compress(dictionary, &results[piece], &mut packed);
-        let short = u32::try_from(packed.len() - length - 4).ok()?;
-        packed[length..length + 4].copy_from_slice(&short.to_le_bytes());
+        let short = compress_with_dict(&results[piece], dictionary);
+        packed.extend_from_slice(&u32::try_from(short.len()).ok()?.to_le_bytes());
+        packed.extend_from_slice(&short);
         if packed.len() > results.len() / 4 * 3 && !must {
             return None;
         }
