@@ -60,7 +60,7 @@ pub struct RpcConfig {
     pub timeout_broadcast_tx_commit: Duration,
     /// Entries of the index that one search may look at. Default 1,000,000.
     pub max_search_entries: usize,
-    /// How long one search may take. Default 2 s.
+    /// How long one search may take, its page included. Default 2 s.
     pub search_timeout: Duration,
     /// Whether `dial_seeds`, `dial_peers` and `unsafe_flush_mempool` exist: whoever reaches the server
     /// can call them. Default false.

@@ -6,7 +6,7 @@ use thiserror::Error;
 
 use crate::{
     DecodeError, Hash,
-    merkle::{self, Proof, ProofError},
+    merkle::{Proof, ProofError, Tree},
 };
 
 /// A transaction's hash: SHA-256 of its bytes. Clients know it by this.
@@ -21,6 +21,14 @@ pub fn hashes(txs: &[&[u8]]) -> Vec<[u8; 32]> {
     let mut hashes = vec![[0; 32]; txs.len()];
     perihelion_crypto::sha256_each(&[], txs, &mut hashes);
     hashes
+}
+
+/// The tree of a block's transactions, whose root is the block's data hash: its leaves are their
+/// hashes.
+#[must_use]
+pub fn tree(txs: &[Bytes]) -> Tree {
+    let hashes: Vec<_> = txs.iter().map(|tx| hash(tx)).collect();
+    Tree::new(&hashes)
 }
 
 /// That a transaction is in a block with a certain data hash.
@@ -49,13 +57,16 @@ impl TxProof {
     /// A proof for `txs[index]`; `None` outside of `txs`.
     #[must_use]
     pub fn new(txs: &[Bytes], index: usize) -> Option<Self> {
-        let data = txs.get(index)?.clone();
-        let hashes: Vec<_> = txs.iter().map(|tx| hash(tx)).collect();
-        let (root_hash, mut proofs) = merkle::proofs(&hashes);
+        Self::from_tree(&tree(txs), txs, index)
+    }
+
+    /// The same where the [`tree`] of `txs` is there already.
+    #[must_use]
+    pub fn from_tree(tree: &Tree, txs: &[Bytes], index: usize) -> Option<Self> {
         Some(Self {
-            root_hash,
-            data,
-            proof: proofs.swap_remove(index),
+            root_hash: tree.root(),
+            data: txs.get(index)?.clone(),
+            proof: tree.proof(index)?,
         })
     }
 

@@ -13,7 +13,7 @@ mod sets;
 mod status;
 mod txs;
 
-use std::ops::RangeInclusive;
+use std::{ops::RangeInclusive, time::Duration};
 
 use perihelion_abci::AppError;
 use perihelion_certify::EvidenceError;
@@ -137,6 +137,11 @@ pub(crate) enum CallError {
     Order,
     #[error("the results take more than {0} bytes: ask for fewer on a page")]
     LargePage(usize),
+    #[error(
+        "the results take more than {} ms: ask for fewer on a page",
+        .0.as_millis()
+    )]
+    SlowPage(Duration),
     #[error("transaction indexing is disabled")]
     NoTxIndex,
     #[error("block indexing is disabled")]
@@ -165,6 +170,8 @@ pub(crate) enum CallError {
     Evidence(EvidenceError),
     #[error("failed to add evidence: too much evidence waits for a block")]
     NoRoomForEvidence,
+    #[error("failed to add evidence: a vote's index or extension is not what its validator sent")]
+    ChangedEvidence,
     #[error("no seeds provided")]
     NoSeeds,
     #[error("no peers provided")]

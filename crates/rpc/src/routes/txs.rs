@@ -1,5 +1,7 @@
 //! Transactions that blocks have, and searches for them and for blocks.
 
+use std::time::{Duration, Instant};
+
 use bytes::Bytes;
 use perihelion_abci::types::ExecTxResult;
 use perihelion_events::{Query, query::MAX_QUERY_BYTES};
@@ -7,8 +9,8 @@ use perihelion_store::{IndexKind, TxLocation};
 use perihelion_types::{
     Block, BlockId, Hash, Height,
     json::{Base64, Text},
-    merkle::Proof,
-    tx::TxProof,
+    merkle::{Proof, Tree},
+    tx::{self, TxProof},
 };
 use prost::Message as _;
 use serde::Serialize;
@@ -24,6 +26,9 @@ use crate::{
 const DEFAULT_PER_PAGE: usize = 30;
 /// Results on a page at most.
 const MAX_PER_PAGE: usize = 100;
+/// Bytes of a query for blocks at most. CometBFT has no bound for these; one of a megabyte has
+/// hundreds of thousands of conditions, all of which are looked at before anything is counted.
+const MAX_BLOCK_QUERY_BYTES: usize = 4 << 10;
 
 #[derive(Serialize)]
 struct ProofForm<'a> {
@@ -75,6 +80,8 @@ struct LastBlock {
     height: Option<Height>,
     txs: Vec<Bytes>,
     results: Vec<ExecTxResult>,
+    /// Of `txs`, once a proof was asked for.
+    tree: Option<Tree>,
 }
 
 impl LastBlock {
@@ -89,6 +96,7 @@ impl LastBlock {
             None => Vec::new(),
             Some(raw) => decode_results(height, raw)?.tx_results,
         };
+        self.tree = None;
         self.height = Some(height);
         Ok(())
     }
@@ -115,7 +123,8 @@ impl LastBlock {
             }
         };
         let proof = if prove {
-            TxProof::new(&self.txs, index)
+            let tree = self.tree.get_or_insert_with(|| tx::tree(&self.txs));
+            TxProof::from_tree(tree, &self.txs, index)
         } else {
             None
         };
@@ -166,15 +175,17 @@ pub(super) fn tx_search(backend: &Backend, arguments: &Arguments) -> Answer {
         return Err(CallError::LongQuery);
     }
     let query = Query::parse(text)?;
+    let end = Instant::now() + backend.search.time;
     let mut places = search::txs(&backend.context.store, &query, backend.search)?;
     if is_descending(arguments.text(4), false)? {
         places.reverse();
     }
     let shown = page(places.len(), arguments, 2)?;
     let prove = arguments.flag(1);
-    let (mut block, mut room) = (LastBlock::default(), Room::of(backend));
+    let (mut block, mut room) = (LastBlock::default(), Room::of(backend, end));
     let mut found = Vec::new();
     for place in &places[shown] {
+        room.enter()?;
         if let Some(tx) = block.at(backend, *place, prove)? {
             room.take(tx.tx.len() + tx.result.encoded_len())?;
             found.push(tx);
@@ -202,14 +213,20 @@ pub(super) fn block_search(backend: &Backend, arguments: &Arguments) -> Answer {
     if !is_indexed(backend) {
         return Err(CallError::NoBlockIndex);
     }
-    let query = Query::parse(arguments.text(0))?;
+    let text = arguments.text(0);
+    if text.len() > MAX_BLOCK_QUERY_BYTES {
+        return Err(CallError::LongQuery);
+    }
+    let query = Query::parse(text)?;
+    let end = Instant::now() + backend.search.time;
     let store = &backend.context.store;
     let found = search::blocks(store, &query, backend.search)?;
     let is_descending = is_descending(arguments.text(3), true)?;
     let total = found.count();
     let shown = page(total, arguments, 1)?;
-    let (mut blocks, mut room) = (Vec::new(), Room::of(backend));
+    let (mut blocks, mut room) = (Vec::new(), Room::of(backend, end));
     for index in shown {
+        room.enter()?;
         let index = if is_descending {
             total - 1 - index
         } else {
@@ -254,16 +271,36 @@ impl Found {
     }
 }
 
-/// Bytes that the results on a page may still take: a page is made in memory.
+/// Bytes that the results on a page may still take, and time: a page is made in memory, of whole
+/// blocks.
 struct Room {
     most: usize,
     left: usize,
+    time: Duration,
+    /// When the search and its page are to end.
+    end: Instant,
+    entered: bool,
 }
 
 impl Room {
-    const fn of(backend: &Backend) -> Self {
+    const fn of(backend: &Backend, end: Instant) -> Self {
         let most = backend.max_page_bytes;
-        Self { most, left: most }
+        Self {
+            most,
+            left: most,
+            time: backend.search.time,
+            end,
+            entered: false,
+        }
+    }
+
+    /// Before each result: but for the first one, which a page always has, it must be in time.
+    fn enter(&mut self) -> Result<(), CallError> {
+        if self.entered && Instant::now() >= self.end {
+            return Err(CallError::SlowPage(self.time));
+        }
+        self.entered = true;
+        Ok(())
     }
 
     fn take(&mut self, bytes: usize) -> Result<(), CallError> {

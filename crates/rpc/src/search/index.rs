@@ -3,7 +3,7 @@
 use std::ops::ControlFlow;
 
 use perihelion_events::{BLOCK_HEIGHT_KEY, TX_HEIGHT_KEY};
-use perihelion_store::{Store, StoreError, index::Values};
+use perihelion_store::{Store, StoreError, TxLocation, index::Values};
 use perihelion_types::{Hash, Height};
 
 /// One value of an attribute.
@@ -34,25 +34,26 @@ pub(super) trait Index {
     ) -> Result<(), StoreError>;
 }
 
-/// Transactions by hash.
+/// Transactions by place: one that is in two blocks has events in each, which no two conditions may
+/// meet together. Its hash is behind it.
 pub(super) struct Txs<'a>(pub(super) &'a Store);
 
 impl Index for Txs<'_> {
-    type Id = Hash;
+    type Id = (TxLocation, Hash);
     const HEIGHT_KEY: &'static str = TX_HEIGHT_KEY;
 
     fn visit(
         &self,
         tag: &str,
         values: &Values<'_>,
-        mut visit: impl FnMut(Entry<'_, Hash>) -> ControlFlow<()>,
+        mut visit: impl FnMut(Entry<'_, Self::Id>) -> ControlFlow<()>,
     ) -> Result<(), StoreError> {
         if tag != Self::HEIGHT_KEY {
             return self.0.visit_tx_attributes(tag, values, |attribute| {
                 visit(Entry {
                     value: attribute.value.trim_ascii(),
                     height: attribute.place.height,
-                    id: attribute.hash,
+                    id: (attribute.place, attribute.hash),
                     event: attribute.event,
                 })
             });
@@ -70,7 +71,7 @@ impl Index for Txs<'_> {
             visit(Entry {
                 value: value.as_bytes(),
                 height: place.height,
-                id: hash,
+                id: (place, hash),
                 event: 0,
             })
         })

@@ -76,13 +76,16 @@ pub(crate) fn txs(
     let mut budget = Budget::new(limits);
     let plan = Plan::of(query, Txs::HEIGHT_KEY);
     let found = run(&Txs(store), &plan, &mut budget)?;
-    let hashes: BTreeSet<Hash> = found.into_iter().map(|(hash, _)| hash).collect();
+    let hashes: BTreeSet<Hash> = found.into_iter().map(|((_, hash), _)| hash).collect();
     let mut places = Vec::with_capacity(hashes.len());
     for hash in hashes {
         budget.spend(LOOKUP)?;
         // A transaction that is there twice is the last one.
         places.extend(store.find_tx(&hash)?);
     }
+    // Those of pruned blocks cannot be shown, so that pages and their number would differ.
+    let base = store.base();
+    places.retain(|place| place.height >= base);
     places.sort_unstable();
     Ok(places)
 }
@@ -97,7 +100,11 @@ fn by_hash(store: &Store, condition: &Condition) -> Result<Vec<TxLocation>, Sear
         return Err(SearchError::NoHash);
     }
     match Hash::try_from(&bytes[..]) {
-        Ok(hash) => Ok(store.find_tx(&hash)?.into_iter().collect()),
+        Ok(hash) => {
+            let place = store.find_tx(&hash)?;
+            let shown = place.filter(|place| place.height >= store.base());
+            Ok(shown.into_iter().collect())
+        }
         Err(_) => Ok(Vec::new()),
     }
 }
@@ -118,7 +125,8 @@ pub(crate) fn blocks(store: &Store, query: &Query, limits: Limits) -> Result<Fou
     }
     let mut budget = Budget::new(limits);
     let found = run(&Blocks(store), &plan, &mut budget)?;
-    let heights: BTreeSet<Height> = found.into_iter().map(|(height, _)| height).collect();
+    let heights = found.into_iter().map(|(height, _)| height);
+    let heights: BTreeSet<Height> = heights.filter(|it| indexed.contains(it)).collect();
     Ok(Found::Some(heights.into_iter().collect()))
 }
 

@@ -1,7 +1,7 @@
 //! How a query is searched for: which of its conditions are ranges, which bound the heights, and
 //! which are passed over, as in CometBFT's `kv` indexers.
 
-use std::ops::RangeInclusive;
+use std::{collections::HashMap, ops::RangeInclusive};
 
 use perihelion_events::{
     BLOCK_HEIGHT_KEY, Condition, Op, Query, TX_HEIGHT_KEY,
@@ -16,8 +16,8 @@ pub(super) struct Plan<'q> {
     /// Those that are walked one by one.
     conditions: Vec<&'q Condition>,
     ranges: Vec<Range>,
-    /// The range of heights that all else is in.
-    height_range: Option<Range>,
+    /// The range of heights that all else is in, by its place among the ranges.
+    height_range: Option<usize>,
     /// The height that all else is at; 0 for any.
     height: i64,
     /// Whether there is nothing but one height, nothing but ranges of heights.
@@ -83,23 +83,27 @@ impl<'q> Plan<'q> {
 
     /// Parts ranges from the rest.
     fn sort(&mut self, conditions: Vec<&'q Condition>) {
+        let mut places = HashMap::new();
         for condition in conditions {
             if !condition.op().is_range() {
                 self.conditions.push(condition);
                 continue;
             }
             let key = condition.tag();
-            let known = self.ranges.iter().position(|range| range.key == key);
-            let at = known.unwrap_or_else(|| {
+            let at = *places.entry(key).or_insert_with(|| {
                 self.ranges.push(Range::of(key));
                 self.ranges.len() - 1
             });
             self.ranges[at].narrow(condition);
             // The other index's key bounds the heights too.
             if key == TX_HEIGHT_KEY || key == BLOCK_HEIGHT_KEY {
-                self.height_range = Some(self.ranges[at].clone());
+                self.height_range = Some(at);
             }
         }
+    }
+
+    fn height_range(&self) -> Option<&Range> {
+        self.height_range.map(|at| &self.ranges[at])
     }
 
     /// The height, when the query has nothing else.
@@ -128,7 +132,7 @@ impl<'q> Plan<'q> {
 
     /// Whether what is at this height can be asked for.
     pub(super) fn has_height(&self, height: Height) -> bool {
-        match &self.height_range {
+        match self.height_range() {
             Some(range) => range.has_height(height),
             None => self.height == 0 || self.height == height.get(),
         }
@@ -136,7 +140,7 @@ impl<'q> Plan<'q> {
 
     /// Heights outside of which nothing is asked for.
     pub(super) fn heights(&self) -> RangeInclusive<Height> {
-        match &self.height_range {
+        match self.height_range() {
             Some(range) => range.heights(),
             None if self.height == 0 && !self.only_height => Height::ZERO..=Height::MAX,
             None => Height::new(self.height)..=Height::new(self.height),

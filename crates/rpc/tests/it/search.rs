@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use perihelion_rpc::RpcConfig;
+use perihelion_types::Height;
 use serde_json::Value;
 
 use crate::{chain::Node, client::ask, vectors::full_node_with};
@@ -35,6 +36,65 @@ fn a_long_query_is_refused() {
         complaint(&node, "tx_search", &long),
         "maximum query length exceeded"
     );
+    // Searches for blocks have more room, and not without end: the request has room for 200 times
+    // as much.
+    let fits = format!("a.b='{}'", "x".repeat(4_096 - 6));
+    let answer = search(&node, "block_search", &fits, "");
+    assert_eq!(answer["result"]["total_count"], "0");
+    let long = format!("a.b='{}'", "x".repeat(4_096 - 5));
+    assert_eq!(
+        complaint(&node, "block_search", &long),
+        "maximum query length exceeded"
+    );
+}
+
+/// Whole blocks are read for a page, and proofs are made: that takes its time too.
+#[test]
+fn a_page_is_bounded_in_time() {
+    let node = full_node_with(&RpcConfig {
+        search_timeout: Duration::ZERO,
+        ..RpcConfig::default()
+    });
+    for (route, query) in [
+        ("tx_search", "tx.height<9"),
+        ("block_search", "block.height<9"),
+    ] {
+        // One can always be had.
+        let answer = search(&node, route, query, "&per_page=1");
+        assert!(answer["error"].is_null(), "{answer}");
+        assert_eq!(
+            complaint(&node, route, query),
+            "the results take more than 0 ms: ask for fewer on a page"
+        );
+    }
+}
+
+/// Of all transactions of a block, on one page and on pages of their own.
+#[test]
+fn proofs_of_a_page_are_those_of_each_transaction() {
+    let node = full_node_with(&RpcConfig::default());
+    let whole = search(
+        &node,
+        "tx_search",
+        "tx.height<9",
+        "&prove=true&per_page=100",
+    );
+    let txs = whole["result"]["txs"].as_array().unwrap();
+    assert!(txs.len() > 5);
+    for tx in txs {
+        let hash = tx["hash"].as_str().unwrap();
+        let path = format!("/tx?hash=0x{hash}&prove=true");
+        let reply = ask(node.address(), "GET", &path, &[], None);
+        let alone: Value = serde_json::from_slice(&reply.body).unwrap();
+        assert_eq!(&alone["result"], tx);
+        // Of its own height, that is.
+        let height = tx["height"].as_str().unwrap();
+        let path = format!("/block?height={height}");
+        let reply = ask(node.address(), "GET", &path, &[], None);
+        let block: Value = serde_json::from_slice(&reply.body).unwrap();
+        let root = &block["result"]["block"]["header"]["data_hash"];
+        assert_eq!(&tx["proof"]["root_hash"], root);
+    }
 }
 
 #[test]
@@ -85,6 +145,44 @@ fn hashes_in_queries_are_judged_as_cometbft_does() {
     );
     let answer = search(&node, "tx_search", "tx.hash='AB'", "");
     assert_eq!(answer["result"]["total_count"], "0");
+}
+
+/// What is in pruned blocks cannot be shown, and is not counted.
+#[test]
+fn pruned_blocks_are_on_no_page_and_in_no_count() {
+    const BASE: i64 = 5;
+    let node = full_node_with(&RpcConfig::default());
+    let found = |route: &str, query: &str| {
+        let answer = search(&node, route, query, "&per_page=100");
+        let total = answer["result"]["total_count"].as_str().unwrap();
+        let list = if route == "tx_search" {
+            "txs"
+        } else {
+            "blocks"
+        };
+        let shown = answer["result"][list].as_array().unwrap().clone();
+        assert_eq!(total, shown.len().to_string(), "{route} {query}");
+        let heights = shown.iter().map(|it| {
+            let own = it.get("height");
+            let height = own.unwrap_or_else(|| &it["block"]["header"]["height"]);
+            height.as_str().unwrap().parse::<i64>().unwrap()
+        });
+        heights.collect::<Vec<_>>()
+    };
+    let queries = [
+        ("tx_search", "tx.height<9"),
+        ("tx_search", "app.key EXISTS AND tx.height<9"),
+        ("block_search", "block.height<9"),
+    ];
+    let before = queries.map(|(route, query)| found(route, query));
+    let state = node.store.load_state().unwrap().unwrap();
+    node.store.prune(Height::new(BASE), &state).unwrap();
+    for ((route, query), mut before) in queries.into_iter().zip(before) {
+        assert!(before.iter().any(|height| *height < BASE), "{query}");
+        before.retain(|height| *height >= BASE);
+        assert!(!before.is_empty(), "{query}");
+        assert_eq!(found(route, query), before, "{route} {query}");
+    }
 }
 
 /// All pages together are what one page would show, either way round.

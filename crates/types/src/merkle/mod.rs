@@ -3,7 +3,7 @@
 mod proof;
 mod proof_ops;
 
-pub use proof::{MAX_AUNTS, Proof, ProofError, proofs};
+pub use proof::{MAX_AUNTS, Proof, ProofError, Tree, proofs};
 pub use proof_ops::{ProofOpsError, verify_value};
 
 use perihelion_crypto::{SHA256_GROUP, sha256_each};

@@ -126,37 +126,71 @@ impl Proof {
 /// Root over `leaves`, and a proof for each.
 #[must_use]
 pub fn proofs<L: AsRef<[u8]>>(leaves: &[L]) -> (Hash, Vec<Proof>) {
-    let mut level: Vec<Node> = leaves.iter().map(|leaf| leaf_hash(leaf.as_ref())).collect();
-    let total = i64::try_from(level.len()).expect("a slice has fewer items than i64::MAX");
-    let mut proofs: Vec<Proof> = (0..total)
-        .zip(&level)
-        .map(|(index, hash)| Proof {
-            total,
-            index,
-            leaf_hash: Bytes::copy_from_slice(hash),
-            aunts: Vec::new(),
-        })
-        .collect();
-    // Leaf i's ancestor at a level stands at i >> depth; its sibling is the next aunt. An odd last
-    // node has none, and moves up as it is.
-    let mut depth = 0;
-    while level.len() > 1 {
-        let nodes: Vec<Bytes> = level.iter().map(|n| Bytes::copy_from_slice(n)).collect();
-        for (leaf, proof) in proofs.iter_mut().enumerate() {
-            if let Some(aunt) = nodes.get((leaf >> depth) ^ 1) {
-                proof.aunts.push(aunt.clone());
-            }
+    let tree = Tree::new(leaves);
+    let proofs = (0..leaves.len()).map_while(|index| tree.proof(index));
+    (tree.root(), proofs.collect())
+}
+
+/// All nodes of a tree: whoever needs a few proofs hashes its leaves once. Takes 64 bytes a leaf.
+#[derive(Debug, Clone)]
+pub struct Tree {
+    /// The leaves' hashes first, those of the level above then, up to the root's. Proofs hold parts
+    /// of these.
+    levels: Vec<Bytes>,
+}
+
+/// Bytes of a node.
+const NODE: usize = size_of::<Node>();
+
+impl Tree {
+    /// The tree over `leaves`.
+    #[must_use]
+    pub fn new<L: AsRef<[u8]>>(leaves: &[L]) -> Self {
+        let mut level: Vec<Node> = leaves.iter().map(|leaf| leaf_hash(leaf.as_ref())).collect();
+        let mut levels = vec![Bytes::from(level.concat())];
+        while level.len() > 1 {
+            // An odd last node moves up as it is.
+            level = level
+                .chunks(2)
+                .map(|pair| match pair {
+                    [left, right] => super::inner_hash(left, right),
+                    _ => pair[0],
+                })
+                .collect();
+            levels.push(level.concat().into());
         }
-        level = level
-            .chunks(2)
-            .map(|pair| match pair {
-                [left, right] => super::inner_hash(left, right),
-                _ => pair[0],
-            })
-            .collect();
-        depth += 1;
+        Self { levels }
     }
-    (super::root_of(level), proofs)
+
+    /// The root; SHA-256 of nothing where there is no leaf.
+    #[must_use]
+    pub fn root(&self) -> Hash {
+        let root = self.levels.last().and_then(|level| level.first_chunk());
+        root.map_or_else(|| Hash::of(&[]), |root| Hash::new(*root))
+    }
+
+    /// The proof for the leaf at `index`, from 0; `None` where there is none.
+    #[must_use]
+    pub fn proof(&self, index: usize) -> Option<Proof> {
+        let leaves = self.levels.first()?;
+        let leaf_hash = node(leaves, index)?;
+        // The leaf's ancestor at a level stands at index >> depth; its sibling is the next aunt. An
+        // odd last node has none.
+        let levels = self.levels.iter().enumerate();
+        let aunts = levels.filter_map(|(depth, level)| node(level, (index >> depth) ^ 1));
+        Some(Proof {
+            total: i64::try_from(leaves.len() / NODE).ok()?,
+            index: i64::try_from(index).ok()?,
+            leaf_hash,
+            aunts: aunts.collect(),
+        })
+    }
+}
+
+/// The node of a level at a place, if it has so many.
+fn node(level: &Bytes, place: usize) -> Option<Bytes> {
+    let start = place.checked_mul(NODE)?;
+    (start < level.len()).then(|| level.slice(start..start + NODE))
 }
 
 impl TryFrom<pb::Proof> for Proof {

@@ -318,6 +318,7 @@ proptest! {
     fn every_proof_holds_for_its_leaf_alone(leaves in vec(bytes(0..20_usize), 1..70), other in bytes(21)) {
         let (root, proofs) = merkle::proofs(&leaves);
         prop_assert_eq!(merkle::root(&leaves), root);
+        prop_assert_eq!(proofs.len(), leaves.len());
         for (proof, leaf) in proofs.iter().zip(&leaves) {
             prop_assert!(proof.validate_basic().is_ok());
             prop_assert_eq!(proof.verify(root.as_bytes(), leaf), Ok(()));
