@@ -7,6 +7,7 @@
 //! Two votes of one validator come from our own consensus, which sees them before the time of their
 //! block is decided: they wait until it is. Everything else comes from peers and clients.
 
+mod copies;
 mod error;
 mod gossip;
 mod pool;

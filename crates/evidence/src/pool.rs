@@ -16,6 +16,7 @@ use tokio::sync::watch;
 
 use crate::{
     AddError,
+    copies::is_changed,
     reported::{MAX_REPORTED, MAX_REPORTED_OF_ONE_VOTER, Pair},
     wire,
 };
@@ -72,6 +73,10 @@ pub enum Added {
     Committed,
     /// It is valid, and too much waits.
     NoRoom,
+    /// It is valid, and a changed copy of two votes: with another index than their validator's, or
+    /// an extension that it did not sign. It is passed over: of one double vote there would be any
+    /// number of them.
+    Changed,
 }
 
 /// What a block changed.
@@ -147,6 +152,9 @@ impl EvidencePool {
             return Ok(Added::Committed);
         }
         verify_evidence(&evidence, &state, &history)?;
+        if changed(&evidence, &state, &history)? {
+            return Ok(Added::Changed);
+        }
         Ok(self.keep(evidence)?)
     }
 
@@ -271,7 +279,7 @@ impl EvidencePool {
                 Ok(evidence) => match self.keep(evidence)? {
                     Added::New => made += 1,
                     Added::NoRoom => waiting.push(pair),
-                    Added::Known | Added::Committed => {}
+                    Added::Known | Added::Committed | Added::Changed => {}
                 },
                 Err(error) => {
                     let height = pair.height().get();
@@ -320,7 +328,8 @@ impl EvidencePool {
     }
 
     /// Evidence for a block, the lowest heights first, as much as takes `max_bytes` (negative: any)
-    /// of the encoded list; and the bytes that it takes.
+    /// of the encoded list; and the bytes that it takes. A piece that does not fit keeps out no
+    /// other.
     #[must_use]
     pub fn pending_evidence(&self, max_bytes: i64) -> (Vec<Evidence>, i64) {
         let inner = self.lock();
@@ -329,7 +338,7 @@ impl EvidencePool {
         for pending in inner.pending.values() {
             let with = bytes + pending.message.len() as u64;
             if with > max {
-                break;
+                continue;
             }
             bytes = with;
             list.push(pending.evidence.clone());
@@ -338,7 +347,8 @@ impl EvidencePool {
     }
 
     /// Judges the evidence of a proposed block: what waits here was judged already, but for attacks,
-    /// of which another one may have the same hash. What is new is kept.
+    /// of which another one may have the same hash. What is new is kept, unless it is a changed copy
+    /// ([`Added::Changed`]), which a block may have.
     ///
     /// # Errors
     /// Names the first rule that is broken. [`EvidenceError::History`] is a local fault.
@@ -354,7 +364,9 @@ impl EvidencePool {
                     return Err(EvidenceError::AlreadyCommitted);
                 }
                 verify_evidence(evidence, &state, &history)?;
-                if let Err(error) = self.keep(evidence.clone()) {
+                if !changed(evidence, &state, &history)?
+                    && let Err(error) = self.keep(evidence.clone())
+                {
                     // The block is valid all the same.
                     tracing::error!(%error, "evidence of a block cannot be kept");
                 }
@@ -401,6 +413,19 @@ impl EvidencePool {
     fn lock(&self) -> MutexGuard<'_, Inner> {
         self.inner.lock().unwrap_or_else(PoisonError::into_inner)
     }
+}
+
+/// Whether evidence, which holds, is a changed copy.
+fn changed(
+    evidence: &Evidence,
+    state: &State,
+    history: &impl History,
+) -> Result<bool, EvidenceError> {
+    let Evidence::DuplicateVote(votes) = evidence else {
+        return Ok(false);
+    };
+    let set = history.validators(evidence.height())?;
+    Ok(set.is_none_or(|set| is_changed(votes, &state.chain_id, &set)))
 }
 
 impl std::fmt::Debug for EvidencePool {

@@ -76,6 +76,22 @@ fn votes_are_not_judged_while_there_is_no_room() {
     }
 }
 
+/// One that fills a block by itself would else stand in front of the others until it is too old.
+#[test]
+fn a_piece_that_does_not_fit_keeps_out_no_other() {
+    let now = Time::new(1_700_000_000, 5);
+    let large = (0..20).map(|voter| evidence(voter, 2_000, 1, now));
+    let small = evidence(20, 0, 1, now);
+    let (_folder, pool) = pool_with(large.chain([small.clone()]));
+    let waiting = pool.snapshot();
+    assert_ne!(waiting[0].evidence, small, "a large one comes first");
+    let bytes = i64::try_from(wire::encode(&small).len()).unwrap();
+    for max in [bytes, 2_000] {
+        assert_eq!(pool.pending_evidence(max), (vec![small.clone()], bytes));
+    }
+    assert_eq!(pool.pending_evidence(bytes - 1), (Vec::new(), 0));
+}
+
 #[test]
 fn room_is_sought_for_no_less_than_a_pair_takes() {
     let pair = Pair::new(vote(1, 2, 7), vote(1, 1, 7));

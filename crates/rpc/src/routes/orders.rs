@@ -210,6 +210,7 @@ pub(super) fn broadcast_evidence(backend: &Backend, arguments: &Arguments) -> An
     match backend.context.evidence.add(evidence) {
         Ok(Added::New | Added::Known | Added::Committed) => write(&EvidenceHash { hash }),
         Ok(Added::NoRoom) => Err(CallError::NoRoomForEvidence),
+        Ok(Added::Changed) => Err(CallError::ChangedEvidence),
         Err(AddError::Malformed(error)) => Err(CallError::EvidenceForm(error.to_string())),
         Err(AddError::Invalid(error)) => Err(CallError::Evidence(error)),
         Err(AddError::Store(error)) => Err(error.into()),
