@@ -24,7 +24,8 @@ use super::{
 use crate::{arguments::Arguments, context::Backend};
 
 /// CometBFT's fields first; behind `catching_up` those that Tendermint v0.35 had, durations in
-/// nanoseconds. There is no state sync: its fields are 0.
+/// nanoseconds. There is no state sync: its fields are 0. The last three are ours, as in
+/// `/sync_status`.
 #[derive(Serialize)]
 struct SyncInfo {
     latest_block_hash: Hash,
@@ -46,6 +47,9 @@ struct SyncInfo {
     snapshot_chunks_total: Text<u64>,
     backfilled_blocks: Text<u64>,
     backfill_blocks_total: Text<u64>,
+    mode: &'static str,
+    mode_reason: String,
+    mode_time: Text<u128>,
 }
 
 struct HexBytes(Bytes);
@@ -121,6 +125,9 @@ fn sync_info(backend: &Backend, progress: &Progress) -> Result<SyncInfo, super::
         snapshot_chunks_total: Text(0),
         backfilled_blocks: Text(0),
         backfill_blocks_total: Text(0),
+        mode: mode_name(progress.mode),
+        mode_reason: progress.why.to_string(),
+        mode_time: Text(progress.in_mode.as_nanos()),
     })
 }
 

@@ -7,7 +7,7 @@ use std::{
 };
 
 use perihelion_rpc::{RpcAddress, RpcConfig};
-use perihelion_schedule::Mode;
+use perihelion_schedule::{Mode, ModeReason};
 use perihelion_types::Height;
 use serde_json::Value;
 
@@ -260,6 +260,49 @@ fn the_state_of_the_sync_is_told() {
     // While it catches up, the validators above the last block are not told.
     let reply = ask(node.address(), "GET", "/validators?height=4", &[], None);
     assert!(reply.text().contains("current blockchain height 3"));
+}
+
+/// Rule: both routes tell what the node is at, why and since when.
+#[test]
+fn the_mode_is_told_with_its_reason_and_its_time() {
+    let node = small_node(&RpcConfig::default());
+    let caught_up = ModeReason::CaughtUp {
+        height: Height::new(3),
+    };
+    let fell_behind = ModeReason::FellBehind {
+        applied: Height::new(3),
+        pinned: Height::new(9),
+    };
+    for (mode, why, name, reason) in [
+        (
+            Mode::Consensus,
+            caught_up,
+            "consensus",
+            "caught up at height 3",
+        ),
+        (
+            Mode::BlockSync,
+            fell_behind,
+            "block_sync",
+            "consensus was 6 blocks behind final block 9",
+        ),
+    ] {
+        let mut now = progress(mode, Height::new(3));
+        now.why = why;
+        now.in_mode = Duration::from_secs(5);
+        node.progress.send_replace(now);
+        for (path, part) in [
+            ("/status", "/result/sync_info"),
+            ("/sync_status", "/result"),
+        ] {
+            let reply = ask(node.address(), "GET", path, &[], None);
+            let answer: Value = serde_json::from_slice(&reply.body).unwrap();
+            let told = answer.pointer(part).unwrap();
+            assert_eq!(told["mode"], name, "{path}");
+            assert_eq!(told["mode_reason"], reason, "{path}");
+            assert_eq!(told["mode_time"], "5000000000", "{path}");
+        }
+    }
 }
 
 /// Rule: height and round are of one moment, though the rest is told of a block a little later.

@@ -61,7 +61,7 @@ const FILES: [&str; 22] = [
 ];
 
 /// Fields of `sync_info` that CometBFT does not have.
-const EXTRA: [&str; 10] = [
+const EXTRA: [&str; 13] = [
     "max_peer_block_height",
     "total_synced_time",
     "remaining_time",
@@ -72,6 +72,9 @@ const EXTRA: [&str; 10] = [
     "snapshot_chunks_total",
     "backfilled_blocks",
     "backfill_blocks_total",
+    "mode",
+    "mode_reason",
+    "mode_time",
 ];
 
 pub(crate) fn full_node() -> Node {
