@@ -5,9 +5,11 @@ use std::{
     sync::{Arc, Mutex, PoisonError},
 };
 
-use perihelion_crypto::Address;
 use perihelion_store::{BlockMeta, Store, StoreError};
-use perihelion_types::{BlockIdFlag, Commit, Height, Time, ValidatorSet};
+use perihelion_types::{
+    Address, BlockIdFlag, Commit, Evidence, Height, Time, Validator, ValidatorSet,
+    evidence::hash_list,
+};
 use prometheus_client::{
     encoding::EncodeMetric as _,
     metrics::{MetricType, histogram::Histogram},
@@ -126,18 +128,23 @@ impl Chain {
             ),
             (
                 "consensus_missing_validators",
-                "Validators without a precommit in the last commit",
-                last.missing,
+                "Validators without a precommit, for the block or for none, in the last commit",
+                last.missing.count,
             ),
             (
                 "consensus_missing_validators_power",
                 "Their power",
-                last.missing_power,
+                last.missing.power,
             ),
             (
                 "consensus_byzantine_validators",
-                "Pieces of evidence in the last block",
-                last.evidence,
+                "Validators whose two votes are evidence in the last block",
+                last.byzantine.count,
+            ),
+            (
+                "consensus_byzantine_validators_power",
+                "Their power",
+                last.byzantine.power,
             ),
         ];
         for (name, help, value) in figures {
@@ -156,7 +163,7 @@ impl Chain {
             ("consensus_validator_power", "This validator's power", power),
             (
                 "consensus_validator_last_signed_height",
-                "The last block that it signed",
+                "The last block whose commit of the one below it signed",
                 seen.last_signed.get(),
             ),
             (
@@ -210,7 +217,7 @@ impl Chain {
             && let Some((index, _)) = validators.by_address(&address)
         {
             if has_signed(&commit, index) {
-                seen.last_signed = below;
+                seen.last_signed = header.height;
             } else {
                 seen.missed += 1;
             }
@@ -225,32 +232,28 @@ impl Chain {
         let Some(validators) = self.store.load_validators(height)? else {
             return Ok(None);
         };
-        let (mut missing, mut missing_power) = (0, 0_i64);
         let below = height.prev();
-        if let (Some(commit), Some(set)) = (
+        let missing = match (
             self.store.load_commit(below)?,
             self.store.load_validators(below)?,
         ) {
-            for (index, validator) in set.validators().iter().enumerate() {
-                if !has_signed(&commit, index) {
-                    missing += 1;
-                    missing_power = missing_power.saturating_add(validator.voting_power);
-                }
-            }
-        }
-        // Blocks without evidence, nearly all, are not decoded for it.
-        let evidence = if meta.header.evidence_hash == perihelion_types::evidence::hash_list(&[]) {
-            0
-        } else {
-            let block = self.store.load_block(height)?;
-            block.map_or(0, |block| block.evidence.len())
+            (Some(commit), Some(set)) => missing(&commit, &set),
+            _ => Members::default(),
         };
+        // Blocks without evidence, nearly all, are not decoded for it.
+        let block = if meta.header.evidence_hash == hash_list(&[]) {
+            None
+        } else {
+            self.store.load_block(height)?
+        };
+        let byzantine = block.map_or_else(Members::default, |block| {
+            byzantine(&block.evidence, &validators)
+        });
         Ok(Some(Last {
             meta,
             validators,
             missing,
-            missing_power,
-            evidence: i64::try_from(evidence).unwrap_or(i64::MAX),
+            byzantine,
         }))
     }
 
@@ -267,9 +270,46 @@ impl Chain {
 struct Last {
     meta: BlockMeta,
     validators: ValidatorSet,
-    missing: i64,
-    missing_power: i64,
-    evidence: i64,
+    missing: Members,
+    byzantine: Members,
+}
+
+/// Validators, and the power of all of them.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+struct Members {
+    count: i64,
+    power: i64,
+}
+
+impl Members {
+    fn of<'a>(members: impl Iterator<Item = &'a Validator>) -> Self {
+        members.fold(Self::default(), |sum, member| Self {
+            count: sum.count + 1,
+            power: sum.power.saturating_add(member.voting_power),
+        })
+    }
+}
+
+/// The members of a set that have no precommit in its commit: one for nil is one.
+fn missing(commit: &Commit, set: &ValidatorSet) -> Members {
+    let is_absent = |index: usize| {
+        let place = commit.signatures.get(index);
+        place.is_none_or(|place| place.block_id_flag == BlockIdFlag::Absent)
+    };
+    let members = set.validators().iter().enumerate();
+    Members::of(members.filter_map(|(index, member)| is_absent(index).then_some(member)))
+}
+
+/// The members of a set of whom evidence says that they voted twice, each as often as it does: as
+/// CometBFT counts them, which leaves out attacks on light clients.
+fn byzantine(evidence: &[Evidence], set: &ValidatorSet) -> Members {
+    Members::of(evidence.iter().filter_map(|piece| match piece {
+        Evidence::DuplicateVote(votes) => {
+            let address = Address::try_from(&votes.vote_a.validator_address[..]).ok()?;
+            set.by_address(&address).map(|(_, member)| member)
+        }
+        Evidence::LightClientAttack(_) => None,
+    }))
 }
 
 fn has_signed(commit: &Commit, index: usize) -> bool {
@@ -281,3 +321,6 @@ fn has_signed(commit: &Commit, index: usize) -> bool {
 fn seconds_between(before: Time, after: Time) -> f64 {
     after.nanos_since(before) as f64 / 1e9
 }
+
+#[cfg(test)]
+mod tests;

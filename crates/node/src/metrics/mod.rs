@@ -13,7 +13,7 @@ use perihelion_crypto::Address;
 use perihelion_evidence::EvidencePool;
 use perihelion_mempool::Mempool;
 use perihelion_p2p::SwitchHandle;
-use perihelion_schedule::{Mode, Progress};
+use perihelion_schedule::{Mode, ModeReason, Progress};
 use perihelion_store::Store;
 use prometheus_client::{
     collector::Collector,
@@ -108,6 +108,9 @@ impl Node {
         ];
         let values = modes.map(|(name, mode)| (name, i64::from(mode == progress.mode)));
         out.gauges("mode", "1 for what the node is at", "mode", &values)?;
+        let why = reason_name(progress.why);
+        let values = REASONS.map(|name| (name, i64::from(name == why)));
+        out.gauges("mode_reason", "1 for why it is", "reason", &values)?;
         out.gauge(
             "mode_seconds",
             "For how long it has been at it",
@@ -224,6 +227,29 @@ impl Node {
             &queued,
         )
     }
+}
+
+/// Names of the reasons for a mode, without heights: each value of a label is kept for long by who
+/// collects metrics.
+const REASONS: [&str; 6] = [
+    "started",
+    "peers_told",
+    "caught_up",
+    "fell_behind",
+    "left_consensus",
+    "halted",
+];
+
+/// That of a reason.
+const fn reason_name(why: ModeReason) -> &'static str {
+    REASONS[match why {
+        ModeReason::Started => 0,
+        ModeReason::PeersTold => 1,
+        ModeReason::CaughtUp { .. } => 2,
+        ModeReason::FellBehind { .. } => 3,
+        ModeReason::LeftConsensus => 4,
+        ModeReason::Halted => 5,
+    }]
 }
 
 /// Writes metrics.

@@ -300,6 +300,57 @@ fn get(rpc: &str, path: &str) -> String {
     reply
 }
 
+/// Rule: CometBFT's names; and what the node is at has its reason.
+#[test]
+fn the_only_validator_of_a_chain_is_told_of_by_metrics() {
+    let home = Home::new();
+    home.edit("prometheus = false", "prometheus = true");
+    let listen = "prometheus_listen_addr = \"127.0.0.1:0\"";
+    home.edit("prometheus_listen_addr = \":26660\"", listen);
+    let mut node = Running::start(&home, &[]);
+    let running = node.says("Perihelion is running");
+    let served = node.says("metrics are served");
+    // The second block carries the commit of the first.
+    for waits in [
+        "/broadcast_tx_commit?tx=%22a=1%22",
+        "/broadcast_tx_commit?tx=%22a=2%22",
+    ] {
+        let answer = get(running["rpc"].as_str().unwrap(), waits);
+        assert!(answer.starts_with("HTTP/1.1 200 "), "{answer}");
+    }
+    let text = get(served["address"].as_str().unwrap(), "/metrics");
+    assert!(text.starts_with("HTTP/1.1 200 "), "{text}");
+    let figure = |name: &str| {
+        let line = text.lines().find_map(|line| line.strip_prefix(name));
+        let value = line.and_then(|rest| rest.rsplit(' ').next());
+        value.unwrap_or_else(|| panic!("no {name} in {text}"))
+    };
+    for (name, expected) in [
+        ("cometbft_mode{mode=\"consensus\"}", "1"),
+        ("cometbft_mode{mode=\"block_sync\"}", "0"),
+        ("cometbft_mode_reason{reason=\"caught_up\"}", "1"),
+        ("cometbft_mode_reason{reason=\"started\"}", "0"),
+        ("cometbft_blocksync_syncing", "0"),
+        ("cometbft_consensus_validators ", "1"),
+        ("cometbft_consensus_missing_validators ", "0"),
+        ("cometbft_consensus_missing_validators_power ", "0"),
+        ("cometbft_consensus_byzantine_validators ", "0"),
+        ("cometbft_consensus_byzantine_validators_power ", "0"),
+        ("cometbft_p2p_peers ", "0"),
+    ] {
+        assert_eq!(figure(name), expected, "{name}");
+    }
+    let number = |name: &str| figure(name).parse::<i64>().unwrap();
+    let latest = number("cometbft_consensus_latest_block_height ");
+    assert!(
+        latest >= 2 && number("cometbft_consensus_height ") >= latest,
+        "{text}"
+    );
+    // As with CometBFT the block with the commit counts, not the one that the commit is for.
+    let signed = number("cometbft_consensus_validator_last_signed_height{");
+    assert_eq!(signed, latest);
+}
+
 /// With `rpc.unsafe` a client has peers dialled; without it there is no such call.
 #[test]
 fn an_operator_has_peers_dialled_where_that_is_configured() {
