@@ -1,5 +1,7 @@
 //! `[storage]`, `[tx_index]`, `[instrumentation]`, and our own `[perihelion]`.
 
+use std::time::Duration;
+
 use super::{
     value::{Choice, Refused, Row, Value},
     visit::{Key, Section, Visitor},
@@ -194,6 +196,10 @@ pub struct PerihelionConfig {
     pub progress: ProgressDisplay,
     /// Bytes of the database's cache, at least 1 MiB. Default 64 MiB.
     pub store_cache_bytes: u64,
+    /// Entries of the index that one search may look at, at least 1,000. Default 1,000,000.
+    pub search_entries: u64,
+    /// How long one search may take with its page, at least 100 ms. Default 2 s.
+    pub search_timeout: Duration,
 }
 
 impl Default for PerihelionConfig {
@@ -205,6 +211,8 @@ impl Default for PerihelionConfig {
             }],
             progress: ProgressDisplay::Auto,
             store_cache_bytes: 64 << 20,
+            search_entries: 1_000_000,
+            search_timeout: Duration::from_secs(2),
         }
     }
 }
@@ -231,6 +239,20 @@ impl Section for PerihelionConfig {
                 "Bytes of the database's cache (1 MiB or more).",
             ),
             &mut self.store_cache_bytes,
+        );
+        v.key(
+            Key::new(
+                "search_entries",
+                "Entries of the index that one search over RPC may look at (1000 or more).",
+            ),
+            &mut self.search_entries,
+        );
+        v.key(
+            Key::new(
+                "search_timeout",
+                "How long one search over RPC may take with its page (100ms or more).",
+            ),
+            &mut self.search_timeout,
         );
     }
 }

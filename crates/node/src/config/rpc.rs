@@ -113,6 +113,8 @@ impl Config {
             close_on_slow_client: rpc.experimental_close_on_slow_client,
             timeout_broadcast_tx_commit: rpc.timeout_broadcast_tx_commit,
             unsafe_routes: rpc.unsafe_routes,
+            max_search_entries: size(self.perihelion.search_entries),
+            search_timeout: self.perihelion.search_timeout,
             ..perihelion_rpc::RpcConfig::default()
         }
     }

@@ -252,6 +252,16 @@ impl Config {
             "perihelion.store_cache_bytes",
             "must be 1048576 (1 MiB) or more",
         );
+        rules.demand(
+            self.perihelion.search_entries >= 1_000,
+            "perihelion.search_entries",
+            "must be 1000 or more",
+        );
+        rules.demand(
+            self.perihelion.search_timeout >= Duration::from_millis(100),
+            "perihelion.search_timeout",
+            "must be 100ms or more",
+        );
     }
 }
 

@@ -1,4 +1,4 @@
-use std::path::Path;
+use std::{path::Path, time::Duration};
 
 use super::*;
 
@@ -238,6 +238,14 @@ fn rules_of_cometbft_and_ours() {
             "[perihelion]\nmedian_time = [{from_height = 2, rule = \"v0.38\"}]",
             "perihelion.median_time",
         ),
+        (
+            "[perihelion]\nsearch_entries = 999",
+            "perihelion.search_entries",
+        ),
+        (
+            "[perihelion]\nsearch_timeout = \"99ms\"",
+            "perihelion.search_timeout",
+        ),
     ] {
         let found = reading(text).problems;
         assert!(
@@ -247,6 +255,19 @@ fn rules_of_cometbft_and_ours() {
     }
     let sync = "[statesync]\nenable = true\n";
     assert_eq!(problems(sync).len(), 3, "{:#?}", problems(sync));
+}
+
+/// Who runs an explorer lifts them.
+#[test]
+fn the_bounds_of_a_search_are_those_that_are_set() {
+    let text = "[perihelion]\nsearch_entries = 5000\nsearch_timeout = \"7s\"";
+    for (text, entries, seconds) in [("", 1_000_000, 2), (text, 5_000, 7)] {
+        let reading = reading(text);
+        assert_eq!(reading.problems, []);
+        let server = reading.config.rpc_server();
+        assert_eq!(server.max_search_entries, entries);
+        assert_eq!(server.search_timeout, Duration::from_secs(seconds));
+    }
 }
 
 #[test]
