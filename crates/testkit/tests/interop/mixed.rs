@@ -42,15 +42,18 @@ pub(crate) const VALIDATORS: [usize; 4] = [0, 1, 2, 3];
 
 impl Mixed {
     /// Homes of 2 + 2 validators of these powers, and of late nodes: each a CometBFT (`true`) or
-    /// ours, with one peer, named by its number. None runs yet.
+    /// ours, with one peer, named by its number. Votes have extensions from a height on, 0 for never.
+    /// None runs yet.
     pub(crate) fn make(
         cometbft: &Path,
         name: &str,
         powers: [i64; 4],
         late: &[(bool, usize)],
+        extensions_height: i64,
     ) -> anyhow::Result<Self> {
         let shape = NetworkShape {
             powers: powers.to_vec(),
+            extensions_height,
             ..NetworkShape::new(name, powers.len())
         };
         let shape = shape.others(late.len());

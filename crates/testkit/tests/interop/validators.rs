@@ -3,7 +3,9 @@
 use std::{collections::BTreeSet, fs, path::Path};
 
 use perihelion_consensus_reactor::privval::ValidatorKey;
+use perihelion_store::{Store, StoreOptions};
 use perihelion_testkit::evil::Equivocator;
+use perihelion_types::Height;
 
 use crate::{
     logs::Excuses,
@@ -20,13 +22,15 @@ const RATE: f64 = 100.0;
 const LIES: i64 = 60;
 /// Blocks after which evidence that is in none will be in none.
 const LIE_BLOCKS: i64 = 20;
+/// From this height on precommits have extensions: all four decide with them and without.
+const EXTENSIONS: i64 = 20;
 
 #[test]
 fn two_and_two_commit_under_load_are_killed_in_turn_and_joined_late() {
     let Some(turn) = turn() else { return };
     // Late nodes of both kinds, each with one peer of either kind.
     let late = [(true, 1), (true, 2), (false, 0), (false, 3)];
-    let mut mixed = Mixed::make(&turn.cometbft, "mixed", [10; 4], &late).unwrap();
+    let mut mixed = Mixed::make(&turn.cometbft, "mixed", [10; 4], &late, EXTENSIONS).unwrap();
     mixed.begin().unwrap();
     let addresses = VALIDATORS.map(|number| mixed.cluster.address(number).unwrap());
     let load = mixed.load(&VALIDATORS, RATE);
@@ -61,10 +65,28 @@ fn two_and_two_commit_under_load_are_killed_in_turn_and_joined_late() {
     }
     let counts = load.stop();
     let last = mixed.cluster.agree(1).unwrap();
+    let home = mixed.cluster.launch(OURS[0]).home.clone();
     let dropped = mixed.finish().unwrap();
+    check_extensions(&home, BLOCKS);
     eprintln!(
         "all equal up to {last}; {counts:?}; {dropped} peers dropped by CometBFT for late second answers"
     );
+}
+
+/// A stopped node of ours has extended commits from [`EXTENSIONS`] on, and every validator's signature
+/// of an extension stands in one: theirs were judged here, and ours by them.
+fn check_extensions(home: &Path, to: i64) {
+    let store = Store::open(&home.join("data"), &StoreOptions::default()).unwrap();
+    let extended = |height| store.load_extended_commit(Height::new(height)).unwrap();
+    assert!(extended(EXTENSIONS - 1).is_none());
+    let mut signers = BTreeSet::new();
+    for height in EXTENSIONS..=to {
+        let commit = extended(height).unwrap_or_else(|| panic!("height {height}"));
+        let signed = commit.extended_signatures.iter();
+        let signed = signed.filter(|place| !place.extension_signature.is_empty());
+        signers.extend(signed.map(|place| place.commit_sig.validator_address.clone()));
+    }
+    assert_eq!(signers.len(), VALIDATORS.len(), "{signers:?}");
 }
 
 /// A second signer has the key of `liar` and lies to `victims`, until proposers of so many kinds
@@ -73,7 +95,7 @@ fn equivocation(cometbft: &Path, name: &str, liar: usize, victims: &[usize], pro
     let mut powers = [1_001; 4];
     // The last one of the set, and still when it was punished.
     powers[liar] = 1_000;
-    let mut mixed = Mixed::make(cometbft, name, powers, &[]).unwrap();
+    let mut mixed = Mixed::make(cometbft, name, powers, &[], 0).unwrap();
     mixed.begin().unwrap();
     mixed.cluster.wait_heights(3).unwrap();
     let kind_of = |mixed: &Mixed, address: &str| {
@@ -177,7 +199,7 @@ fn move_home(from: &Path, to: &Path) {
 #[test]
 fn a_cometbft_validator_moves_to_perihelion_and_back() {
     let Some(turn) = turn() else { return };
-    let mut mixed = Mixed::make(&turn.cometbft, "moved", [10; 4], &[]).unwrap();
+    let mut mixed = Mixed::make(&turn.cometbft, "moved", [10; 4], &[], 0).unwrap();
     let moving = COMETBFTS[1];
     mixed.begin().unwrap();
     mixed.cluster.wait_heights(50).unwrap();
