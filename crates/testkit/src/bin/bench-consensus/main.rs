@@ -1,6 +1,7 @@
 //! Four validators on loopback under load, of Perihelion and of a real CometBFT, in turn.
 #![allow(clippy::print_stdout, clippy::print_stderr, reason = "a command")]
 
+mod goals;
 mod measure;
 mod report;
 
@@ -10,7 +11,10 @@ use anyhow::{Context as _, ensure};
 use clap::Parser;
 use perihelion_testkit::measure::{Contender, describe};
 
-use crate::measure::{Figures, Setting, Variant};
+use crate::{
+    goals::Goals,
+    measure::{Figures, Setting, Variant},
+};
 
 /// Networks of four validators on loopback: their pace, what they commit, and what it costs them.
 #[derive(Debug, Parser)]
@@ -70,6 +74,7 @@ fn main() -> anyhow::Result<()> {
         tx_bytes: options.tx_bytes,
         connections: options.connections.max(1),
     };
+    let mut goals = Goals::default();
     let large = Variant::Mempool(options.mempool_size);
     for variant in [Variant::Default, Variant::NoCommit, large] {
         let stages = variant.stages(options.rate);
@@ -93,7 +98,9 @@ fn main() -> anyhow::Result<()> {
                 .map(|(contender, figures)| (*contender, figures[place]))
                 .collect();
             print!("{}", report::table(variant, *stage, &contenders, &of_stage));
+            goals.judge(variant, *stage, &contenders, &of_stage);
         }
     }
+    print!("{}", goals.table());
     Ok(())
 }

@@ -5,49 +5,79 @@ use perihelion_testkit::measure::{Contender, align, median, sorted};
 use crate::measure::{Figures, Stage, Variant};
 
 /// A figure of a table.
-struct Row {
-    title: &'static str,
-    digits: usize,
-    /// Whether more is better.
-    is_gain: bool,
-    figure: fn(&Figures) -> f64,
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Row {
+    Interval,
+    Throughput,
+    CpuOfBlocks,
+    CpuOfTxs,
+    CpuShare,
+    Memory,
 }
 
 const MIB: f64 = (1 << 20) as f64;
 
-/// What a table has of a stage.
-fn rows(variant: Variant, stage: Stage) -> Vec<Row> {
-    let row = |title, digits, is_gain, figure| Row {
-        title,
-        digits,
-        is_gain,
-        figure,
-    };
-    let mut rows = vec![row("block interval, ms", 1, false, |it| {
-        it.interval * 1_000.0
-    })];
-    if stage != Stage::Idle {
-        rows.push(row("transactions/s", 0, true, |it| it.txs_per_second));
+impl Row {
+    pub(crate) fn title(self) -> &'static str {
+        match self {
+            Self::Interval => "block interval, ms",
+            Self::Throughput => "transactions/s",
+            Self::CpuOfBlocks => "CPU of a node, s per 1,000 blocks",
+            Self::CpuOfTxs => "CPU of a node, s per 1,000 transactions",
+            Self::CpuShare => "CPU of a node, % of a core",
+            Self::Memory => "most memory of a node so far, MiB",
+        }
     }
-    rows.push(row("CPU of a node, s per 1,000 blocks", 2, false, |it| {
-        it.cpu_per_blocks
-    }));
+
+    fn digits(self) -> usize {
+        match self {
+            Self::Interval => 1,
+            Self::Throughput | Self::Memory => 0,
+            Self::CpuOfBlocks | Self::CpuShare => 2,
+            Self::CpuOfTxs => 3,
+        }
+    }
+
+    fn figure(self, of: &Figures) -> f64 {
+        match self {
+            Self::Interval => of.interval * 1_000.0,
+            Self::Throughput => of.txs_per_second,
+            Self::CpuOfBlocks => of.cpu_per_blocks,
+            Self::CpuOfTxs => of.cpu_per_txs,
+            Self::CpuShare => of.cpu_share * 100.0,
+            Self::Memory => of.peak_rss_bytes as f64 / MIB,
+        }
+    }
+
+    /// The median of a contender's runs, which `measured` has by the contender's number.
+    pub(crate) fn median(self, contender: usize, measured: &[(usize, Figures)]) -> f64 {
+        let of = measured.iter().filter(|(index, _)| *index == contender);
+        median(&sorted(of.map(|(_, figures)| self.figure(figures))))
+    }
+
+    /// How often better `ours` is.
+    pub(crate) fn ratio(self, ours: f64, theirs: f64) -> f64 {
+        match self {
+            Self::Throughput => ours / theirs,
+            _ => theirs / ours,
+        }
+    }
+}
+
+/// What a table has of a stage.
+pub(crate) fn rows(variant: Variant, stage: Stage) -> Vec<Row> {
+    let mut rows = vec![Row::Interval];
+    if stage != Stage::Idle {
+        rows.push(Row::Throughput);
+    }
+    rows.push(Row::CpuOfBlocks);
     // Where a node decides at its own pace, what it takes in a second tells the pace.
     match (stage, variant) {
-        (Stage::AsManyAsTaken, _) => rows.push(row(
-            "CPU of a node, s per 1,000 transactions",
-            3,
-            false,
-            |it| it.cpu_per_txs,
-        )),
-        (_, Variant::Default) => rows.push(row("CPU of a node, % of a core", 2, false, |it| {
-            it.cpu_share * 100.0
-        })),
+        (Stage::AsManyAsTaken, _) => rows.push(Row::CpuOfTxs),
+        (_, Variant::Default) => rows.push(Row::CpuShare),
         (_, Variant::NoCommit | Variant::Mempool(_)) => {}
     }
-    rows.push(row("most memory of a node so far, MiB", 0, false, |it| {
-        it.peak_rss_bytes as f64 / MIB
-    }));
+    rows.push(Row::Memory);
     rows
 }
 
@@ -89,35 +119,24 @@ pub(crate) fn table(
     let mut table = vec![head];
     for row in rows(variant, stage) {
         let medians: Vec<f64> = (0..contenders.len())
-            .map(|contender| {
-                let of = measured.iter().filter(|(index, _)| *index == contender);
-                median(&sorted(of.map(|(_, figures)| (row.figure)(figures))))
-            })
+            .map(|contender| row.median(contender, measured))
             .collect();
-        let mut cells = vec![row.title.to_owned()];
-        cells.extend(
-            medians
-                .iter()
-                .map(|figure| format!("{figure:.*}", row.digits)),
-        );
-        cells.extend(medians.iter().skip(1).map(|other| {
-            let ratio = if row.is_gain {
-                medians[0] / other
-            } else {
-                other / medians[0]
-            };
-            format!("{ratio:.2} times")
-        }));
+        let mut cells = vec![row.title().to_owned()];
+        let digits = row.digits();
+        cells.extend(medians.iter().map(|figure| format!("{figure:.digits$}")));
+        let ratios = medians.iter().skip(1);
+        let ratios = ratios.map(|other| row.ratio(medians[0], *other));
+        cells.extend(ratios.map(|ratio| format!("{ratio:.2} times")));
         table.push(cells);
     }
     format!("\n{}", align(&table))
 }
 
 #[cfg(test)]
-mod tests {
+pub(crate) mod tests {
     use super::*;
 
-    fn figures(txs_per_second: f64, interval: f64) -> Figures {
+    pub(crate) fn figures(txs_per_second: f64, interval: f64) -> Figures {
         Figures {
             blocks: 10.0,
             interval,
@@ -132,7 +151,7 @@ mod tests {
         }
     }
 
-    fn contender(name: &str) -> Contender {
+    pub(crate) fn contender(name: &str) -> Contender {
         Contender {
             name: name.to_owned(),
             program: name.into(),

@@ -1,0 +1,211 @@
+//! What the project aims for in consensus, beside what was measured.
+
+use perihelion_testkit::measure::{Contender, align};
+
+use crate::{
+    measure::{Figures, Stage, Variant},
+    report::{Row, rows},
+};
+
+/// How often more transactions a second than CometBFT, and how often less CPU a block.
+const THROUGHPUT: f64 = 2.0;
+const CPU: f64 = 2.0;
+/// What an idle node may take: percent of a core, and MiB.
+const IDLE_CPU: f64 = 1.0;
+const IDLE_MEMORY: f64 = 100.0;
+
+/// Goals that were judged so far.
+#[derive(Debug, Default)]
+pub(crate) struct Goals {
+    lines: Vec<[String; 4]>,
+    /// Of each other contender: the row that is least above its own, and how often better it is.
+    least: Vec<(String, f64, String)>,
+}
+
+impl Goals {
+    /// Judges a stage by the medians of its runs: the first contender is ours.
+    pub(crate) fn judge(
+        &mut self,
+        variant: Variant,
+        stage: Stage,
+        contenders: &[Contender],
+        measured: &[(usize, Figures)],
+    ) {
+        for row in rows(variant, stage) {
+            let ours = row.median(0, measured);
+            let most = match row {
+                Row::CpuShare => IDLE_CPU,
+                Row::Memory => IDLE_MEMORY,
+                _ => f64::INFINITY,
+            };
+            // What an idle node is: four that decide at the pace that operators see.
+            if (variant, stage) == (Variant::Default, Stage::Idle) && most.is_finite() {
+                self.lines.push([
+                    format!("{}; {variant}; {stage}", row.title()),
+                    format!("under {most}"),
+                    format!("{ours:.2}"),
+                    verdict(ours < most),
+                ]);
+            }
+            for (index, other) in contenders.iter().enumerate().skip(1) {
+                let ratio = row.ratio(ours, row.median(index, measured));
+                self.compare(row, (variant, stage), &other.name, ratio);
+            }
+        }
+    }
+
+    fn compare(&mut self, row: Row, (variant, stage): (Variant, Stage), other: &str, ratio: f64) {
+        let name = format!("{}; {variant}; {stage}", row.title());
+        let goal = match (row, stage) {
+            // The load decides that, and none is worse for a transaction that came a moment later.
+            (Row::Throughput, Stage::Paced(_)) => return,
+            (Row::Throughput, _) => Some(THROUGHPUT),
+            (Row::CpuOfBlocks, _) => Some(CPU),
+            _ => None,
+        };
+        if let Some(goal) = goal {
+            self.lines.push([
+                format!("{name}; against {other}"),
+                format!("at least {goal} times"),
+                format!("{ratio:.2} times"),
+                verdict(ratio >= goal),
+            ]);
+        }
+        match self.least.iter_mut().find(|least| least.0 == other) {
+            Some(least) if ratio >= least.1 => {}
+            Some(least) => (least.1, least.2) = (ratio, name),
+            None => self.least.push((other.to_owned(), ratio, name)),
+        }
+    }
+
+    /// Each goal, what was measured, and whether it holds.
+    pub(crate) fn table(&self) -> String {
+        let mut table = vec![["goal", "", "measured", ""].map(str::to_owned).to_vec()];
+        table.extend(self.lines.iter().map(|line| line.to_vec()));
+        for (other, ratio, name) in &self.least {
+            table.push(vec![
+                format!("no row worse than {other}: least is {name}"),
+                "at least 1 times".to_owned(),
+                format!("{ratio:.2} times"),
+                verdict(*ratio >= 1.0),
+            ]);
+        }
+        let mut text = format!("\nGoals, by medians\n{}", align(&table));
+        if self.least.is_empty() {
+            text += "Goals against CometBFT were NOT MEASURED: COMETBFT names no binary.\n";
+        }
+        text
+    }
+}
+
+fn verdict(holds: bool) -> String {
+    // As wide as the other, so that both begin at one column.
+    if holds { "ok   " } else { "SHORT" }.to_owned()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::report::tests::{contender, figures};
+
+    fn line(table: &str, part: &str) -> String {
+        let mut lines = table.lines().filter(|line| line.contains(part));
+        let line = lines
+            .next()
+            .unwrap_or_else(|| panic!("no {part:?} in {table}"));
+        assert_eq!(lines.next(), None, "{part}: {table}");
+        line.split_whitespace().collect::<Vec<_>>().join(" ")
+    }
+
+    #[test]
+    fn a_row_that_misses_its_goal_is_named() {
+        let contenders = [contender("ours"), contender("theirs"), contender("others")];
+        let ours = Figures {
+            cpu_per_blocks: 1.0,
+            ..figures(300.0, 1.0)
+        };
+        let theirs = Figures {
+            cpu_per_blocks: 2.5,
+            ..figures(100.0, 2.0)
+        };
+        // More transactions, and less memory.
+        let others = Figures {
+            cpu_per_blocks: 1.9,
+            peak_rss_bytes: ours.peak_rss_bytes / 2,
+            ..figures(160.0, 1.0)
+        };
+        let measured = [(0, ours), (1, theirs), (2, others)];
+        let mut goals = Goals::default();
+        goals.judge(
+            Variant::NoCommit,
+            Stage::AsManyAsTaken,
+            &contenders,
+            &measured,
+        );
+        let table = goals.table();
+        let of = |part: &str| line(&table, part);
+        let end = "; timeout_commit = 0; as many transactions as are taken";
+        for (start, least, expected) in [
+            ("transactions/s", "theirs", "at least 2 times 3.00 times ok"),
+            (
+                "transactions/s",
+                "others",
+                "at least 2 times 1.88 times SHORT",
+            ),
+            (
+                "CPU of a node, s per 1,000 blocks",
+                "theirs",
+                "at least 2 times 2.50 times ok",
+            ),
+            (
+                "CPU of a node, s per 1,000 blocks",
+                "others",
+                "at least 2 times 1.90 times SHORT",
+            ),
+        ] {
+            let name = format!("{start}{end}; against {least}");
+            assert_eq!(of(&name), format!("{name} {expected}"));
+        }
+        let worst = of("no row worse than others");
+        assert!(
+            worst.contains("most memory of a node so far, MiB"),
+            "{worst}"
+        );
+        assert!(
+            worst.ends_with("at least 1 times 0.50 times SHORT"),
+            "{worst}"
+        );
+        // Equal ones are not worse.
+        assert!(
+            of("no row worse than theirs").ends_with("1.00 times ok"),
+            "{table}"
+        );
+    }
+
+    #[test]
+    fn an_idle_node_is_judged_by_itself() {
+        let idle = |share, memory: u64| {
+            let figures = Figures {
+                cpu_share: share,
+                peak_rss_bytes: memory << 20,
+                ..figures(0.0, 1.0)
+            };
+            let mut goals = Goals::default();
+            let ours = [contender("ours")];
+            goals.judge(Variant::Default, Stage::Idle, &ours, &[(0, figures)]);
+            // Not where it does not rest.
+            goals.judge(Variant::NoCommit, Stage::Idle, &ours, &[(0, figures)]);
+            goals.judge(Variant::Default, Stage::Paced(1.0), &ours, &[(0, figures)]);
+            let table = goals.table();
+            assert!(table.contains("NOT MEASURED"), "{table}");
+            let cpu = line(&table, "% of a core");
+            (cpu, line(&table, "most memory"))
+        };
+        let (cpu, memory) = idle(0.008, 99);
+        assert!(cpu.ends_with("under 1 0.80 ok"), "{cpu}");
+        assert!(memory.ends_with("under 100 99.00 ok"), "{memory}");
+        let (cpu, memory) = idle(0.012, 101);
+        assert!(cpu.ends_with("under 1 1.20 SHORT"), "{cpu}");
+        assert!(memory.ends_with("under 100 101.00 SHORT"), "{memory}");
+    }
+}
