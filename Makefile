@@ -22,7 +22,7 @@ build: setup ## the perihelion binary, optimised: target/release/perihelion
 LOCALNET = $(CARGO) build --release --locked -p perihelion-testkit --bin localnet && \
   $(CARGO) run --release --locked -q -p perihelion-testkit --bin localnet --
 
-localnet: build ## a network on this machine, live; Ctrl-C ends it. VALIDATORS, FULL_NODES, LATE, LOAD, APP, BASE_PORT, LOCALNET_DIR
+localnet: build ## a network on this machine, live; Ctrl-C ends it. VALIDATORS, COMETBFT_VALIDATORS, COMETBFT, FULL_NODES, LATE, LOAD, APP, BLOCKS, ONCE, BASE_PORT, LOCALNET_DIR
 	@$(LOCALNET)
 
 localnet-down: build ## stop the network in LOCALNET_DIR from another terminal

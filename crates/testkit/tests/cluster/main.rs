@@ -7,6 +7,7 @@
 
 mod changes;
 mod late;
+mod localnet;
 mod refusals;
 mod restarts;
 mod setup;
