@@ -71,6 +71,7 @@ impl Options {
             tx_bytes: self.tx_bytes.unwrap_or(base.tx_bytes),
             churn: self.churn,
             absent: self.absent,
+            gone: None,
             rounds: self.rounds,
             initial_height: self.initial_height,
             extensions_height: self.extensions_height,

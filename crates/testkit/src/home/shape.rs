@@ -22,6 +22,8 @@ pub struct ChainShape {
     /// Share of validators, below 1/3, that are absent from each commit; no more of them than leave
     /// it more than 2/3 of the power.
     pub absent: f64,
+    /// A validator of the genesis by its number, and the height from which on it signs nothing.
+    pub gone: Option<(u32, i64)>,
     /// Commits are of rounds below this number, at least 1.
     pub rounds: i32,
     /// The first height, at least 1.
@@ -62,6 +64,7 @@ impl ChainShape {
             tx_bytes: 100,
             churn: 0,
             absent: 0.0,
+            gone: None,
             rounds: 1,
             initial_height: 1,
             extensions_height: 0,

@@ -13,6 +13,7 @@ use perihelion_types::{
 use super::{
     ChainShape, GENESIS_TIME,
     draw::{Purpose, below, drawer},
+    shape::validator_key,
 };
 
 /// Nanoseconds over which the precommits for one block are spread: less than the second between
@@ -47,10 +48,19 @@ impl Ballot {
                 .checked_add_nanos(nominal.saturating_add(late))
                 .unwrap_or(GENESIS_TIME)
         });
+        let mut is_absent = absentees(shape, set, &order);
+        if let Some((number, from)) = shape.gone
+            && height.get() >= from
+        {
+            let gone = validator_key(shape.seed, number).public_key().address();
+            for (member, is_absent) in set.validators().iter().zip(&mut is_absent) {
+                *is_absent |= member.address == gone;
+            }
+        }
         Self {
             round,
             times: times.collect(),
-            is_absent: absentees(shape, set, &order),
+            is_absent,
         }
     }
 

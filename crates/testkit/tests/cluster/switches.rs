@@ -79,8 +79,10 @@ fn a_validator_that_was_cut_off_goes_back_to_blocksync_by_itself() {
     let folder = |name: &str| turn.folder.path().join(name);
     let shape = ChainShape::new("cut", 4, BEFORE);
     let before = make_home(&folder("before"), &shape).unwrap();
+    // Who is cut off signs nothing: blocks with its signatures would tell of a second copy.
     let longer = ChainShape {
         blocks: BEFORE + MISSED,
+        gone: Some((3, before.height.next().get())),
         ..shape.clone()
     };
     let after = make_home(&folder("after"), &longer).unwrap();
