@@ -176,6 +176,7 @@ fn vector_chain_with_a_forged_place_in_the_last_commit_refuses_nobody() {
     for place in &mut commit.signatures {
         place.validator_address = Bytes::copy_from_slice(key.address().as_bytes());
         place.block_id_flag = BlockIdFlag::Commit;
+        place.signature = Bytes::from_static(&[1; 64]);
     }
     chain.store.save_seen_commit(&commit, Sync::No).unwrap();
     assert_eq!(stale(&chain, &SignState::default(), &key), None);
