@@ -65,7 +65,7 @@ pub fn hash(results: impl IntoIterator<Item = DeterministicResult>) -> Hash {
         level.push(node);
         last = Some((result, node));
     }
-    merkle::root_of_repeating(level)
+    merkle::root_of(level)
 }
 
 #[cfg(test)]

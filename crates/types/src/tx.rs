@@ -27,8 +27,8 @@ pub fn hashes(txs: &[&[u8]]) -> Vec<[u8; 32]> {
 /// hashes.
 #[must_use]
 pub fn tree(txs: &[Bytes]) -> Tree {
-    let hashes: Vec<_> = txs.iter().map(|tx| hash(tx)).collect();
-    Tree::new(&hashes)
+    let txs: Vec<&[u8]> = txs.iter().map(AsRef::as_ref).collect();
+    Tree::new(&hashes(&txs))
 }
 
 /// That a transaction is in a block with a certain data hash.

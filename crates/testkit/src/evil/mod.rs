@@ -27,7 +27,7 @@ pub use self::lie::{Encoding, Lie, LyingChain, made_validator_keys};
 /// Answers that may wait for one victim. An honest CometBFT has as many.
 const SEND_QUEUE: usize = 1000;
 /// Bytes a second in each direction: a liar is as fast as it can be.
-const RATE: u64 = 500_000_000;
+const RATE: u64 = 5_000_000_000;
 
 /// A lying peer that listens on loopback. It ends with the runtime, or by [`stop`](Self::stop).
 #[derive(Debug)]

@@ -78,11 +78,11 @@ impl Launch {
         self
     }
 
-    /// Both ends at full speed: rates of 500 MB/s, packets flushed after 1 ms, nothing indexed.
+    /// Both ends at full speed: rates of 5 GB/s, packets flushed after 1 ms, nothing indexed.
     #[must_use]
     pub fn tuned(self) -> Self {
-        self.set("p2p.send_rate", 500_000_000)
-            .set("p2p.recv_rate", 500_000_000)
+        self.set("p2p.send_rate", 5_000_000_000_i64)
+            .set("p2p.recv_rate", 5_000_000_000_i64)
             .set("p2p.flush_throttle_timeout", "1ms")
             .set("tx_index.indexer", "null")
     }

@@ -61,45 +61,30 @@ pub fn root_of(mut nodes: Vec<Node>) -> Hash {
 /// The same, `None` when there is no leaf.
 fn root_node(nodes: &mut Vec<Node>) -> Option<Node> {
     while nodes.len() > 1 {
-        let pairs = nodes.len() / 2;
-        for start in (0..pairs).step_by(SHA256_GROUP) {
-            let count = SHA256_GROUP.min(pairs - start);
-            let mut above = [[0; 32]; SHA256_GROUP];
-            let mut children = [&[][..]; SHA256_GROUP];
-            let below = nodes[2 * start..].as_flattened().chunks_exact(64);
-            children
-                .iter_mut()
-                .zip(below)
-                .for_each(|(at, pair)| *at = pair);
-            sha256_each(&[1], &children[..count], &mut above[..count]);
-            nodes[start..start + count].copy_from_slice(&above[..count]);
-        }
-        if nodes.len() % 2 == 1 {
-            nodes[pairs] = nodes[nodes.len() - 1];
-        }
-        nodes.truncate(nodes.len().div_ceil(2));
+        fold(nodes);
     }
     nodes.first().copied()
 }
 
-/// [`root_of`] for nodes many of which are equal to the one before: their parents are too.
-pub(crate) fn root_of_repeating(mut nodes: Vec<Node>) -> Hash {
-    while nodes.len() > 1 {
-        let mut last: Option<([Node; 2], Node)> = None;
-        let parent = |pair: &[Node]| {
-            let &[left, right] = pair else {
-                return pair[0];
-            };
-            let node = match last {
-                Some((same, node)) if same == [left, right] => node,
-                _ => inner_hash(&left, &right),
-            };
-            last = Some(([left, right], node));
-            node
-        };
-        nodes = nodes.chunks(2).map(parent).collect();
+/// Puts the level above `nodes`, of which there are two or more, in their place.
+fn fold(nodes: &mut Vec<Node>) {
+    let pairs = nodes.len() / 2;
+    for start in (0..pairs).step_by(SHA256_GROUP) {
+        let count = SHA256_GROUP.min(pairs - start);
+        let mut above = [[0; 32]; SHA256_GROUP];
+        let mut children = [&[][..]; SHA256_GROUP];
+        let below = nodes[2 * start..].as_flattened().chunks_exact(64);
+        children
+            .iter_mut()
+            .zip(below)
+            .for_each(|(at, pair)| *at = pair);
+        sha256_each(&[1], &children[..count], &mut above[..count]);
+        nodes[start..start + count].copy_from_slice(&above[..count]);
     }
-    root_of(nodes)
+    if nodes.len() % 2 == 1 {
+        nodes[pairs] = nodes[nodes.len() - 1];
+    }
+    nodes.truncate(nodes.len().div_ceil(2));
 }
 
 /// [`root_of`] over leaves that come in groups, without keeping them: each of [`GROUP`] leaves, but

@@ -2,7 +2,7 @@ use bytes::Bytes;
 use perihelion_proto::tendermint::crypto as pb;
 use thiserror::Error;
 
-use super::{Node, leaf_hash};
+use super::{Node, fold, leaf_hash, leaf_hashes};
 use crate::{DecodeError, Hash, InvalidError};
 
 /// Most aunts that a proof may have; a tree of 2^63 leaves has fewer.
@@ -146,18 +146,12 @@ impl Tree {
     /// The tree over `leaves`.
     #[must_use]
     pub fn new<L: AsRef<[u8]>>(leaves: &[L]) -> Self {
-        let mut level: Vec<Node> = leaves.iter().map(|leaf| leaf_hash(leaf.as_ref())).collect();
-        let mut levels = vec![Bytes::from(level.concat())];
+        let leaves: Vec<&[u8]> = leaves.iter().map(AsRef::as_ref).collect();
+        let mut level = leaf_hashes(&leaves);
+        let mut levels = vec![Bytes::copy_from_slice(level.as_flattened())];
         while level.len() > 1 {
-            // An odd last node moves up as it is.
-            level = level
-                .chunks(2)
-                .map(|pair| match pair {
-                    [left, right] => super::inner_hash(left, right),
-                    _ => pair[0],
-                })
-                .collect();
-            levels.push(level.concat().into());
+            fold(&mut level);
+            levels.push(Bytes::copy_from_slice(level.as_flattened()));
         }
         Self { levels }
     }

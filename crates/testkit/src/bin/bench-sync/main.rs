@@ -118,7 +118,7 @@ fn main() -> anyhow::Result<ExitCode> {
         contenders.push(Contender::cometbft(named)?);
     }
     println!(
-        "{}\nBoth ends: rates of 500 MB/s, packets flushed after 1 ms, unless a row says otherwise. Clients: application {}.",
+        "{}\nBoth ends: rates of 5 GB/s, packets flushed after 1 ms, unless a row says otherwise. Clients: application {}.",
         describe(&contenders)?,
         options.app,
     );
