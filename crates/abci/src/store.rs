@@ -1,11 +1,11 @@
 use std::{
-    borrow::Borrow,
-    hash::{Hash, Hasher},
-    sync::{PoisonError, RwLock},
+    collections::hash_map::RandomState,
+    hash::BuildHasher as _,
+    sync::{PoisonError, RwLock, RwLockReadGuard},
 };
 
 use bytes::Bytes;
-use indexmap::IndexSet;
+use hashbrown::{HashTable, hash_table::Entry};
 use thiserror::Error;
 
 /// One change to what a built-in application keeps.
@@ -50,59 +50,129 @@ pub trait OwnAppStore: AppStore {
     fn keep(&self, writes: Vec<AppWrite>) -> Result<(), AppStoreError>;
 }
 
+/// Bytes beyond twice what is kept that replaced pairs may hold, before what is kept is copied.
+const SLACK: usize = 1 << 20;
+
 /// An [`AppStore`] in memory, lost with the process.
 #[derive(Debug, Default)]
 pub struct MemoryAppStore {
-    /// By hash, which is kept: there are as many keys as the chain has transactions, each is looked
-    /// up, and growing hashes none of them again.
-    pairs: RwLock<IndexSet<Pair>>,
+    pairs: RwLock<Pairs>,
 }
 
-/// A key and its value in one piece of memory; what is equal and what is hashed is the key.
-#[derive(Debug, Clone)]
+/// Keys and values, all in one piece of memory: there are as many as the chain has transactions.
+#[derive(Debug, Clone, Default)]
+struct Pairs {
+    /// Keys, each with its value behind it; those of replaced and removed pairs too, until they are
+    /// more than the others by [`SLACK`].
+    bytes: Vec<u8>,
+    /// Bytes of the pairs that are there.
+    kept: usize,
+    pairs: Vec<Pair>,
+    /// Places in `pairs`, by the hash of the key.
+    places: HashTable<usize>,
+    hasher: RandomState,
+}
+
+/// Where a key and its value are.
+#[derive(Debug, Clone, Copy)]
 struct Pair {
-    bytes: Box<[u8]>,
-    key_bytes: usize,
+    /// Kept, since it takes longer to compute than to store.
+    hash: u64,
+    start: usize,
+    key_bytes: u32,
+    value_bytes: u32,
 }
 
 impl Pair {
-    /// The key comes in two pieces. The value is copied: it may be a piece of a whole block, which is
-    /// not to be kept.
-    fn new(prefix: &[u8], key: &[u8], value: &[u8]) -> Self {
-        Self {
-            bytes: [prefix, key, value].concat().into(),
-            key_bytes: prefix.len() + key.len(),
+    fn key(self, bytes: &[u8]) -> &[u8] {
+        &bytes[self.start..][..self.key_bytes as usize]
+    }
+
+    fn value(self, bytes: &[u8]) -> &[u8] {
+        &bytes[self.start + self.key_bytes as usize..][..self.value_bytes as usize]
+    }
+
+    const fn len(self) -> usize {
+        self.key_bytes as usize + self.value_bytes as usize
+    }
+}
+
+impl Pairs {
+    /// The place of a key, where it is there.
+    fn find(&self, key: &[u8]) -> Option<usize> {
+        let hash = self.hasher.hash_one(key);
+        let is_it = |at: &usize| self.pairs[*at].key(&self.bytes) == key;
+        self.places.find(hash, is_it).copied()
+    }
+
+    fn get(&self, key: &[u8]) -> Option<&[u8]> {
+        Some(self.pairs[self.find(key)?].value(&self.bytes))
+    }
+
+    /// Sets the value of the key `prefix` and `rest`; both are copied.
+    fn set(&mut self, prefix: &[u8], rest: &[u8], value: &[u8]) {
+        let start = self.bytes.len();
+        for part in [prefix, rest, value] {
+            self.bytes.extend_from_slice(part);
+        }
+        let key = &self.bytes[start..start + prefix.len() + rest.len()];
+        let length = |bytes: usize| u32::try_from(bytes).expect("no transaction has 4 GiB");
+        let new = Pair {
+            hash: self.hasher.hash_one(key),
+            start,
+            key_bytes: length(key.len()),
+            value_bytes: length(value.len()),
+        };
+        self.kept += new.len();
+        let is_it = |at: &usize| {
+            let pair = &self.pairs[*at];
+            pair.hash == new.hash && pair.key(&self.bytes) == key
+        };
+        let hash = |at: &usize| self.pairs[*at].hash;
+        match self.places.entry(new.hash, is_it, hash) {
+            Entry::Occupied(place) => {
+                let replaced = std::mem::replace(&mut self.pairs[*place.get()], new);
+                self.kept -= replaced.len();
+                self.give_back();
+            }
+            Entry::Vacant(place) => {
+                place.insert(self.pairs.len());
+                self.pairs.push(new);
+            }
         }
     }
 
-    fn key(&self) -> &[u8] {
-        &self.bytes[..self.key_bytes]
+    fn remove(&mut self, key: &[u8]) {
+        let Some(at) = self.find(key) else { return };
+        let removed = self.pairs.swap_remove(at);
+        // The last pair took its place.
+        let moved = self.pairs.len();
+        if let Some(pair) = self.pairs.get(at)
+            && let Some(place) = self.places.find_mut(pair.hash, |place| *place == moved)
+        {
+            *place = at;
+        }
+        if let Ok(place) = self.places.find_entry(removed.hash, |place| *place == at) {
+            place.remove();
+        }
+        self.kept -= removed.len();
+        self.give_back();
     }
 
-    fn value(&self) -> &[u8] {
-        &self.bytes[self.key_bytes..]
+    /// Copies what is kept where too much else is held.
+    fn give_back(&mut self) {
+        if self.bytes.len() <= 2 * self.kept + SLACK {
+            return;
+        }
+        let mut bytes = Vec::with_capacity(self.kept);
+        for pair in &mut self.pairs {
+            let start = bytes.len();
+            bytes.extend_from_slice(&self.bytes[pair.start..][..pair.len()]);
+            pair.start = start;
+        }
+        self.bytes = bytes;
     }
 }
-
-impl Borrow<[u8]> for Pair {
-    fn borrow(&self) -> &[u8] {
-        self.key()
-    }
-}
-
-impl Hash for Pair {
-    fn hash<H: Hasher>(&self, state: &mut H) {
-        self.key().hash(state);
-    }
-}
-
-impl PartialEq for Pair {
-    fn eq(&self, other: &Self) -> bool {
-        self.key() == other.key()
-    }
-}
-
-impl Eq for Pair {}
 
 impl MemoryAppStore {
     /// An empty store.
@@ -114,9 +184,8 @@ impl MemoryAppStore {
     /// Another store with the same content, as a copy of its disk would be.
     #[must_use]
     pub fn fork(&self) -> Self {
-        let pairs = self.pairs.read().unwrap_or_else(PoisonError::into_inner);
         Self {
-            pairs: RwLock::new(pairs.clone()),
+            pairs: RwLock::new(self.read().clone()),
         }
     }
 
@@ -125,8 +194,8 @@ impl MemoryAppStore {
         let mut pairs = self.pairs.write().unwrap_or_else(PoisonError::into_inner);
         for AppWrite { key, value } in writes {
             match value {
-                Some(value) => drop(pairs.replace(Pair::new(&[], &key, &value))),
-                None => drop(pairs.swap_remove(&key[..])),
+                Some(value) => pairs.set(&[], &key, &value),
+                None => pairs.remove(&key),
             }
         }
     }
@@ -135,8 +204,12 @@ impl MemoryAppStore {
     pub(crate) fn set_all(&self, prefix: &[u8], rests_and_values: &[(&[u8], &[u8])]) {
         let mut pairs = self.pairs.write().unwrap_or_else(PoisonError::into_inner);
         for (rest, value) in rests_and_values {
-            pairs.replace(Pair::new(prefix, rest, value));
+            pairs.set(prefix, rest, value);
         }
+    }
+
+    fn read(&self) -> RwLockReadGuard<'_, Pairs> {
+        self.pairs.read().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -150,18 +223,73 @@ impl OwnAppStore for MemoryAppStore {
 
 impl AppStore for MemoryAppStore {
     fn get(&self, key: &[u8]) -> Result<Option<Vec<u8>>, AppStoreError> {
-        let pairs = self.pairs.read().unwrap_or_else(PoisonError::into_inner);
-        Ok(pairs.get(key).map(|pair| pair.value().to_vec()))
+        Ok(self.read().get(key).map(<[u8]>::to_vec))
     }
 
     fn scan_prefix(&self, prefix: &[u8]) -> Result<Vec<KeyValue>, AppStoreError> {
-        let pairs = self.pairs.read().unwrap_or_else(PoisonError::into_inner);
-        let mut found: Vec<KeyValue> = pairs
-            .iter()
-            .filter(|pair| pair.key().starts_with(prefix))
-            .map(|pair| (pair.key().to_vec(), pair.value().to_vec()))
+        let read = self.read();
+        let all = read.pairs.iter();
+        let mut found: Vec<KeyValue> = all
+            .map(|pair| (pair.key(&read.bytes), pair.value(&read.bytes)))
+            .filter(|(key, _)| key.starts_with(prefix))
+            .map(|(key, value)| (key.to_vec(), value.to_vec()))
             .collect();
         found.sort_unstable();
         Ok(found)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeMap;
+
+    use proptest::{collection::vec, option, prelude::*};
+
+    use super::*;
+
+    fn write(key: u32, value: Option<&[u8]>) -> AppWrite {
+        AppWrite {
+            key: key.to_be_bytes().into(),
+            value: value.map(Bytes::copy_from_slice),
+        }
+    }
+
+    #[test]
+    fn what_was_replaced_is_given_back() {
+        let store = MemoryAppStore::new();
+        let value = |round: u8| [round; 4096];
+        for round in 0..100 {
+            for key in 0..100 {
+                store.write([write(key, Some(&value(round)))]);
+            }
+            let pairs = store.read();
+            assert_eq!(pairs.kept, 100 * 4100);
+            assert!(pairs.bytes.len() <= 2 * pairs.kept + SLACK);
+        }
+        for key in 0..100_u32 {
+            let found = store.get(&key.to_be_bytes()).unwrap();
+            assert_eq!(found.as_deref(), Some(&value(99)[..]));
+            store.write([write(key, None), write(key, None)]);
+        }
+        assert_eq!(store.read().kept, 0);
+        assert!(store.scan_prefix(&[]).unwrap().is_empty());
+    }
+
+    proptest! {
+        #[test]
+        fn it_is_a_map(writes in vec((0..40_u32, option::of(vec(any::<u8>(), 0..40))), 0..400)) {
+            let store = MemoryAppStore::new();
+            let mut map = BTreeMap::new();
+            for (key, value) in writes {
+                store.write([write(key, value.as_deref())]);
+                match value {
+                    Some(value) => map.insert(key, value),
+                    None => map.remove(&key),
+                };
+                prop_assert_eq!(store.get(&key.to_be_bytes()).unwrap(), map.get(&key).cloned());
+            }
+            let map = map.into_iter().map(|(key, value)| (key.to_be_bytes().to_vec(), value));
+            prop_assert_eq!(store.fork().scan_prefix(&[]).unwrap(), map.collect::<Vec<_>>());
+        }
     }
 }

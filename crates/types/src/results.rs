@@ -35,6 +35,13 @@ impl DeterministicResult {
         }
         .encode_to_vec()
     }
+
+    /// Equality that does not look at data of no bytes: its address need not be one, and some
+    /// processors take a hundred times as long to compare nothing there.
+    fn is(&self, other: &Self) -> bool {
+        let numbers = |it: &Self| (it.code, it.gas_wanted, it.gas_used, it.data.len());
+        numbers(self) == numbers(other) && (self.data.is_empty() || self.data == other.data)
+    }
 }
 
 impl From<&pb::ExecTxResult> for DeterministicResult {
@@ -59,7 +66,7 @@ pub fn hash(results: impl IntoIterator<Item = DeterministicResult>) -> Hash {
     let mut level: Vec<Node> = Vec::new();
     for result in results {
         let node = match &last {
-            Some((same, node)) if *same == result => *node,
+            Some((same, node)) if same.is(&result) => *node,
             _ => merkle::leaf_hash(&result.hashed_bytes()),
         };
         level.push(node);
