@@ -124,6 +124,30 @@ impl Store {
     /// # Errors
     /// When it cannot be read or decoded.
     pub fn load_validators(&self, height: Height) -> Result<Option<ValidatorSet>, StoreError> {
+        let Some((key, stored, mut set)) = self.stored_set(height)? else {
+            return Ok(None);
+        };
+        if let Ok(times @ 1..) = i32::try_from(height.since(stored)) {
+            set.increment_proposer_priority(times)
+                .map_err(|error| self.db.corrupt(Column::Validators, &key, error))?;
+        }
+        Ok(Some(set))
+    }
+
+    /// [`Self::load_validators`] whose priorities are those of some height at or below: for who asks
+    /// for members and their power, at a fraction of the time.
+    ///
+    /// # Errors
+    /// When it cannot be read or decoded.
+    pub fn load_members(&self, height: Height) -> Result<Option<ValidatorSet>, StoreError> {
+        Ok(self.stored_set(height)?.map(|(_, _, set)| set))
+    }
+
+    /// The last stored set at or below `height`, where that is known, with its key and height.
+    fn stored_set(
+        &self,
+        height: Height,
+    ) -> Result<Option<(Vec<u8>, Height, ValidatorSet)>, StoreError> {
         if !self.has_sets_at(height, 2)? {
             return Ok(None);
         }
@@ -133,12 +157,8 @@ impl Store {
         let Some((key, value)) = found else {
             return Ok(None);
         };
-        let (stored, mut set) = self.decode_set(Column::Validators, &key, &value)?;
-        if let Ok(times @ 1..) = i32::try_from(height.since(stored)) {
-            set.increment_proposer_priority(times)
-                .map_err(|error| self.db.corrupt(Column::Validators, &key, error))?;
-        }
-        Ok(Some(set))
+        let (stored, set) = self.decode_set(Column::Validators, &key, &value)?;
+        Ok(Some((key, stored, set)))
     }
 
     /// The consensus parameters of the block at `height`; known up to one height above the

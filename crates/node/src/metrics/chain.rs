@@ -212,7 +212,7 @@ impl Chain {
         // The commit for the block below stands in this one.
         let below = header.height.prev();
         let commit = self.store.load_commit(below)?;
-        let validators = self.store.load_validators(below)?;
+        let validators = self.store.load_members(below)?;
         if let (Some(commit), Some(validators)) = (commit, validators)
             && let Some((index, _)) = validators.by_address(&address)
         {
@@ -229,13 +229,13 @@ impl Chain {
         let Some(meta) = self.store.load_block_meta(height)? else {
             return Ok(None);
         };
-        let Some(validators) = self.store.load_validators(height)? else {
+        let Some(validators) = self.store.load_members(height)? else {
             return Ok(None);
         };
         let below = height.prev();
         let missing = match (
             self.store.load_commit(below)?,
-            self.store.load_validators(below)?,
+            self.store.load_members(below)?,
         ) {
             (Some(commit), Some(set)) => missing(&commit, &set),
             _ => Members::default(),

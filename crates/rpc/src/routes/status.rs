@@ -139,7 +139,7 @@ pub(super) fn status(backend: &Backend, _: &Arguments) -> Answer {
     let mut voting_power = 0;
     if let Some(address) = &address {
         let (_, last) = uncommitted(backend).into_inner();
-        let set = backend.context.store.load_validators(last)?;
+        let set = backend.context.store.load_members(last)?;
         let member = set.as_ref().and_then(|set| set.by_address(address));
         voting_power = member.map_or(0, |(_, validator)| validator.voting_power);
     }
