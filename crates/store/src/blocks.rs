@@ -1,5 +1,7 @@
 //! Saving and loading blocks, commits and results.
 
+use std::sync::PoisonError;
+
 use bytes::{Buf, Bytes};
 use perihelion_proto::tendermint::types as pb;
 use perihelion_types::{
@@ -193,6 +195,7 @@ impl Store {
             }
             let record = MetaRecord::of(block);
             batch.put_large(Column::Blocks, key, block.raw());
+            self.judge_compression(block.raw());
             batch.put(Column::BlockMeta, key, record.encode());
             batch.put(Column::Hashes, record.block_id.hash.as_bytes(), key);
             range.height = height;
@@ -215,6 +218,16 @@ impl Store {
             self.add_results(batch, height, block.raw(), results);
         }
         Ok(())
+    }
+
+    fn judge_compression(&self, block: &Bytes) {
+        let mut judge = self
+            .compressible
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner);
+        if let Some(pays) = judge.note(block) {
+            self.db.compress_blobs(Column::Blocks, pays);
+        }
     }
 
     fn check_same_block(&self, height: Height, given: BlockId) -> Result<(), StoreError> {

@@ -125,7 +125,10 @@ impl Column {
             column.set_enable_blob_files(true);
             column.set_min_blob_size(MIN_BLOB_BYTES);
             column.set_blob_file_size(64 << 20);
-            column.set_blob_compression_type(DBCompressionType::Lz4);
+            if self != Self::Results {
+                // Results are packed by then, or are what packing makes no shorter.
+                column.set_blob_compression_type(DBCompressionType::Lz4);
+            }
             column.set_enable_blob_gc(true);
         }
         column

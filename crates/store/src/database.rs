@@ -273,6 +273,21 @@ impl Database {
         self.unlogged.read().unwrap_or_else(PoisonError::into_inner)
     }
 
+    /// Whether large values that are written out from now on are compressed. What was said last holds
+    /// until the database is closed.
+    pub(crate) fn compress_blobs(&self, column: Column, compress: bool) {
+        let kind = if compress {
+            "kLZ4Compression"
+        } else {
+            "kNoCompression"
+        };
+        let options = [("blob_compression_type", kind)];
+        if let Err(error) = self.db.set_options_cf(self.handle(column), &options) {
+            let reason = reason(&error);
+            tracing::debug!(reason, column = column.name(), "blobs stay {kind}");
+        }
+    }
+
     /// Drops whole files that hold nothing but keys of a range that has been deleted.
     pub(crate) fn drop_files(
         &self,

@@ -13,6 +13,7 @@ mod blob_files;
 mod blocks;
 mod codec;
 mod columns;
+mod compressible;
 mod database;
 mod direct_io;
 mod error;

@@ -12,6 +12,7 @@ use perihelion_types::{Hash, Height};
 use crate::{
     AppWrite, IndexKind, StoreError, StoreOptions, Sync,
     columns::{Column, height_key, key_height},
+    compressible::Compressible,
     database::{Batch, Database, Entry},
     home::StoreHome,
 };
@@ -29,6 +30,8 @@ pub struct Store {
     pub(crate) options: StoreOptions,
     range: RwLock<StoredRange>,
     progress: Progress,
+    /// Whether blocks are worth compressing.
+    pub(crate) compressible: Mutex<Compressible>,
     /// What reading has failed with, as far as it was told.
     unreadable: Mutex<BTreeSet<String>>,
     // Given up after the database has been closed.
@@ -92,6 +95,7 @@ impl Store {
             options: options.clone(),
             range: RwLock::new(range),
             progress: Progress::default(),
+            compressible: Mutex::new(Compressible::new()),
             unreadable: Mutex::default(),
             home,
         };

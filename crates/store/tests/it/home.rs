@@ -372,3 +372,52 @@ fn committed_evidence_is_remembered() {
     assert!(store.is_evidence_committed(height(3), &hash).unwrap());
     assert!(!store.is_evidence_committed(height(4), &hash).unwrap());
 }
+
+/// Bytes that the blob files of the folder's database take.
+fn blob_bytes(folder: &Path) -> u64 {
+    let files = data_files(folder).into_iter();
+    let blobs = files.filter(|file| file.extension().unwrap() == "blob");
+    blobs.map(|file| fs::metadata(file).unwrap().len()).sum()
+}
+
+/// Trying to compress what gets no shorter takes as long as hashing it.
+#[test]
+fn blocks_are_compressed_while_that_makes_them_shorter() {
+    let folder = tempfile::tempdir().unwrap();
+    let store = Store::open(folder.path(), &options()).unwrap();
+    let mut chain = Growing::new(&store);
+    let mut seed = 7_u64;
+    let mut random = |bytes: usize| -> Vec<u8> {
+        let words = std::iter::repeat_with(|| {
+            seed = seed.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1);
+            (seed >> 33) as u8
+        });
+        words.take(bytes).collect()
+    };
+    let mut before = 0;
+    // What a tenth more is to be had of is compressed only where the blocks before it paid.
+    for (noise, expected) in [
+        (0.0, 0.0..0.1),
+        (1.0, 1.0..1.1),
+        (0.9, 1.0..1.1),
+        (0.0, 0.0..1.0),
+        (0.9, 0.89..0.99),
+    ] {
+        let (count, bytes) = (240, 60_000);
+        for _ in 0..count {
+            let mut tx = random((f64::from(bytes) * noise) as usize);
+            tx.resize(bytes as usize, 7);
+            let changes = Changes::default();
+            chain.grow(&store, &[tx.into()], &changes, b"results", Sync::No);
+        }
+        store.flush().unwrap();
+        let after = blob_bytes(folder.path());
+        let share = (after - before) as f64 / f64::from(count * bytes);
+        assert!(expected.contains(&share), "{noise}: {share}");
+        before = after;
+    }
+    for at in 1..=store.height().get() {
+        let block = store.load_block(height(at)).unwrap().unwrap();
+        assert_eq!(block.header.height.get(), at);
+    }
+}
