@@ -136,6 +136,12 @@ impl Store {
         if self.options.index == IndexKind::Null {
             return Ok(false);
         }
+        self.index_batch_of(self.state_height())
+    }
+
+    /// `executed` is the state's height from before any results are looked for: those of a block may
+    /// be saved with the state, so a later one does not say that there are none.
+    fn index_batch_of(&self, executed: Height) -> Result<bool, StoreError> {
         let cursor = self.index_height()?;
         let (mut at, top) = (cursor, self.height());
         let mut entries = Entries::default();
@@ -147,7 +153,7 @@ impl Store {
             match self.load_results(height)? {
                 Some(results) => self.index_block(&mut entries, height, results)?,
                 // Executed, but nothing was kept: nothing can be indexed.
-                None if height <= self.state_height() => {}
+                None if height <= executed => {}
                 None => break,
             }
             at = height;
@@ -395,5 +401,27 @@ impl Indexed<'_> {
     /// As a search names it.
     fn name(kind: &[u8], key: &[u8]) -> Vec<u8> {
         [kind, b".", key].concat()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::StoreOptions;
+
+    /// Results and state of a block are saved at once, also between two reads of the indexer.
+    #[test]
+    fn a_block_that_is_executed_meanwhile_is_not_passed_over() {
+        let folder = tempfile::tempdir().unwrap();
+        let store = Store::open(folder.path(), &StoreOptions::default()).unwrap();
+        let first = Height::new(1);
+        store.set_range(|range| range.height = first);
+        let executed = store.state_height();
+        store.set_range(|range| range.state = first);
+        assert!(!store.index_batch_of(executed).unwrap());
+        assert_eq!(store.index_height().unwrap(), Height::ZERO);
+        // None were kept.
+        assert!(store.index_batch_of(first).unwrap());
+        assert_eq!(store.index_height().unwrap(), first);
     }
 }
