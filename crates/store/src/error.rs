@@ -113,7 +113,11 @@ pub enum StoreError {
     },
     /// A write or a sync failed. Nothing more is written until the store is opened again: a sync
     /// that is tried again may succeed without the data being there.
-    #[error("cannot write height {height} to {}: {reason}", path.display())]
+    #[error(
+        "cannot write height {height} to {}: {reason}{}",
+        path.display(),
+        write_remedy(reason)
+    )]
     Write {
         /// The database.
         path: PathBuf,
@@ -225,7 +229,9 @@ impl StoreError {
             | Self::MissingColumnFamily { .. }
             | Self::LostFile { .. }
             | Self::Corrupt { .. } => true,
-            Self::Open { reason, .. } | Self::Read { reason, .. } => is_damage(reason),
+            Self::Open { reason, .. } | Self::Read { reason, .. } => {
+                refusal_remedy(reason).is_none()
+            }
             Self::Locked { .. }
             | Self::File { .. }
             | Self::NewerFormat { .. }
@@ -241,19 +247,6 @@ impl StoreError {
     }
 }
 
-/// Whether RocksDB speaks of files that are damaged or missing, and not of what the system refuses
-/// at present.
-fn is_damage(reason: &str) -> bool {
-    ![
-        "No space left",
-        "Permission denied",
-        "Read-only file system",
-        "Too many open files",
-    ]
-    .iter()
-    .any(|refusal| reason.contains(refusal))
-}
-
 /// What a file that is not there, or not whole, looks like.
 fn lost(found: Option<u64>, expected: u64) -> String {
     match found {
@@ -262,36 +255,54 @@ fn lost(found: Option<u64>, expected: u64) -> String {
     }
 }
 
+const SPACE: &str = "free some space, then start again";
 const OWN: &str = "let the user who runs the node own the folder";
 const MOUNT: &str =
     "mount the file system so that it can be written, or give the node another home";
+const FILES: &str = "allow this process more open files (ulimit -n), then start again";
+const HELD: &str = "stop the program that has the database open, then start again";
+const MEMORY: &str = "give this process more memory, then start again";
+
+/// What the system may refuse for the time being, and what helps. RocksDB hands the system's error on
+/// as text alone.
+const REFUSALS: [(&str, &str); 7] = [
+    ("No space left", SPACE),
+    ("Disk quota exceeded", SPACE),
+    ("Permission denied", OWN),
+    ("Read-only file system", MOUNT),
+    ("Too many open files", FILES),
+    // Of the file that RocksDB locks, beside our own.
+    ("Resource temporarily unavailable", HELD),
+    ("Cannot allocate memory", MEMORY),
+];
 
 /// What helps against a file or folder that the system refuses, behind what it said.
 fn file_remedy(source: &io::Error) -> String {
     match source.kind() {
         io::ErrorKind::PermissionDenied => format!(": {OWN}"),
         io::ErrorKind::ReadOnlyFilesystem => format!(": {MOUNT}"),
-        io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded => {
-            ": free some space, then start again".to_owned()
-        }
+        io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded => format!(": {SPACE}"),
         _ => String::new(),
     }
 }
 
-/// What helps against a database that cannot be opened or read. RocksDB hands the system's error on
-/// as text alone.
+/// What helps where RocksDB hands on what the system refuses for the time being. In all else that it
+/// says files are damaged or missing.
+fn refusal_remedy(reason: &str) -> Option<&'static str> {
+    let (_, remedy) = REFUSALS
+        .iter()
+        .find(|(refusal, _)| reason.contains(refusal))?;
+    Some(remedy)
+}
+
+/// What helps against a database that cannot be opened or read.
 fn remedy(reason: &str) -> &'static str {
-    if is_damage(reason) {
-        "restore the folder from a copy, or remove it and sync again"
-    } else if reason.contains("No space left") {
-        "free some space, then start again"
-    } else if reason.contains("Permission denied") {
-        OWN
-    } else if reason.contains("Read-only file system") {
-        MOUNT
-    } else {
-        "allow this process more open files (ulimit -n), then start again"
-    }
+    refusal_remedy(reason).unwrap_or("restore the folder from a copy, or remove it and sync again")
+}
+
+/// What helps against a write that failed, behind what RocksDB said, where that is known.
+fn write_remedy(reason: &str) -> String {
+    refusal_remedy(reason).map_or_else(String::new, |remedy| format!(": {remedy}"))
 }
 
 #[cfg(test)]
@@ -304,10 +315,8 @@ mod tests {
         for (kind, remedy) in [
             (io::ErrorKind::PermissionDenied, OWN),
             (io::ErrorKind::ReadOnlyFilesystem, MOUNT),
-            (
-                io::ErrorKind::StorageFull,
-                "free some space, then start again",
-            ),
+            (io::ErrorKind::StorageFull, SPACE),
+            (io::ErrorKind::QuotaExceeded, SPACE),
         ] {
             let error = StoreError::File {
                 path: "data/perihelion/LOCK".into(),
@@ -316,13 +325,52 @@ mod tests {
             assert!(error.to_string().ends_with(remedy), "{error}");
             assert!(!error.is_lost());
         }
-        for (refusal, remedy) in [("Permission denied", OWN), ("Read-only file system", MOUNT)] {
+        for (refusal, remedy) in [
+            ("Permission denied", OWN),
+            ("Read-only file system", MOUNT),
+            ("No space left on device", SPACE),
+            ("Disk quota exceeded", SPACE),
+            ("Resource temporarily unavailable", HELD),
+            ("Cannot allocate memory", MEMORY),
+            ("Too many open files", FILES),
+        ] {
+            let path = PathBuf::from("data/perihelion/db");
+            let reason = format!("IO error: While lock file: db/LOCK: {refusal}");
+            let opened = StoreError::Open {
+                path: path.clone(),
+                reason: reason.clone(),
+            };
+            let read = StoreError::Read {
+                path: path.clone(),
+                column: "blocks",
+                what: "height 7".to_owned(),
+                reason: reason.clone(),
+            };
+            let height = Height::new(7);
+            let written = StoreError::Write {
+                path,
+                height,
+                reason,
+            };
+            for error in [opened, read, written] {
+                assert!(error.to_string().ends_with(remedy), "{error}");
+                assert!(!error.is_lost(), "{error}");
+            }
+        }
+    }
+
+    #[test]
+    fn what_the_disk_has_lost_is_lost() {
+        for reason in [
+            "Corruption: block checksum mismatch",
+            "IO error: While open a file for random read: db/7.sst: Input/output error",
+        ] {
             let error = StoreError::Open {
                 path: "data/perihelion/db".into(),
-                reason: format!("IO error: while open a file for lock: db/LOCK: {refusal}"),
+                reason: reason.to_owned(),
             };
-            assert!(error.to_string().ends_with(remedy), "{error}");
-            assert!(!error.is_lost());
+            assert!(error.to_string().ends_with("remove it and sync again"));
+            assert!(error.is_lost());
         }
     }
 }
