@@ -2,6 +2,7 @@
 
 use std::{
     collections::VecDeque,
+    iter::once,
     sync::{
         Arc, Condvar, Mutex, MutexGuard, PoisonError,
         atomic::{AtomicUsize, Ordering},
@@ -14,14 +15,15 @@ use perihelion_types::PeerId;
 use tokio::sync::mpsc;
 use tracing::debug;
 
-use crate::{CheckTxError, Checked, Mempool};
+use crate::{CheckTxError, Checked, Mempool, stats::count};
 
 /// What a turn may cost: the transactions of one message of very many that are given to be checked before
 /// others have their turn, and those of others before that one has its next.
 const TURN: usize = 256 * ASKED;
 /// What a transaction that the application is asked about costs.
 const ASKED: usize = 16;
-/// What one costs that it is not asked about, since it is known or refused without it.
+/// What one costs that it is not asked about, since it is known or refused without it: one hash of
+/// bytes, which cost as much to receive.
 const PASSED_OVER: usize = 1;
 /// Transactions of peers that are being checked at a time: more than the application is asked
 /// about at a time, so that there always is a next one, and few enough to leave most of the room to
@@ -30,16 +32,19 @@ const UNDER_WAY: usize = 256;
 
 /// A message whose transactions wait to be checked.
 pub(crate) struct FromPeer {
-    /// Those that are left, the first of which was not seen before.
+    /// Those that are left.
     txs: Box<dyn Iterator<Item = Bytes> + Send>,
+    /// Whether there was more than one.
+    is_long: bool,
     from: PeerId,
     /// Whether nobody waits for it any more.
     is_idle: IsIdle,
     share: Arc<Share>,
 }
 
-/// Tells whether a message need not be checked any more: its peer is gone, or this node is not in
-/// consensus. A peer that comes again sends its transactions again.
+/// Tells whether nobody waits for a message: its peer is gone, or this node is not in consensus. What
+/// is left of a message of many transactions is dropped then, so that nobody can leave much behind;
+/// who is honest sends one in each, and, while the connection lasts, none again.
 pub(crate) type IsIdle = Box<dyn Fn() -> bool + Send>;
 
 /// A message's part of what may wait; given back when all its transactions are checked.
@@ -66,19 +71,32 @@ struct Checks {
 }
 
 impl FromPeer {
+    /// `first` and those behind it.
     pub(crate) fn new(
-        txs: Box<dyn Iterator<Item = Bytes> + Send>,
+        first: Bytes,
+        others: impl Iterator<Item = Bytes> + Send + 'static,
         from: PeerId,
         is_idle: IsIdle,
         share: Share,
     ) -> Self {
-        let share = Arc::new(share);
+        let mut others = others.peekable();
+        let is_long = others.peek().is_some();
         Self {
-            txs,
+            txs: Box::new(once(first).chain(others)),
+            is_long,
             from,
             is_idle,
-            share,
+            share: Arc::new(share),
         }
+    }
+
+    /// Whether what is left of it is dropped, which is counted.
+    fn is_dropped(&self, mempool: &Mempool) -> bool {
+        let is_dropped = self.is_long && (self.is_idle)();
+        if is_dropped {
+            count(&mempool.counters().unhandled);
+        }
+        is_dropped
     }
 }
 
@@ -140,7 +158,7 @@ pub(crate) fn check_all(mempool: &Mempool, mut queued: mpsc::Receiver<FromPeer>)
         if queued.is_closed() {
             return;
         }
-        long.retain(|message| !(message.is_idle)());
+        long.retain(|message: &FromPeer| !message.is_dropped(mempool));
         if let Some(mut message) = long.pop_front() {
             let mut left = TURN;
             if !checks.give(mempool, &mut message, &mut left) {
@@ -152,9 +170,9 @@ pub(crate) fn check_all(mempool: &Mempool, mut queued: mpsc::Receiver<FromPeer>)
 
 impl Checks {
     /// Gives a message's transactions to be checked until the turn is over, of which `left` tells what
-    /// it may cost; whether there are no more.
+    /// it may cost; whether there are no more to be checked.
     fn give(self: &Arc<Self>, mempool: &Mempool, message: &mut FromPeer, left: &mut usize) -> bool {
-        if (message.is_idle)() {
+        if message.is_dropped(mempool) {
             return true;
         }
         while *left > 0 {
@@ -282,8 +300,10 @@ mod tests {
 
     fn message(peer: u8, txs: Vec<Bytes>, is_idle: IsIdle) -> FromPeer {
         let share = Waiting::new(1, 1).take(1, None).unwrap();
+        let mut txs = txs.into_iter();
         FromPeer::new(
-            Box::new(txs.into_iter()),
+            txs.next().unwrap(),
+            txs,
             NodeId::new([peer; 20]),
             is_idle,
             share,
@@ -380,5 +400,21 @@ mod tests {
             drop(queue);
             checks.join().unwrap();
         });
+        assert_eq!(mempool.stats().unhandled, 3);
+    }
+
+    /// Whoever sent it does not send it again.
+    #[test]
+    fn one_transaction_is_asked_about_though_its_peer_is_gone() {
+        let (mempool, told) = mempool();
+        let (queue, queued) = mpsc::channel(100);
+        let gone = || -> IsIdle { Box::new(|| true) };
+        let one = txs("one", 1);
+        queue.try_send(message(1, txs("two", 2), gone())).unwrap();
+        queue.try_send(message(1, one.clone(), gone())).unwrap();
+        drop(queue);
+        check_all(&mempool, queued);
+        assert_eq!(mempool.stats().unhandled, 1);
+        assert_eq!(asked_until(&told, &one[0]), one);
     }
 }

@@ -2,7 +2,6 @@
 
 use std::{
     collections::{HashMap, HashSet},
-    iter::once,
     sync::Arc,
 };
 
@@ -177,10 +176,9 @@ impl MempoolReactor {
         // The shares of the peers keep room for it; it is dropped only where peers that are gone
         // have left too many behind.
         let item = self.waiting.take(message.len(), share).map(|share| {
-            let txs = Box::new(once(first).chain(txs));
             let (peer, active) = (from.clone(), self.gossip.active.clone());
             let is_idle = Box::new(move || peer.is_closing() || !*active.borrow());
-            FromPeer::new(txs, id, is_idle, share)
+            FromPeer::new(first, txs, id, is_idle, share)
         });
         if item.is_none_or(|item| self.queue.try_send(item).is_err()) {
             count(&self.gossip.mempool.counters().unhandled);

@@ -28,7 +28,8 @@ pub struct StatsSnapshot {
     pub evicted: u64,
     /// Checks of transactions that waited.
     pub rechecked: u64,
-    /// Messages of peers that were dropped unchecked, since peers that are gone left too many behind.
+    /// Messages of peers that were dropped before all in them was checked: since too many waited, or
+    /// since nobody waited any more for one of many transactions.
     pub unhandled: u64,
 }
 
