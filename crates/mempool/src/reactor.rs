@@ -39,7 +39,9 @@ const UNHANDLED_BYTES: usize = 1 << 20;
 /// messages behind each time, makes more.
 const QUEUE: usize = 64 * (UNHANDLED_BYTES / MIN_UNHANDLED_BYTES);
 /// Bytes of these, of which each counts for its peer's share at most: one that is longer takes all of
-/// that, and nothing more is read from its peer. So it is 256 MiB where 64 peers send the longest.
+/// that, and nothing more is read from its peer. So it is 64 times the longest where 64 peers send it:
+/// 256 MiB, or 64 times `max_tx_bytes` where that is more than 4 MiB. While more peers than these fill
+/// their shares, what comes is dropped.
 const QUEUE_BYTES: usize = 64 * UNHANDLED_BYTES;
 /// Known transactions of a message that are passed over before it has to wait with the others: the
 /// reactor's one task looks at them.
@@ -173,8 +175,8 @@ impl MempoolReactor {
         let Some(first) = first_unseen(&mut txs, seen) else {
             return;
         };
-        // The shares of the peers keep room for it; it is dropped only where peers that are gone
-        // have left too many behind.
+        // The shares of 64 peers have room; it is dropped only where more fill theirs, or peers that
+        // are gone have left too many behind.
         let item = self.waiting.take(message.len(), share).map(|share| {
             let (peer, active) = (from.clone(), self.gossip.active.clone());
             let is_idle = Box::new(move || peer.is_closing() || !*active.borrow());

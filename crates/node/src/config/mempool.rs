@@ -51,7 +51,8 @@ pub struct MempoolConfig {
     pub cache_size: u64,
     /// Whether refused ones are remembered too. Default false.
     pub keep_invalid_txs_in_cache: bool,
-    /// Bytes of one at most. Default 1 MiB (4 MiB in v0.40).
+    /// Bytes of one at most; while the application does not keep up, messages of 64 times as much, and
+    /// of 256 MiB at least, may wait for it. Default 1 MiB (4 MiB in v0.40).
     pub max_tx_bytes: u64,
     /// Without effect, as in CometBFT. Default 0.
     pub max_batch_bytes: i64,
@@ -178,7 +179,10 @@ impl Section for MempoolConfig {
             &mut self.keep_invalid_txs_in_cache,
         );
         v.key(
-            Key::new("max_tx_bytes", "Bytes of one transaction at most."),
+            Key::new(
+                "max_tx_bytes",
+                "Bytes of one transaction at most. Above 4 MiB, 64 of them may wait in memory.",
+            ),
             &mut self.max_tx_bytes,
         );
         v.key(
