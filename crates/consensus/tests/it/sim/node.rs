@@ -140,6 +140,12 @@ impl Disk {
 }
 
 impl SignState {
+    /// The round of what was signed last, if that was at this height.
+    pub(crate) fn last_round(&self, height: Height) -> Option<Round> {
+        let (at, round, _) = self.last.as_ref()?.place;
+        (at == height).then_some(round)
+    }
+
     pub(crate) fn sign(&mut self, key: &PrivateKey, request: SignRequest) -> Answer {
         match request {
             SignRequest::Vote {

@@ -1,5 +1,6 @@
 //! The simulated network: an event heap, and everything that must hold after each event.
 
+mod liveness;
 mod network;
 mod shell;
 
@@ -13,6 +14,7 @@ use std::{
 use perihelion_consensus::{Answer, Consensus, Now, RequestId};
 use perihelion_types::{BlockId, Height};
 
+use self::liveness::Healed;
 use super::{
     adversary::Adversary,
     gossip::Payload,
@@ -22,9 +24,6 @@ use super::{
     rng::Rng,
 };
 use crate::chain::{self, Built, Validators};
-
-/// How long after the network has healed every honest node must have decided two more heights.
-const PATIENCE: Duration = Duration::from_secs(240);
 
 /// The height at which the network heals, if it has not before.
 const HEALS_AT: i64 = 4;
@@ -74,7 +73,7 @@ pub(crate) struct World {
     nodes: Vec<Node>,
     honest: usize,
     groups: Vec<u64>,
-    healed: Option<(Duration, Height)>,
+    healed: Option<Healed>,
     adversary: Adversary,
     memo: Arc<Memo>,
     known: BTreeMap<Height, Vec<Built>>,
@@ -166,7 +165,8 @@ impl World {
         self.at(heals, Event::Heal);
     }
 
-    /// Runs until every honest node has decided two heights after the network healed.
+    /// Runs until every honest node has decided two heights after the network healed, which must be
+    /// soon (`liveness`).
     pub(crate) fn run(&mut self) -> Result<Stats, String> {
         loop {
             let Some(Reverse((at, number))) = self.events.pop() else {
@@ -179,15 +179,9 @@ impl World {
             if let Some(failure) = self.failure.take() {
                 return Err(format!("at {:?}: {failure}", self.time));
             }
-            if let Some((since, height)) = self.healed {
-                let aim = height.plus(2);
-                let done = |node: &Node| node.disk.state.last_block_height >= aim;
-                if self.nodes[..self.honest].iter().all(done) {
-                    return self.finish();
-                }
-                if self.time > since + PATIENCE {
-                    return Err(format!("no progress to {aim}: {}", self.places()));
-                }
+            if let Some(progress) = self.check_progress() {
+                progress?;
+                return self.finish();
             }
         }
     }

@@ -10,7 +10,6 @@ use crate::{
     chain::Built,
     sim::{
         gossip::{self, Payload},
-        node::Node,
         rng::Rng,
     },
 };
@@ -143,14 +142,5 @@ impl World {
         let groups = self.groups.clone();
         self.trace(|| format!("partition {groups:?}"));
         self.after_ms(100..1500, Event::Partition);
-    }
-
-    pub(super) fn heal(&mut self) {
-        if self.healed.is_none() {
-            let height = |node: &Node| node.disk.state.last_block_height;
-            let highest = self.nodes.iter().map(height).max().unwrap();
-            self.healed = Some((self.time, highest));
-            self.trace(|| "healed".to_owned());
-        }
     }
 }
