@@ -76,8 +76,9 @@ pub enum FileError {
     },
 }
 
-/// What helps where the system refuses to write, behind what it said.
-fn write_remedy(source: &io::Error) -> &'static str {
+/// What helps where the system refuses to write, behind what it said; empty where that is not known.
+#[must_use]
+pub fn write_remedy(source: &io::Error) -> &'static str {
     match source.kind() {
         io::ErrorKind::PermissionDenied => ": let the user who runs the node own it and its folder",
         io::ErrorKind::ReadOnlyFilesystem => {

@@ -3,12 +3,17 @@ use std::{io, path::PathBuf};
 use thiserror::Error;
 
 use super::record::RecordFault;
+use crate::files::write_remedy;
 
 /// The log cannot be used. Every case is local: no peer is to blame for one.
 #[derive(Debug, Error)]
 pub enum WalError {
     /// The system refuses.
-    #[error("the consensus log {} cannot be {verb}: {source}{remedy}", path.display())]
+    #[error(
+        "the consensus log {} cannot be {verb}: {source}{}",
+        path.display(),
+        write_remedy(source)
+    )]
     File {
         /// The file or folder.
         path: PathBuf,
@@ -16,8 +21,6 @@ pub enum WalError {
         verb: &'static str,
         /// Why.
         source: io::Error,
-        /// What to do.
-        remedy: &'static str,
     },
     /// What was written and synced is not there any more as it was.
     #[error(

@@ -169,21 +169,10 @@ impl Group {
         verb: &'static str,
         source: std::io::Error,
     ) -> WalError {
-        let remedy = match source.kind() {
-            std::io::ErrorKind::StorageFull | std::io::ErrorKind::QuotaExceeded => {
-                ": free some space, then start again"
-            }
-            std::io::ErrorKind::PermissionDenied => ": let the user who runs the node own it",
-            std::io::ErrorKind::ReadOnlyFilesystem => {
-                ": mount the file system so that it can be written, or give the node another home"
-            }
-            _ => "",
-        };
         WalError::File {
             path: self.path(name),
             verb,
             source,
-            remedy,
         }
     }
 }

@@ -363,7 +363,6 @@ fn refused(head: &Path, source: io::Error) -> WalError {
         path: head.to_owned(),
         verb: "opened",
         source,
-        remedy: "",
     }
 }
 
