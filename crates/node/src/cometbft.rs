@@ -5,6 +5,7 @@
 //! BadgerDB locks the folder with `flock`; boltdb's database is one file, which it locks so.
 
 use std::{
+    collections::HashMap,
     fmt::Write as _,
     fs::{self, File, OpenOptions, TryLockError},
     io,
@@ -12,6 +13,7 @@ use std::{
     path::{Path, PathBuf},
 };
 
+use perihelion_consensus_reactor::files::write_remedy;
 use thiserror::Error;
 
 /// The databases that a CometBFT node has open while it runs.
@@ -38,6 +40,18 @@ pub enum CometBftError {
         /// The process: its id and name as far as the system tells.
         holder: String,
     },
+    /// The one that is made where none is cannot be made.
+    #[error(
+        "{}, which keeps CometBFT from starting on this home, cannot be made: {source}{}",
+        path.display(),
+        write_remedy(source)
+    )]
+    Unmade {
+        /// The folder or the file in it.
+        path: PathBuf,
+        /// Why it cannot.
+        source: io::Error,
+    },
     /// It cannot be told.
     #[error("whether a CometBFT node runs on this home cannot be told: {}: {source}: let the user who runs the node own it", path.display())]
     Unknown {
@@ -52,7 +66,7 @@ pub enum CometBftError {
 /// as the value lives.
 #[derive(Debug, Default)]
 pub struct CometBftLocks {
-    _files: Vec<File>,
+    held: HashMap<PathBuf, File>,
 }
 
 impl CometBftLocks {
@@ -88,33 +102,49 @@ impl CometBftLocks {
         Self::of(&databases)
     }
 
-    /// Locks the database that a CometBFT node opens first also where none ever was: its folder is
+    /// Locks the database that a CometBFT node opens first also where none was before: its folder is
     /// made, with nothing but the lock in it, and whoever starts CometBFT there later finds it empty.
+    /// One that has come since the others were locked is locked too.
     ///
     /// # Errors
-    /// When a process has it open, or it cannot be made.
+    /// When a process has it open, it cannot be made, or that cannot be told.
     pub fn keep_out(&mut self, data: &Path) -> Result<(), CometBftError> {
         let folder = data.join(FIRST);
-        // Locked already, if it is one of CometBFT's; else left alone.
-        if fs::symlink_metadata(&folder).is_ok() {
-            return Ok(());
+        match fs::create_dir(&folder) {
+            Err(error) if error.kind() != io::ErrorKind::AlreadyExists => {
+                return Err(unmade(&folder, error));
+            }
+            _ => self.lock(&folder)?,
         }
         let path = folder.join(LOCK);
-        fs::create_dir(&folder)
-            .and_then(|()| OpenOptions::new().append(true).create(true).open(&path))
-            .map_err(|source| unknown(&path, source))?;
-        self._files.extend(lock(&path)?);
-        Ok(())
+        if self.held.contains_key(&path) {
+            return Ok(());
+        }
+        match OpenOptions::new().append(true).create(true).open(&path) {
+            Ok(_) => self.lock(&path),
+            // A database of one file, or a link that leads nowhere.
+            Err(error) if is_absent(&error) => Ok(()),
+            Err(error) => Err(unmade(&path, error)),
+        }
     }
 
     fn of(databases: &[PathBuf]) -> Result<Self, CometBftError> {
-        let mut files = Vec::new();
+        let mut locks = Self::default();
         for database in databases {
-            for path in [database.clone(), database.join(LOCK)] {
-                files.extend(lock(&path)?);
-            }
+            locks.lock(database)?;
+            locks.lock(&database.join(LOCK))?;
         }
-        Ok(Self { _files: files })
+        Ok(locks)
+    }
+
+    /// Locks what is at `path`, if anything is, and not by this value already.
+    fn lock(&mut self, path: &Path) -> Result<(), CometBftError> {
+        if !self.held.contains_key(path)
+            && let Some(file) = lock(path)?
+        {
+            self.held.insert(path.to_owned(), file);
+        }
+        Ok(())
     }
 }
 
@@ -177,6 +207,13 @@ fn is_absent(error: &io::Error) -> bool {
         error.kind(),
         io::ErrorKind::NotFound | io::ErrorKind::NotADirectory
     )
+}
+
+fn unmade(path: &Path, source: io::Error) -> CometBftError {
+    CometBftError::Unmade {
+        path: path.to_owned(),
+        source,
+    }
 }
 
 fn unknown(path: &Path, source: io::Error) -> CometBftError {
@@ -305,5 +342,68 @@ mod tests {
         }
         fs::write(data.join("blockstore.db/CURRENT"), "").unwrap();
         assert_eq!(databases(data), [data.join("blockstore.db")]);
+    }
+
+    #[test]
+    fn one_that_starts_meanwhile_is_seen() {
+        let folder = tempfile::tempdir().unwrap();
+        let data = folder.path();
+        let mut locks = CometBftLocks::of_a_node(data).unwrap();
+        let path = database(data, "blockstore.db").join("LOCK");
+        let held = File::open(&path).unwrap();
+        held.try_lock().unwrap();
+        let error = locks.keep_out(data).unwrap_err().to_string();
+        assert!(error.contains(&path.display().to_string()), "{error}");
+        drop(held);
+        locks.keep_out(data).unwrap();
+        assert!(File::open(&path).unwrap().try_lock().is_err());
+    }
+
+    /// Left behind by a start that was ended between making the folder and its lock.
+    #[test]
+    fn one_is_kept_out_of_an_empty_folder() {
+        let folder = tempfile::tempdir().unwrap();
+        let data = folder.path();
+        let path = data.join("blockstore.db");
+        fs::create_dir(&path).unwrap();
+        let mut locks = CometBftLocks::of_a_node(data).unwrap();
+        locks.keep_out(data).unwrap();
+        let lock = File::open(path.join("LOCK")).unwrap();
+        assert!(lock.try_lock().is_err());
+    }
+
+    #[test]
+    fn what_is_no_folder_is_left_as_it_is() {
+        let folder = tempfile::tempdir().unwrap();
+        let data = folder.path();
+        let path = data.join("blockstore.db");
+        fs::write(&path, "boltdb").unwrap();
+        let mut locks = CometBftLocks::default();
+        locks.keep_out(data).unwrap();
+        assert!(File::open(&path).unwrap().try_lock().is_err());
+        assert_eq!(fs::read(&path).unwrap(), b"boltdb");
+        drop(locks);
+        fs::remove_file(&path).unwrap();
+        std::os::unix::fs::symlink("nowhere", &path).unwrap();
+        CometBftLocks::default().keep_out(data).unwrap();
+    }
+
+    #[test]
+    fn a_lock_that_cannot_be_made_says_what_to_do() {
+        for (kind, remedy) in [
+            (io::ErrorKind::StorageFull, "free some space"),
+            (io::ErrorKind::PermissionDenied, "own it"),
+            (io::ErrorKind::ReadOnlyFilesystem, "mount the file system"),
+        ] {
+            let error = unmade("data/blockstore.db".as_ref(), kind.into()).to_string();
+            assert!(error.contains(remedy), "{error}");
+            assert!(!error.contains("cannot be told"), "{error}");
+        }
+        // The folder is a file: nothing can be made in it.
+        let folder = tempfile::tempdir().unwrap();
+        let data = folder.path().join("data");
+        fs::write(&data, "").unwrap();
+        let error = CometBftLocks::default().keep_out(&data).unwrap_err();
+        assert!(matches!(error, CometBftError::Unmade { .. }), "{error}");
     }
 }
