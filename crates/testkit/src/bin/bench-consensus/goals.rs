@@ -18,8 +18,16 @@ const IDLE_MEMORY: f64 = 100.0;
 #[derive(Debug, Default)]
 pub(crate) struct Goals {
     lines: Vec<[String; 4]>,
-    /// Of each other contender: the row that is least above its own, and how often better it is.
-    least: Vec<(String, f64, String)>,
+    least: Vec<Least>,
+}
+
+/// Of another contender: the row in which ours is the least above it.
+#[derive(Debug)]
+struct Least {
+    other: String,
+    row: String,
+    /// How often better ours is there.
+    ratio: f64,
 }
 
 impl Goals {
@@ -56,6 +64,8 @@ impl Goals {
 
     fn compare(&mut self, row: Row, (variant, stage): (Variant, Stage), other: &str, ratio: f64) {
         let name = format!("{}; {variant}; {stage}", row.title());
+        // Nothing beside nothing is no number, and nothing that was reached.
+        let ratio = if ratio.is_nan() { 0.0 } else { ratio };
         let goal = match (row, stage) {
             // The load decides that, and none is worse for a transaction that came a moment later.
             (Row::Throughput, Stage::Paced(_)) => return,
@@ -71,10 +81,15 @@ impl Goals {
                 verdict(ratio >= goal),
             ]);
         }
-        match self.least.iter_mut().find(|least| least.0 == other) {
-            Some(least) if ratio >= least.1 => {}
-            Some(least) => (least.1, least.2) = (ratio, name),
-            None => self.least.push((other.to_owned(), ratio, name)),
+        let new = Least {
+            other: other.to_owned(),
+            row: name,
+            ratio,
+        };
+        match self.least.iter_mut().find(|least| least.other == other) {
+            Some(least) if new.ratio >= least.ratio => {}
+            Some(least) => *least = new,
+            None => self.least.push(new),
         }
     }
 
@@ -82,9 +97,9 @@ impl Goals {
     pub(crate) fn table(&self) -> String {
         let mut table = vec![["goal", "", "measured", ""].map(str::to_owned).to_vec()];
         table.extend(self.lines.iter().map(|line| line.to_vec()));
-        for (other, ratio, name) in &self.least {
+        for Least { other, row, ratio } in &self.least {
             table.push(vec![
-                format!("no row worse than {other}: least is {name}"),
+                format!("no row worse than {other}: least is {row}"),
                 "at least 1 times".to_owned(),
                 format!("{ratio:.2} times"),
                 verdict(*ratio >= 1.0),
@@ -180,6 +195,45 @@ mod tests {
             of("no row worse than theirs").ends_with("1.00 times ok"),
             "{table}"
         );
+    }
+
+    /// No block, and no transaction: no figure of these is a ratio.
+    #[test]
+    fn what_cannot_be_compared_hides_nothing_and_is_short() {
+        let contenders = [contender("ours"), contender("theirs")];
+        let ours = figures(1.0, 2.0);
+        let nothing = figures(0.0, f64::INFINITY);
+        for measured in [
+            [(0, nothing), (1, nothing)],
+            // A row that is worse, and one behind it that is better.
+            [
+                (
+                    0,
+                    Figures {
+                        cpu_per_blocks: 1.0,
+                        txs_per_second: 0.0,
+                        ..ours
+                    },
+                ),
+                (
+                    1,
+                    Figures {
+                        interval: 1.0,
+                        txs_per_second: 0.0,
+                        cpu_per_blocks: 2.0,
+                        cpu_per_txs: 2.0,
+                        peak_rss_bytes: 2 << 20,
+                        ..ours
+                    },
+                ),
+            ],
+        ] {
+            let mut goals = Goals::default();
+            let stage = Stage::AsManyAsTaken;
+            goals.judge(Variant::NoCommit, stage, &contenders, &measured);
+            let worst = line(&goals.table(), "no row worse than theirs");
+            assert!(worst.ends_with("0.00 times SHORT"), "{worst}");
+        }
     }
 
     #[test]
