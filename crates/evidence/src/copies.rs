@@ -7,7 +7,9 @@ use perihelion_types::{DuplicateVoteEvidence, ValidatorSet, Vote};
 /// such vote, so that no honest report has one. CometBFT takes such evidence; but of one double
 /// vote anybody can make as much of it as he likes.
 ///
-/// Votes without their extension count as unchanged: there is only one way to leave it out.
+/// Votes without their extension count as unchanged, and so do those with the extension of the other,
+/// whose signature names no block. So one double precommit with extensions has 9 copies at most, which
+/// fill the room of its voter alone.
 pub(crate) fn is_changed(
     votes: &DuplicateVoteEvidence,
     chain_id: &str,

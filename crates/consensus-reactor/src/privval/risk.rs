@@ -145,8 +145,8 @@ pub fn check_replayed(
 }
 
 /// Fails when one of the last `look_back` blocks (0: none are searched) of chain `chain_id` was
-/// precommitted by `key`, as CometBFT's `double_sign_check_height`: then another copy of the validator may be
-/// running. For the moment before consensus is entered.
+/// precommitted by `key`, as CometBFT's `double_sign_check_height`: then another copy of the validator
+/// may be running. For the moment before consensus is entered.
 ///
 /// # Errors
 /// Then, or when the store cannot be read.

@@ -163,12 +163,12 @@ impl Chain {
             ("consensus_validator_power", "This validator's power", power),
             (
                 "consensus_validator_last_signed_height",
-                "The last block whose commit of the one below it signed",
+                "The last block whose last commit has its precommit for the block below",
                 seen.last_signed.get(),
             ),
             (
                 "consensus_validator_missed_blocks",
-                "Blocks that it did not sign since the node started",
+                "Blocks since the node started whose last commit has none of it, or one for nil",
                 seen.missed,
             ),
         ];

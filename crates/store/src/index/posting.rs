@@ -6,7 +6,7 @@
 //! ```
 //! Numbers are varints (as protobuf has them); an index is told by what it is above the one before
 //! it. One place has its transaction's hash with it, so that values of which each is met once cost a
-//! search nothing more; several look it up among the block's hashes, once for all.
+//! search nothing more; several look it up among the block's hashes, once a posting.
 
 use bytes::{Buf as _, BufMut as _};
 use perihelion_types::Hash;

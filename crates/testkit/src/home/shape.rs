@@ -22,7 +22,9 @@ pub struct ChainShape {
     /// Share of validators, below 1/3, that are absent from each commit; no more of them than leave
     /// it more than 2/3 of the power.
     pub absent: f64,
-    /// A validator of the genesis by its number, and the height from which on it signs nothing.
+    /// A validator of the genesis by its number, and the height from which on it signs nothing: beside
+    /// those that are absent, and whatever power is left. With 1/3 or more of the power gone, or absent,
+    /// no node takes the chain.
     pub gone: Option<(u32, i64)>,
     /// Commits are of rounds below this number, at least 1.
     pub rounds: i32,
