@@ -7,7 +7,7 @@ CARGO ?= cargo
 export ROCKSDB_LIB_DIR := $(shell .ci/setup cache)
 export ROCKSDB_STATIC := 1
 
-.PHONY: help setup build localnet localnet-down localnet-clean test test-quick test-crash sim lint bench bench-quick bench-growth bench-compare bench-consensus interop vectors docs clean
+.PHONY: help setup build localnet localnet-down localnet-clean test test-crash sim lint bench bench-quick bench-growth bench-compare bench-consensus interop vectors docs clean
 
 help: ## this list
 	@awk -F':.*## ' '/^[a-z-]+:.*## /{printf "  make %-14s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
