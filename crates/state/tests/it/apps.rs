@@ -2,12 +2,15 @@
 
 use std::{
     collections::BTreeMap,
-    sync::{Arc, Mutex},
+    sync::{
+        Arc, Mutex,
+        atomic::{AtomicI64, Ordering},
+    },
 };
 
 use bytes::Bytes;
 use perihelion_abci::{
-    AppFault, AppWrite, Application, Persistence,
+    AppFault, AppWrite, Application, KvStore, KvStoreOptions, MemoryAppStore, Persistence,
     types::{
         ExecTxResult, RequestCommit, RequestExtendVote, RequestFinalizeBlock, RequestInfo,
         RequestInitChain, RequestPrepareProposal, RequestProcessProposal,
@@ -154,52 +157,60 @@ impl Application for Recorded {
     }
 }
 
-/// The key-value application with a state of its own that is durable at once when it commits, as
-/// an application in another process has it. Made anew, it is where it committed last.
-pub(crate) struct External {
-    disk: Arc<perihelion_abci::MemoryAppStore>,
-    app: perihelion_abci::KvStore,
+/// The key-value application that keeps its own state on `disk`, as one in another process does. Made
+/// anew, it is where it committed last.
+pub(crate) fn standalone(disk: &Arc<MemoryAppStore>, options: KvStoreOptions) -> Arc<KvStore> {
+    let store = Arc::clone(disk) as _;
+    Arc::new(KvStore::standalone(store, options).unwrap())
 }
 
-impl External {
-    pub(crate) fn open(
-        disk: &Arc<perihelion_abci::MemoryAppStore>,
-        options: perihelion_abci::KvStoreOptions,
-    ) -> Arc<Self> {
-        let app = perihelion_abci::KvStore::persistent(Arc::clone(disk) as _, options).unwrap();
+/// What an application is about to do with the block of a height.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Task {
+    Execute(i64),
+    Commit(i64),
+}
+
+/// Passes calls on; what is done before a block is executed or committed, the test says.
+pub(crate) struct Hooked<F> {
+    app: Arc<dyn Application>,
+    /// The block that was executed last.
+    executed: AtomicI64,
+    before: F,
+}
+
+impl<F: Fn(Task) + Send + Sync + 'static> Hooked<F> {
+    pub(crate) fn new(app: Arc<dyn Application>, before: F) -> Arc<Self> {
+        let executed = AtomicI64::new(0);
         Arc::new(Self {
-            disk: Arc::clone(disk),
             app,
+            executed,
+            before,
         })
     }
-
-    fn write(&self) {
-        self.disk.write(self.app.take_writes().unwrap());
-    }
 }
 
-impl Application for External {
+impl<F: Fn(Task) + Send + Sync + 'static> Application for Hooked<F> {
     fn info(&self, request: &RequestInfo) -> Result<ResponseInfo, AppFault> {
         self.app.info(request)
     }
 
     fn init_chain(&self, request: &RequestInitChain) -> Result<ResponseInitChain, AppFault> {
-        let response = self.app.init_chain(request)?;
-        self.write();
-        Ok(response)
+        self.app.init_chain(request)
     }
 
     fn finalize_block(
         &self,
         request: &RequestFinalizeBlock,
     ) -> Result<ResponseFinalizeBlock, AppFault> {
+        (self.before)(Task::Execute(request.height));
+        self.executed.store(request.height, Ordering::SeqCst);
         self.app.finalize_block(request)
     }
 
     fn commit(&self, request: &RequestCommit) -> Result<ResponseCommit, AppFault> {
-        let response = self.app.commit(request)?;
-        self.write();
-        Ok(response)
+        (self.before)(Task::Commit(self.executed.load(Ordering::SeqCst)));
+        self.app.commit(request)
     }
 }
 

@@ -20,7 +20,7 @@ use perihelion_test_support::copy_folder;
 use perihelion_types::{Block, Height, State};
 
 use crate::{
-    apps::{External, Log, Recorded, Trouble},
+    apps::{Log, Recorded, Trouble, standalone},
     chain_file::Chain,
 };
 
@@ -56,7 +56,7 @@ pub(crate) fn start(
     let store = open_store(folder);
     let options = KvStoreOptions::default();
     let app: Arc<dyn Application> = match home {
-        Home::External(disk) => External::open(disk, options),
+        Home::External(disk) => standalone(disk, options),
         Home::BuiltIn => {
             let column = Arc::new(AppColumn::new(Arc::clone(&store)));
             Arc::new(KvStore::persistent(column, options).unwrap())

@@ -10,7 +10,7 @@ use perihelion_state::{Executor, ExecutorConfig, ReplayProgress, StartError};
 use perihelion_types::Height;
 
 use crate::{
-    apps::{External, Trouble},
+    apps::{Trouble, standalone},
     chain_file::Chain,
     crashes::{Home, Node, open_store, start},
 };
@@ -116,7 +116,7 @@ fn an_application_with_another_hash_at_the_same_height_is_refused() {
     let chain = Chain::load("chain_basic");
     let (folder, _) = prepared(&chain, 20, 20);
     let disk = Arc::new(MemoryAppStore::new());
-    let other = External::open(&disk, KvStoreOptions::default());
+    let other = standalone(&disk, KvStoreOptions::default());
     for height in 1..=20 {
         let request = RequestFinalizeBlock {
             height,
@@ -158,7 +158,7 @@ fn pruning_follows_the_application_and_leaves_no_way_back_for_an_empty_one() {
         ..KvStoreOptions::default()
     };
     let disk = Arc::new(MemoryAppStore::new());
-    let app = AppConnections::in_process(External::open(&disk, options));
+    let app = AppConnections::in_process(standalone(&disk, options));
     let indexer = perihelion_store::Indexer::start(Arc::clone(&store)).unwrap();
     let config = ExecutorConfig {
         sync_interval: Duration::ZERO,
@@ -200,7 +200,7 @@ fn replaying_reports_and_can_be_stopped() {
     let Home::External(disk) = home else {
         panic!("prepared otherwise");
     };
-    let app = AppConnections::in_process(External::open(&disk, KvStoreOptions::default()));
+    let app = AppConnections::in_process(standalone(&disk, KvStoreOptions::default()));
     let mut seen: Vec<ReplayProgress> = Vec::new();
     let stopped = Executor::start_reporting(
         open_store(folder.path()),

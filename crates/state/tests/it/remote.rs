@@ -2,46 +2,48 @@
 //! calls come.
 
 use std::{
-    path::{Path, PathBuf},
-    sync::{Arc, mpsc::channel},
+    path::Path,
+    sync::{Arc, Mutex, mpsc::channel},
     time::Duration,
 };
 
 use perihelion_abci::{
     AppAddress, AppConnections, AppFault, AppServer, AppTransport, Application, CallName, KvStore,
-    KvStoreOptions, MemoryAppStore,
-    types::{
-        RequestCommit, RequestFinalizeBlock, RequestInfo, RequestInitChain, ResponseCommit,
-        ResponseFinalizeBlock, ResponseInfo, ResponseInitChain,
-    },
+    KvStoreOptions, MemoryAppStore, types::RequestInfo,
 };
 use perihelion_state::{ApplyError, Executor, ExecutorConfig, StartError};
 use perihelion_store::Store;
 use perihelion_test_support::copy_folder;
 use perihelion_types::Height;
 
-use crate::{chain_file::Chain, crashes::open_store};
+use crate::{
+    apps::{Hooked, Task, standalone},
+    chain_file::Chain,
+    crashes::open_store,
+};
 
-const TRANSPORTS: [AppTransport; 2] = [AppTransport::Socket, AppTransport::Grpc];
+pub(crate) const TRANSPORTS: [AppTransport; 2] = [AppTransport::Socket, AppTransport::Grpc];
 /// Far longer than anything takes.
-const PATIENCE: Duration = Duration::from_secs(240);
+pub(crate) const PATIENCE: Duration = Duration::from_secs(240);
 
-/// The key-value application that keeps its own state on `disk`.
-fn standalone(disk: &Arc<MemoryAppStore>) -> Arc<dyn Application> {
-    let store = Arc::clone(disk) as _;
-    Arc::new(KvStore::standalone(store, KvStoreOptions::default()).unwrap())
+fn kvstore(disk: &Arc<MemoryAppStore>) -> Arc<dyn Application> {
+    standalone(disk, KvStoreOptions::default())
 }
 
-fn serve(transport: AppTransport, app: Arc<dyn Application>) -> AppServer {
+pub(crate) fn serve(transport: AppTransport, app: Arc<dyn Application>) -> AppServer {
     let address: AppAddress = "tcp://127.0.0.1:0".parse().unwrap();
     AppServer::start(&address, transport, app, drop).unwrap()
 }
 
-fn connect(server: &AppServer, transport: AppTransport) -> AppConnections {
+pub(crate) fn connect(server: &AppServer, transport: AppTransport) -> AppConnections {
     AppConnections::connect(server.address(), transport).unwrap()
 }
 
-fn start(store: &Arc<Store>, chain: &Chain, app: &AppConnections) -> Result<Executor, StartError> {
+pub(crate) fn start(
+    store: &Arc<Store>,
+    chain: &Chain,
+    app: &AppConnections,
+) -> Result<Executor, StartError> {
     Executor::start(
         Arc::clone(store),
         &chain.genesis,
@@ -65,7 +67,7 @@ fn apply_to(executor: &mut Executor, chain: &Chain, height: i64) -> Result<(), A
 fn prepared(chain: &Chain, height: i64, app: i64) -> (tempfile::TempDir, Arc<MemoryAppStore>) {
     let folder = tempfile::tempdir().unwrap();
     let disk = Arc::new(MemoryAppStore::new());
-    let node = AppConnections::in_process(standalone(&disk));
+    let node = AppConnections::in_process(kvstore(&disk));
     let mut executor = start(&open_store(folder.path()), chain, &node).unwrap();
     apply_to(&mut executor, chain, app.min(height)).unwrap();
     let behind = disk.fork();
@@ -76,31 +78,15 @@ fn prepared(chain: &Chain, height: i64, app: i64) -> (tempfile::TempDir, Arc<Mem
     )
 }
 
-/// Copies the node's folder, as a power cut would leave it, when Commit comes.
-struct Witness {
-    app: Arc<dyn Application>,
-    folder: PathBuf,
-    copies: PathBuf,
-}
-
-impl Application for Witness {
-    fn info(&self, request: &RequestInfo) -> Result<ResponseInfo, AppFault> {
-        self.app.info(request)
-    }
-    fn init_chain(&self, request: &RequestInitChain) -> Result<ResponseInitChain, AppFault> {
-        self.app.init_chain(request)
-    }
-    fn finalize_block(
-        &self,
-        request: &RequestFinalizeBlock,
-    ) -> Result<ResponseFinalizeBlock, AppFault> {
-        self.app.finalize_block(request)
-    }
-    fn commit(&self, request: &RequestCommit) -> Result<ResponseCommit, AppFault> {
-        let before = self.app.info(&RequestInfo::default())?.last_block_height;
-        copy_folder(&self.folder, &self.copies.join(before.to_string()));
-        self.app.commit(request)
-    }
+/// A new application that copies the node's folder, as a power cut would leave it, when Commit comes.
+fn witness(folder: &Path, copies: &Path) -> Arc<dyn Application> {
+    let (folder, copies) = (folder.to_owned(), copies.to_owned());
+    let app = kvstore(&Arc::new(MemoryAppStore::new()));
+    Hooked::new(app, move |task| {
+        if let Task::Commit(height) = task {
+            copy_folder(&folder, &copies.join(height.to_string()));
+        }
+    })
 }
 
 fn assert_holds(copy: &Path, chain: &Chain, height: i64) {
@@ -122,12 +108,8 @@ fn block_commit_and_response_are_on_the_disk_before_commit_is_sent() {
     let chain = Chain::load("chain_basic");
     for transport in TRANSPORTS {
         let (folder, copies) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
-        let witness = Witness {
-            app: standalone(&Arc::new(MemoryAppStore::new())),
-            folder: folder.path().to_owned(),
-            copies: copies.path().to_owned(),
-        };
-        let server = serve(transport, Arc::new(witness));
+        let witness = witness(folder.path(), copies.path());
+        let server = serve(transport, witness);
         let app = connect(&server, transport);
         let mut executor = start(&open_store(folder.path()), &chain, &app).unwrap();
         apply_to(&mut executor, &chain, 3).unwrap();
@@ -135,7 +117,6 @@ fn block_commit_and_response_are_on_the_disk_before_commit_is_sent() {
             let block = line.certified(executor.state());
             executor.apply_unsettled(&block, None).unwrap();
         }
-        // The key-value application tells the finalized height before it is committed.
         for height in 1..=6 {
             assert_holds(&copies.path().join(height.to_string()), &chain, height);
         }
@@ -153,12 +134,8 @@ fn blocks_that_are_replayed_are_on_the_disk_before_commit_is_sent() {
     apply_to(&mut executor, &chain, 6).unwrap();
     // What it would sync at its end is left as it is.
     std::mem::forget(executor);
-    let witness = Witness {
-        app: standalone(&Arc::new(MemoryAppStore::new())),
-        folder: folder.path().to_owned(),
-        copies: copies.path().to_owned(),
-    };
-    let server = serve(AppTransport::Socket, Arc::new(witness));
+    let witness = witness(folder.path(), copies.path());
+    let server = serve(AppTransport::Socket, witness);
     let app = connect(&server, AppTransport::Socket);
     start(&store, &chain, &app).unwrap();
     for height in 1..=6 {
@@ -172,7 +149,7 @@ fn an_application_ahead_is_refused_with_heights() {
     for transport in TRANSPORTS {
         let (_, disk) = prepared(&chain, 20, 20);
         let (folder, _) = prepared(&chain, 10, 10);
-        let server = serve(transport, standalone(&disk));
+        let server = serve(transport, kvstore(&disk));
         let app = connect(&server, transport);
         let refused = start(&open_store(folder.path()), &chain, &app);
         let text = refused.err().unwrap().to_string();
@@ -188,7 +165,7 @@ fn an_application_behind_gets_what_it_lacks_and_one_level_nothing() {
     for transport in TRANSPORTS {
         for behind in [0, 7, 20] {
             let (folder, disk) = prepared(&chain, 20, behind);
-            let server = serve(transport, standalone(&disk));
+            let server = serve(transport, kvstore(&disk));
             let app = connect(&server, transport);
             let mut executor = start(&open_store(folder.path()), &chain, &app).unwrap();
             let info = app.query.info(&RequestInfo::default()).unwrap();
@@ -200,37 +177,6 @@ fn an_application_behind_gets_what_it_lacks_and_one_level_nothing() {
     }
 }
 
-/// Goes away in FinalizeBlock at a height: the test drops its server then.
-struct Leaves {
-    app: Arc<dyn Application>,
-    at: i64,
-    leaving: std::sync::Mutex<std::sync::mpsc::Sender<()>>,
-    gone: std::sync::Mutex<std::sync::mpsc::Receiver<()>>,
-}
-
-impl Application for Leaves {
-    fn info(&self, request: &RequestInfo) -> Result<ResponseInfo, AppFault> {
-        self.app.info(request)
-    }
-    fn init_chain(&self, request: &RequestInitChain) -> Result<ResponseInitChain, AppFault> {
-        self.app.init_chain(request)
-    }
-    fn finalize_block(
-        &self,
-        request: &RequestFinalizeBlock,
-    ) -> Result<ResponseFinalizeBlock, AppFault> {
-        if request.height == self.at {
-            self.leaving.lock().unwrap().send(()).unwrap();
-            // It never answers.
-            let _gone = self.gone.lock().unwrap().recv();
-        }
-        self.app.finalize_block(request)
-    }
-    fn commit(&self, request: &RequestCommit) -> Result<ResponseCommit, AppFault> {
-        self.app.commit(request)
-    }
-}
-
 #[test]
 fn an_application_that_goes_is_named_with_call_and_height_and_goes_on_when_it_is_back() {
     let chain = Chain::load("chain_basic");
@@ -238,14 +184,17 @@ fn an_application_that_goes_is_named_with_call_and_height_and_goes_on_when_it_is
         let folder = tempfile::tempdir().unwrap();
         let disk = Arc::new(MemoryAppStore::new());
         let (leaving, left) = channel();
-        let (end, gone) = channel();
-        let app = Leaves {
-            app: standalone(&disk),
-            at: 11,
-            leaving: leaving.into(),
-            gone: gone.into(),
-        };
-        let server = serve(transport, Arc::new(app));
+        let (end, gone) = channel::<()>();
+        let gone = Mutex::new(gone);
+        // It goes away in FinalizeBlock: the test drops its server then.
+        let app = Hooked::new(kvstore(&disk), move |task| {
+            if task == Task::Execute(11) {
+                leaving.send(()).unwrap();
+                // It never answers.
+                let _gone = gone.lock().unwrap().recv();
+            }
+        });
+        let server = serve(transport, app);
         let app = connect(&server, transport);
         let store = open_store(folder.path());
         let mut executor = start(&store, &chain, &app).unwrap();
@@ -266,7 +215,7 @@ fn an_application_that_goes_is_named_with_call_and_height_and_goes_on_when_it_is
         assert_eq!(error.height, Some(Height::new(11)));
         assert!(matches!(error.reason, AppFault::Closed(_)), "{error}");
         // The block that it was given is stored: the start has it executed.
-        let server = serve(transport, standalone(&disk));
+        let server = serve(transport, kvstore(&disk));
         let app = connect(&server, transport);
         let mut executor = start(&store, &chain, &app).unwrap();
         assert_eq!(executor.state().last_block_height.get(), 11);

@@ -7,28 +7,19 @@ use std::{
     path::{Path, PathBuf},
     sync::Arc,
     thread,
-    time::{Duration, Instant},
+    time::Instant,
 };
 
-use perihelion_abci::{
-    AppAddress, AppConnections, AppFault, AppServer, AppTransport, Application, KvStore,
-    KvStoreOptions, MemoryAppStore,
-    types::{
-        RequestCommit, RequestFinalizeBlock, RequestInfo, RequestInitChain, ResponseCommit,
-        ResponseFinalizeBlock, ResponseInfo, ResponseInitChain,
-    },
-};
-use perihelion_state::{Executor, ExecutorConfig};
-use perihelion_store::Store;
+use perihelion_abci::{KvStore, KvStoreOptions, MemoryAppStore};
+use perihelion_state::Executor;
 use perihelion_types::Height;
 
 use crate::{
+    apps::{Hooked, Task},
     chain_file::Chain,
     crashes::{Home, Node, crashed, expected, open_store, quiet},
+    remote::{PATIENCE, TRANSPORTS, connect, serve, start},
 };
-
-/// Far longer than anything takes.
-const PATIENCE: Duration = Duration::from_secs(240);
 
 fn apply_in_a_row(executor: &mut Executor, chain: &Chain, height: i64) {
     let from = executor.state().next_height().get();
@@ -140,52 +131,26 @@ fn what_is_left_of_the_last_block_is_done_when_asked_for() {
     }
 }
 
-/// Executes a block only once the node has stored that block and the state below it.
-struct Patient {
-    app: KvStore,
-    store: Arc<Store>,
-}
-
-impl Application for Patient {
-    fn info(&self, request: &RequestInfo) -> Result<ResponseInfo, AppFault> {
-        self.app.info(request)
-    }
-    fn init_chain(&self, request: &RequestInitChain) -> Result<ResponseInitChain, AppFault> {
-        self.app.init_chain(request)
-    }
-    fn finalize_block(
-        &self,
-        request: &RequestFinalizeBlock,
-    ) -> Result<ResponseFinalizeBlock, AppFault> {
-        let height = Height::new(request.height);
-        let since = Instant::now();
-        while self.store.height() < height || self.store.state_height() < height.prev() {
-            assert!(since.elapsed() < PATIENCE, "the node waits for the answer");
-            thread::yield_now();
-        }
-        self.app.finalize_block(request)
-    }
-    fn commit(&self, request: &RequestCommit) -> Result<ResponseCommit, AppFault> {
-        self.app.commit(request)
-    }
-}
-
 #[test]
 fn the_node_stores_what_it_has_while_the_application_executes() {
     let chain = Chain::load("chain_basic");
-    for transport in [AppTransport::Socket, AppTransport::Grpc] {
+    for transport in TRANSPORTS {
         let folder = tempfile::tempdir().unwrap();
         let store = open_store(folder.path());
-        let app = Patient {
-            app: KvStore::in_memory(KvStoreOptions::default()),
-            store: Arc::clone(&store),
-        };
-        let address: AppAddress = "tcp://127.0.0.1:0".parse().unwrap();
-        let server = AppServer::start(&address, transport, Arc::new(app), drop).unwrap();
-        let app = AppConnections::connect(server.address(), transport).unwrap();
-        let (consensus, config) = (app.consensus.clone(), ExecutorConfig::default());
-        let mut executor =
-            Executor::start(store, &chain.genesis, consensus, &app.query, config).unwrap();
+        let seen = Arc::clone(&store);
+        let app = Arc::new(KvStore::in_memory(KvStoreOptions::default()));
+        // It executes a block only once the node has stored that block and the state below it.
+        let patient = Hooked::new(app, move |task| {
+            let Task::Execute(height) = task else { return };
+            let (height, since) = (Height::new(height), Instant::now());
+            while seen.height() < height || seen.state_height() < height.prev() {
+                assert!(since.elapsed() < PATIENCE, "the node waits for the answer");
+                thread::yield_now();
+            }
+        });
+        let server = serve(transport, patient);
+        let app = connect(&server, transport);
+        let mut executor = start(&store, &chain, &app).unwrap();
         apply_in_a_row(&mut executor, &chain, 5);
         assert_eq!(executor.state(), &expected(&chain, 5));
     }
