@@ -9,6 +9,7 @@ mod apps;
 )]
 mod chain;
 mod disk;
+mod floods;
 mod gossip;
 mod messages;
 mod messages_on_wire;
