@@ -15,16 +15,17 @@ fn open(store: &Arc<MemoryAppStore>) -> KvStore {
     KvStore::persistent(Arc::clone(store) as _, KvStoreOptions::default()).unwrap()
 }
 
-fn execute(app: &KvStore, height: i64, txs: &[&'static str]) {
-    app.finalize_block(&RequestFinalizeBlock {
+fn block(height: i64, txs: &[&'static str]) -> RequestFinalizeBlock {
+    let txs = txs.iter().map(|tx| Bytes::from_static(tx.as_bytes()));
+    RequestFinalizeBlock {
         height,
-        txs: txs
-            .iter()
-            .map(|tx| Bytes::from_static(tx.as_bytes()))
-            .collect(),
+        txs: txs.collect(),
         ..RequestFinalizeBlock::default()
-    })
-    .unwrap();
+    }
+}
+
+fn execute(app: &KvStore, height: i64, txs: &[&'static str]) {
+    app.finalize_block(&block(height, txs)).unwrap();
     app.commit(&RequestCommit {}).unwrap();
 }
 
@@ -193,14 +194,7 @@ fn the_encoded_answer_is_the_whole_one() {
         };
         let apps = [(); 2].map(|()| KvStore::in_memory(options));
         for (height, txs) in (1..).zip(blocks) {
-            let request = RequestFinalizeBlock {
-                height,
-                txs: txs
-                    .iter()
-                    .map(|tx| Bytes::from_static(tx.as_bytes()))
-                    .collect(),
-                ..RequestFinalizeBlock::default()
-            };
+            let request = block(height, txs);
             let plain = apps[0].finalize_block(&request).unwrap();
             let finalized = apps[1].finalize_block_encoded(&request).unwrap();
             assert!(finalized.encoded() == plain.encode_to_vec());

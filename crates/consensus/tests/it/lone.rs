@@ -8,7 +8,7 @@ use std::{
 use bytes::Bytes;
 use perihelion_consensus::{
     Announce, Answer, Ask, BlockVerdict, Consensus, ConsensusConfig, Effect, Fault, LastCommit,
-    Message, Notice, Now, SignRequest, Start, Step, WalMessage,
+    Maj23, Message, Notice, Now, SignRequest, Start, Step, WalMessage,
 };
 use perihelion_crypto::PrivateKey;
 use perihelion_types::{
@@ -23,6 +23,16 @@ pub(crate) const PRECOMMIT: SignedMsgType = SignedMsgType::Precommit;
 /// A peer.
 pub(crate) fn peer(number: u8) -> PeerId {
     NodeId::new([number; 20])
+}
+
+/// That more than 2/3 have prevoted a block of height 1, as a peer may say.
+pub(crate) fn claim(round: i32, block_id: BlockId) -> Maj23 {
+    Maj23 {
+        height: Height::new(1),
+        round: Round::new(round),
+        vote_type: PREVOTE,
+        block_id,
+    }
 }
 
 /// What a shell answers.

@@ -4,12 +4,12 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use perihelion_consensus::{
-    Announce, Effect, Fault, Maj23, Message, Notice, Step, WalMessage,
+    Announce, Effect, Fault, Message, Notice, Step, WalMessage,
     votes::{CATCHUP_ROUNDS_PER_PEER, MAX_CATCHUP_ROUNDS, MAX_MAJ23_CLAIMS},
 };
 use perihelion_types::{BlockId, Hash, Height, NodeId, PartSetHeader, Proposal, Round, Vote};
 
-use crate::lone::{Lone, PRECOMMIT, PREVOTE, peer};
+use crate::lone::{Lone, PRECOMMIT, PREVOTE, claim, peer};
 
 const NIL: BlockId = BlockId::NIL;
 
@@ -223,23 +223,17 @@ fn rounds_that_gone_peers_opened_make_room() {
 fn claims_of_gone_peers_make_room() {
     let mut lone = Lone::proposing_in(1);
     let (other, block) = (lone.others()[0], lone.block(0, "a"));
-    let claim = |block_id| Maj23 {
-        height: Height::new(1),
-        round: Round::ZERO,
-        vote_type: PREVOTE,
-        block_id,
-    };
     for number in 0..MAX_MAJ23_CLAIMS {
         assert!(!lone.core.votes().is_crowded());
         let mut junk = block.id();
         junk.part_set_header.total = u32::try_from(number + 2).unwrap();
-        lone.core.handle_maj23(stranger(number), &claim(junk));
+        lone.core.handle_maj23(stranger(number), &claim(0, junk));
     }
     assert!(lone.core.votes().is_crowded());
     let equivocation = lone.vote_of(other, PREVOTE, 0, NIL);
     send_vote(&mut lone, equivocation);
     lone.core.retain_peers(|_| false);
-    lone.core.handle_maj23(stranger(0), &claim(block.id()));
+    lone.core.handle_maj23(stranger(0), &claim(0, block.id()));
     let real = lone.vote_of(other, PREVOTE, 0, block.id());
     send_vote(&mut lone, real.clone());
     let counted = lone.core.votes().prevotes(Round::ZERO).unwrap();
@@ -405,15 +399,6 @@ fn parts_of_other_blocks_are_ignored_and_convict_nobody() {
     assert_eq!(lone.last_vote(), (PREVOTE, 0, block.id()));
 }
 
-fn claim(block_id: BlockId) -> Maj23 {
-    Maj23 {
-        height: Height::new(1),
-        round: Round::ZERO,
-        vote_type: PREVOTE,
-        block_id,
-    }
-}
-
 #[test]
 fn a_claim_lets_conflicting_votes_count() {
     let mut lone = Lone::proposing_in(1);
@@ -423,7 +408,7 @@ fn a_claim_lets_conflicting_votes_count() {
     lone.votes(2, PREVOTE, 0, NIL);
     lone.votes(3, PREVOTE, 0, block.id());
     assert_eq!(lone.core.votes().polka(Round::ZERO), None);
-    lone.core.handle_maj23(peer(3), &claim(block.id()));
+    lone.core.handle_maj23(peer(3), &claim(0, block.id()));
     lone.votes(3, PREVOTE, 0, block.id());
     assert_eq!(lone.core.votes().polka(Round::ZERO), Some(block.id()));
     assert_eq!(lone.last_vote(), (PRECOMMIT, 0, block.id()));
@@ -433,18 +418,18 @@ fn a_claim_lets_conflicting_votes_count() {
 fn two_claims_of_one_peer_are_punished() {
     let mut lone = Lone::proposing_in(1);
     let block = lone.block(0, "a");
-    lone.core.handle_maj23(peer(3), &claim(block.id()));
-    lone.core.handle_maj23(peer(3), &claim(block.id()));
+    lone.core.handle_maj23(peer(3), &claim(0, block.id()));
+    lone.core.handle_maj23(peer(3), &claim(0, block.id()));
     lone.drain();
     assert_eq!(lone.punished(), []);
-    lone.core.handle_maj23(peer(3), &claim(NIL));
+    lone.core.handle_maj23(peer(3), &claim(0, NIL));
     lone.drain();
     assert_eq!(lone.punished(), [Fault::Maj23 { round: Round::ZERO }]);
     // Other heights and rounds that are not open leave nothing behind.
-    let mut other = claim(NIL);
+    let mut other = claim(0, NIL);
     other.height = Height::new(2);
     lone.core.handle_maj23(peer(3), &other);
-    other = claim(NIL);
+    other = claim(0, NIL);
     other.round = Round::new(99);
     lone.core.handle_maj23(peer(3), &other);
     lone.drain();

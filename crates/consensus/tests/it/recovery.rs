@@ -10,7 +10,7 @@ use perihelion_types::{BlockId, Height, Round, SignedMsgType};
 
 use crate::{
     chain,
-    lone::{Lone, PRECOMMIT, PREVOTE, start},
+    lone::{Lone, PRECOMMIT, PREVOTE, claim, peer, start},
 };
 
 const NIL: BlockId = BlockId::NIL;
@@ -173,13 +173,7 @@ fn an_own_precommit_in_the_log_is_a_lock_even_without_its_block() {
     let (proposed, block) = (lone.block(0, "a"), lone.block(0, "b"));
     lone.propose(0, &proposed, -1);
     lone.votes(1, PREVOTE, 0, proposed.id());
-    let claim = perihelion_consensus::Maj23 {
-        height: Height::new(1),
-        round: Round::ZERO,
-        vote_type: PREVOTE,
-        block_id: block.id(),
-    };
-    lone.core.handle_maj23(crate::lone::peer(9), &claim);
+    lone.core.handle_maj23(peer(9), &claim(0, block.id()));
     lone.votes(3, PREVOTE, 0, block.id());
     lone.send_parts(0, &block);
     assert_eq!(lone.last_vote(), (PRECOMMIT, 0, block.id()));
@@ -270,13 +264,7 @@ fn an_own_precommit_in_the_log_is_a_lock_even_without_its_polka() {
     lone.propose(0, &block, -1);
     // The polka came about by conflicting votes that a claim let count; the log has no claims.
     lone.votes(2, PREVOTE, 0, NIL);
-    let claim = perihelion_consensus::Maj23 {
-        height: Height::new(1),
-        round: Round::ZERO,
-        vote_type: PREVOTE,
-        block_id: block.id(),
-    };
-    lone.core.handle_maj23(crate::lone::peer(9), &claim);
+    lone.core.handle_maj23(peer(9), &claim(0, block.id()));
     lone.votes(3, PREVOTE, 0, block.id());
     assert_eq!(lone.last_vote(), (PRECOMMIT, 0, block.id()));
     let mut core = lone.restarted(LastCommit::None);

@@ -7,7 +7,7 @@ use perihelion_types::{BlockId, Height, Round};
 
 use crate::{
     chain::REJECTED_TX,
-    lone::{Lone, PRECOMMIT, PREVOTE},
+    lone::{Lone, PRECOMMIT, PREVOTE, claim, peer},
 };
 
 const NIL: BlockId = BlockId::NIL;
@@ -124,10 +124,7 @@ fn line_34_waits_once_for_more_prevotes() {
     assert_eq!(lone.core.step(), Step::Prevote);
     let other = lone.others()[1];
     let vote = lone.vote_of(other, PREVOTE, 0, NIL);
-    lone.send(
-        crate::lone::peer(1),
-        perihelion_consensus::Message::Vote(vote.into()),
-    );
+    lone.send(peer(1), perihelion_consensus::Message::Vote(vote.into()));
     assert_eq!(lone.core.step(), Step::PrevoteWait);
     // The wait for the proposal still runs, and means nothing any more.
     lone.elapse();
@@ -214,13 +211,7 @@ fn line_28_a_proof_of_lock_unlocks() {
     assert_eq!(lone.core.locked().unwrap().block.block_id(), locked.id());
     // In round 2 it is proposed with a proof of round 1; two had voted nil there, so this node
     // takes the votes as they come, claims and all.
-    let claim = perihelion_consensus::Maj23 {
-        height: Height::new(1),
-        round: Round::new(1),
-        vote_type: PREVOTE,
-        block_id: other.id(),
-    };
-    lone.core.handle_maj23(crate::lone::peer(1), &claim);
+    lone.core.handle_maj23(peer(1), &claim(1, other.id()));
     lone.propose(2, &other, 1);
     assert_eq!(lone.core.step(), Step::Propose, "the proof is not here yet");
     lone.votes(3, PREVOTE, 1, other.id());
@@ -372,10 +363,7 @@ fn a_wait_for_precommits_that_ends_first_precommits_nil() {
     lone.votes(2, PRECOMMIT, 0, NIL);
     let other = lone.others()[2];
     let vote = lone.vote_of(other, PRECOMMIT, 0, lone.block(0, "a").id());
-    lone.send(
-        crate::lone::peer(1),
-        perihelion_consensus::Message::Vote(vote.into()),
-    );
+    lone.send(peer(1), perihelion_consensus::Message::Vote(vote.into()));
     assert_eq!(lone.core.step(), Step::Propose);
     assert_eq!(lone.until_deadline(), Some(Duration::from_millis(1000)));
     lone.elapse();

@@ -72,6 +72,14 @@ fn heights(from: i64, to: i64) -> RangeInclusive<Height> {
     Height::new(from)..=Height::new(to)
 }
 
+fn until_there_are<T>(most: usize, found: &[T]) -> ControlFlow<()> {
+    if found.len() < most {
+        ControlFlow::Continue(())
+    } else {
+        ControlFlow::Break(())
+    }
+}
+
 /// What is found until so many were, with a check of each hash and value.
 fn found(store: &Store, values: &Values<'_>, most: usize) -> Vec<(TxLocation, u32)> {
     let mut found = Vec::new();
@@ -85,11 +93,7 @@ fn found(store: &Store, values: &Values<'_>, most: usize) -> Vec<(TxLocation, u3
             };
             assert_eq!(attribute.value, value);
             found.push((attribute.place, attribute.event));
-            if found.len() < most {
-                ControlFlow::Continue(())
-            } else {
-                ControlFlow::Break(())
-            }
+            until_there_are(most, &found)
         })
         .unwrap();
     found
@@ -101,11 +105,7 @@ fn txs(store: &Store, heights: &RangeInclusive<Height>, most: usize) -> Vec<TxLo
         .visit_txs(heights, |place, hash| {
             assert_eq!(hash, hash_of(place));
             found.push(place);
-            if found.len() < most {
-                ControlFlow::Continue(())
-            } else {
-                ControlFlow::Break(())
-            }
+            until_there_are(most, &found)
         })
         .unwrap();
     found
