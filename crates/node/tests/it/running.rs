@@ -162,6 +162,7 @@ fn data_of_cometbft_is_told_of_and_left_alone() {
         let folder = home.file("data").join(name);
         fs::create_dir(&folder).unwrap();
         fs::write(folder.join("CURRENT"), "MANIFEST-000007\n").unwrap();
+        fs::write(folder.join("LOCK"), "").unwrap();
     }
     let theirs = |home: &Home| {
         let folders = ["blockstore.db", "state.db"];
