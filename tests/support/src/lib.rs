@@ -10,10 +10,12 @@ pub mod block_validation;
 pub mod files;
 
 use std::{
+    collections::BTreeMap,
     ffi::OsString,
     fs,
     io::ErrorKind,
     path::{Path, PathBuf},
+    time::SystemTime,
 };
 
 use serde::{Deserialize, Deserializer, de::DeserializeOwned, de::Error as _};
@@ -37,8 +39,7 @@ fn folder_named(name: Option<OsString>) -> PathBuf {
 /// in the copy. A file that goes meanwhile, as a database's outdated ones do, is left out.
 pub fn copy_folder(from: &Path, to: &Path) {
     fs::create_dir_all(to).unwrap_or_else(|error| panic!("{}: {error}", to.display()));
-    let entries = fs::read_dir(from).unwrap_or_else(|error| panic!("{}: {error}", from.display()));
-    for path in entries.map(|entry| entry.expect("an entry").path()) {
+    for path in entries(from) {
         let target = to.join(path.file_name().expect("an entry has a name"));
         if path.is_dir() {
             copy_folder(&path, &target);
@@ -46,6 +47,43 @@ pub fn copy_folder(from: &Path, to: &Path) {
             assert_eq!(error.kind(), ErrorKind::NotFound, "{}", path.display());
         }
     }
+}
+
+/// [`copy_folder`] where files come and go meanwhile, as when a database compacts: copies as often
+/// as it takes for all of them to be of one moment. `to` is removed first.
+pub fn copy_folder_at_once(from: &Path, to: &Path) {
+    let mut before = files_of(from);
+    loop {
+        match fs::remove_dir_all(to) {
+            Err(error) if error.kind() != ErrorKind::NotFound => panic!("{error}"),
+            _ => copy_folder(from, to),
+        }
+        let after = files_of(from);
+        if after == before {
+            return;
+        }
+        before = after;
+    }
+}
+
+/// The files of a folder, how long each is and when it was changed.
+fn files_of(folder: &Path) -> BTreeMap<PathBuf, (u64, SystemTime)> {
+    let mut files = BTreeMap::new();
+    for path in entries(folder) {
+        if path.is_dir() {
+            files.extend(files_of(&path));
+        } else if let Ok(found) = fs::metadata(&path) {
+            let changed = found.modified().expect("the system tells it");
+            files.insert(path, (found.len(), changed));
+        }
+    }
+    files
+}
+
+fn entries(folder: &Path) -> impl Iterator<Item = PathBuf> {
+    let found =
+        fs::read_dir(folder).unwrap_or_else(|error| panic!("{}: {error}", folder.display()));
+    found.map(|entry| entry.expect("an entry").path())
 }
 
 /// The text of a file of the folder.

@@ -49,11 +49,27 @@ impl Call {
 /// disk.
 #[derive(Default)]
 pub(crate) struct Gate {
-    shut: Mutex<Option<Call>>,
+    way: Mutex<Way>,
     moved: Condvar,
-    waiting: AtomicUsize,
     verified: AtomicUsize,
     broken: Mutex<Option<Call>>,
+}
+
+#[derive(Default)]
+struct Way {
+    shut: Option<(Call, Heights)>,
+    /// Calls that were held up, with their heights.
+    waiting: Vec<(Call, i64)>,
+}
+
+/// Of which heights calls are held up.
+type Heights = Box<dyn Fn(i64) -> bool + Send>;
+
+impl Way {
+    fn is_shut(&self, call: Call, height: i64) -> bool {
+        let shut = self.shut.as_ref();
+        shut.is_some_and(|(shut, heights)| *shut == call && heights(height))
+    }
 }
 
 impl Gate {
@@ -62,17 +78,32 @@ impl Gate {
         *self.broken.lock().unwrap() = Some(call);
     }
 
+    /// Holds up this call, and no longer the one before.
     pub(crate) fn shut(&self, call: Call) {
-        *self.shut.lock().unwrap() = Some(call);
+        self.shut_at(call, |_| true);
+    }
+
+    /// The same for blocks of some heights only. [`Call::Commit`] has no height, and counts as 0.
+    pub(crate) fn shut_at(&self, call: Call, heights: impl Fn(i64) -> bool + Send + 'static) {
+        self.way.lock().unwrap().shut = Some((call, Box::new(heights)));
+        self.moved.notify_all();
     }
 
     pub(crate) fn open(&self) {
-        *self.shut.lock().unwrap() = None;
+        self.way.lock().unwrap().shut = None;
         self.moved.notify_all();
     }
 
     pub(crate) fn is_waiting(&self) -> bool {
-        self.waiting.load(Ordering::SeqCst) > 0
+        self.waits_at().is_some()
+    }
+
+    /// The height of the call that is held up.
+    pub(crate) fn waits_at(&self) -> Option<i64> {
+        let way = self.way.lock().unwrap();
+        let mut waiting = way.waiting.iter();
+        let held = waiting.find(|(call, height)| way.is_shut(*call, *height));
+        held.map(|(_, height)| *height)
     }
 
     /// How many extensions the application was asked about.
@@ -80,18 +111,14 @@ impl Gate {
         self.verified.load(Ordering::SeqCst)
     }
 
-    fn pass(&self, call: Call) -> Result<(), AppFault> {
-        let shut = self.shut.lock().unwrap();
-        self.waiting
-            .fetch_add(usize::from(*shut == Some(call)), Ordering::SeqCst);
-        let was_shut = *shut == Some(call);
-        drop(
-            self.moved
-                .wait_while(shut, |shut| *shut == Some(call))
-                .unwrap(),
-        );
-        self.waiting
-            .fetch_sub(usize::from(was_shut), Ordering::SeqCst);
+    fn pass(&self, call: Call, height: i64) -> Result<(), AppFault> {
+        let mut way = self.way.lock().unwrap();
+        way.waiting.push((call, height));
+        let held = |way: &mut Way| way.is_shut(call, height);
+        way = self.moved.wait_while(way, held).unwrap();
+        let here = way.waiting.iter().position(|it| *it == (call, height));
+        way.waiting.swap_remove(here.unwrap());
+        drop(way);
         if *self.broken.lock().unwrap() == Some(call) {
             return Err(AppFault::failed("it is broken"));
         }
@@ -137,7 +164,7 @@ impl Application for Gated {
         &self,
         request: &RequestPrepareProposal,
     ) -> Result<ResponsePrepareProposal, AppFault> {
-        self.gate.pass(Call::PrepareProposal)?;
+        self.gate.pass(Call::PrepareProposal, request.height)?;
         self.app.prepare_proposal(request)
     }
 
@@ -145,12 +172,12 @@ impl Application for Gated {
         &self,
         request: &RequestProcessProposal,
     ) -> Result<ResponseProcessProposal, AppFault> {
-        self.gate.pass(Call::ProcessProposal)?;
+        self.gate.pass(Call::ProcessProposal, request.height)?;
         self.app.process_proposal(request)
     }
 
-    fn extend_vote(&self, _: &RequestExtendVote) -> Result<ResponseExtendVote, AppFault> {
-        self.gate.pass(Call::ExtendVote)?;
+    fn extend_vote(&self, request: &RequestExtendVote) -> Result<ResponseExtendVote, AppFault> {
+        self.gate.pass(Call::ExtendVote, request.height)?;
         Ok(ResponseExtendVote {
             vote_extension: Bytes::from_static(EXTENSION),
         })
@@ -160,7 +187,7 @@ impl Application for Gated {
         &self,
         request: &RequestVerifyVoteExtension,
     ) -> Result<ResponseVerifyVoteExtension, AppFault> {
-        self.gate.pass(Call::VerifyVoteExtension)?;
+        self.gate.pass(Call::VerifyVoteExtension, request.height)?;
         self.gate.verified.fetch_add(1, Ordering::SeqCst);
         let status = if request.vote_extension == EXTENSION {
             VerifyStatus::Accept
@@ -176,12 +203,12 @@ impl Application for Gated {
         &self,
         request: &RequestFinalizeBlock,
     ) -> Result<ResponseFinalizeBlock, AppFault> {
-        self.gate.pass(Call::FinalizeBlock)?;
+        self.gate.pass(Call::FinalizeBlock, request.height)?;
         self.app.finalize_block(request)
     }
 
     fn commit(&self, request: &RequestCommit) -> Result<ResponseCommit, AppFault> {
-        self.gate.pass(Call::Commit)?;
+        self.gate.pass(Call::Commit, 0)?;
         self.app.commit(request)
     }
 

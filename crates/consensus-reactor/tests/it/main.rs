@@ -22,6 +22,7 @@ mod signing;
 mod signing_vectors;
 mod standing;
 mod strangers;
+mod switches;
 mod wal_crashes;
 mod wal_files;
 mod wal_vectors;

@@ -2,6 +2,7 @@
 //! connections on loopback.
 
 use std::{
+    collections::BTreeMap,
     future::Future,
     path::{Path, PathBuf},
     sync::Arc,
@@ -27,9 +28,9 @@ use perihelion_p2p::{
 };
 use perihelion_state::{AppColumn, Executor, ExecutorConfig};
 use perihelion_store::{Store, StoreOptions};
-use perihelion_test_support::copy_folder;
+use perihelion_test_support::copy_folder_at_once;
 use perihelion_types::{
-    Block, ConsensusParams, Genesis, GenesisValidator, Height, RulesByHeight, Time,
+    Block, ConsensusParams, Genesis, GenesisValidator, Height, Round, RulesByHeight, Time,
 };
 use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
@@ -109,8 +110,12 @@ pub(crate) struct Home {
     pub(crate) genesis: Genesis,
     pub(crate) key: Option<ValidatorKey>,
     pub(crate) config: ConsensusConfig,
+    pub(crate) executor: ExecutorConfig,
     pub(crate) look_back: u64,
 }
+
+/// Where a signature belongs: its height, its round, and 0 for a proposal or the vote's type.
+pub(crate) type Place = (Height, Round, i32);
 
 impl Home {
     pub(crate) fn new(genesis: &Genesis, key: Option<PrivateKey>) -> Self {
@@ -119,6 +124,7 @@ impl Home {
             genesis: genesis.clone(),
             key: key.map(|key| ValidatorKey { key }),
             config: quick(),
+            executor: ExecutorConfig::default(),
             look_back: 0,
         };
         SignState::default().save(&home.sign_state()).unwrap();
@@ -148,12 +154,13 @@ impl Home {
     /// is not in the files.
     pub(crate) fn copied(&self) -> Self {
         let folder = tempfile::tempdir().unwrap();
-        copy_folder(self.path(), folder.path());
+        copy_folder_at_once(self.path(), folder.path());
         Self {
             folder,
             genesis: self.genesis.clone(),
             key: self.key.clone(),
             config: self.config.clone(),
+            executor: self.executor.clone(),
             look_back: self.look_back,
         }
     }
@@ -168,7 +175,12 @@ impl Home {
 
     /// This node's own votes and proposals never contradict each other.
     pub(crate) fn assert_signed_once(&self) -> usize {
-        let mut signed = std::collections::BTreeMap::new();
+        self.signed().len()
+    }
+
+    /// What the log has of what this node has signed: one thing in each place.
+    pub(crate) fn signed(&self) -> BTreeMap<Place, Vec<u8>> {
+        let mut signed = BTreeMap::new();
         for record in self.records() {
             let WalMessage::Message {
                 peer: None,
@@ -186,7 +198,7 @@ impl Home {
             let before = signed.entry(place).or_insert_with(|| bytes.clone());
             assert_eq!(*before, bytes, "signed twice at {place:?}");
         }
-        signed.len()
+        signed
     }
 }
 
@@ -235,7 +247,7 @@ impl Node {
         let store = open_store(&home.path().join("data")).await;
         let app = AppConnections::in_process(app(&store));
         let (consensus, query) = (app.consensus, app.query);
-        let config = ExecutorConfig::default();
+        let config = home.executor.clone();
         let started = Executor::start(Arc::clone(&store), &home.genesis, consensus, &query, config);
         let executor = started.unwrap();
         let state = executor.state_arc();
