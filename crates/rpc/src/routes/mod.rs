@@ -129,6 +129,8 @@ pub(crate) enum CallError {
     Chunk { last: usize, chunk: u64 },
     #[error("maximum query length exceeded")]
     LongQuery,
+    #[error("the query has more than {0} bytes: search for less at once")]
+    LongBlockQuery(usize),
     #[error(transparent)]
     Query(#[from] QueryError),
     #[error(transparent)]

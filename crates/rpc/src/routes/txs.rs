@@ -215,7 +215,7 @@ pub(super) fn block_search(backend: &Backend, arguments: &Arguments) -> Answer {
     }
     let text = arguments.text(0);
     if text.len() > MAX_BLOCK_QUERY_BYTES {
-        return Err(CallError::LongQuery);
+        return Err(CallError::LongBlockQuery(MAX_BLOCK_QUERY_BYTES));
     }
     let query = Query::parse(text)?;
     let end = Instant::now() + backend.search.time;

@@ -44,7 +44,7 @@ fn a_long_query_is_refused() {
     let long = format!("a.b='{}'", "x".repeat(4_096 - 5));
     assert_eq!(
         complaint(&node, "block_search", &long),
-        "maximum query length exceeded"
+        "the query has more than 4096 bytes: search for less at once"
     );
 }
 
