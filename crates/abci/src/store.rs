@@ -92,6 +92,11 @@ impl Pair {
         &bytes[self.start + self.key_bytes as usize..][..self.value_bytes as usize]
     }
 
+    /// Whether this is its key, which has that hash.
+    fn has(self, hash: u64, key: &[u8], bytes: &[u8]) -> bool {
+        self.hash == hash && self.key(bytes) == key
+    }
+
     const fn len(self) -> usize {
         self.key_bytes as usize + self.value_bytes as usize
     }
@@ -101,7 +106,7 @@ impl Pairs {
     /// The place of a key, where it is there.
     fn find(&self, key: &[u8]) -> Option<usize> {
         let hash = self.hasher.hash_one(key);
-        let is_it = |at: &usize| self.pairs[*at].key(&self.bytes) == key;
+        let is_it = |at: &usize| self.pairs[*at].has(hash, key, &self.bytes);
         self.places.find(hash, is_it).copied()
     }
 
@@ -124,10 +129,7 @@ impl Pairs {
             value_bytes: length(value.len()),
         };
         self.kept += new.len();
-        let is_it = |at: &usize| {
-            let pair = &self.pairs[*at];
-            pair.hash == new.hash && pair.key(&self.bytes) == key
-        };
+        let is_it = |at: &usize| self.pairs[*at].has(new.hash, key, &self.bytes);
         let hash = |at: &usize| self.pairs[*at].hash;
         match self.places.entry(new.hash, is_it, hash) {
             Entry::Occupied(place) => {

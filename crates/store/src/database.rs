@@ -284,7 +284,12 @@ impl Database {
         let options = [("blob_compression_type", kind)];
         if let Err(error) = self.db.set_options_cf(self.handle(column), &options) {
             let reason = reason(&error);
-            tracing::debug!(reason, column = column.name(), "blobs stay {kind}");
+            tracing::debug!(
+                reason,
+                column = column.name(),
+                kind,
+                "blobs are compressed as before"
+            );
         }
     }
 

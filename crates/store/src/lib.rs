@@ -7,7 +7,8 @@
 //!
 //! Reading order: [`store`] (opening, what is remembered of the range), `blocks` (saving and
 //! loading), `state` (state, validator sets, parameters), [`prune`], [`index`]; below them
-//! `database` (the only place that calls RocksDB) and `columns` (what lies where).
+//! `database` (the only place that calls RocksDB), `columns` (what lies where), and `packed` and
+//! `compressible` (what is made shorter, and when).
 
 mod blob_files;
 mod blocks;

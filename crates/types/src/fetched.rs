@@ -65,7 +65,6 @@ impl FetchedBlock {
         Ok(Self::assemble(raw, block, extended_commit))
     }
 
-    /// Hashes header and parts.
     /// The block that the parts of a proposal make, by `rules`; its id has their header.
     ///
     /// # Errors

@@ -36,33 +36,35 @@ fn folder_named(name: Option<OsString>) -> PathBuf {
 }
 
 /// Copies what is in a folder by now, as a crash leaves it: what its owner still has in memory is not
-/// in the copy. A file that goes meanwhile, as a database's outdated ones do, is left out.
+/// in the copy. As files come and go meanwhile, as when a database compacts, it copies as often as it
+/// takes for all of them to be of one moment; what is at `to` is removed first.
 pub fn copy_folder(from: &Path, to: &Path) {
-    fs::create_dir_all(to).unwrap_or_else(|error| panic!("{}: {error}", to.display()));
-    for path in entries(from) {
-        let target = to.join(path.file_name().expect("an entry has a name"));
-        if path.is_dir() {
-            copy_folder(&path, &target);
-        } else if let Err(error) = fs::copy(&path, target) {
-            assert_eq!(error.kind(), ErrorKind::NotFound, "{}", path.display());
-        }
-    }
-}
-
-/// [`copy_folder`] where files come and go meanwhile, as when a database compacts: copies as often
-/// as it takes for all of them to be of one moment. `to` is removed first.
-pub fn copy_folder_at_once(from: &Path, to: &Path) {
     let mut before = files_of(from);
     loop {
         match fs::remove_dir_all(to) {
-            Err(error) if error.kind() != ErrorKind::NotFound => panic!("{error}"),
-            _ => copy_folder(from, to),
+            Err(error) if error.kind() != ErrorKind::NotFound => {
+                panic!("{}: {error}", to.display())
+            }
+            _ => copy_files(from, to),
         }
         let after = files_of(from);
         if after == before {
             return;
         }
         before = after;
+    }
+}
+
+/// Copies the files that are in a folder. One that goes meanwhile is left out.
+fn copy_files(from: &Path, to: &Path) {
+    fs::create_dir_all(to).unwrap_or_else(|error| panic!("{}: {error}", to.display()));
+    for path in entries(from) {
+        let target = to.join(path.file_name().expect("an entry has a name"));
+        if path.is_dir() {
+            copy_files(&path, &target);
+        } else if let Err(error) = fs::copy(&path, target) {
+            assert_eq!(error.kind(), ErrorKind::NotFound, "{}", path.display());
+        }
     }
 }
 

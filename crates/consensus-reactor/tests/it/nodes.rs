@@ -28,7 +28,7 @@ use perihelion_p2p::{
 };
 use perihelion_state::{AppColumn, Executor, ExecutorConfig};
 use perihelion_store::{Store, StoreOptions};
-use perihelion_test_support::copy_folder_at_once;
+use perihelion_test_support::copy_folder;
 use perihelion_types::{
     Block, ConsensusParams, Genesis, GenesisValidator, Height, Round, RulesByHeight, Time,
 };
@@ -154,7 +154,7 @@ impl Home {
     /// is not in the files.
     pub(crate) fn copied(&self) -> Self {
         let folder = tempfile::tempdir().unwrap();
-        copy_folder_at_once(self.path(), folder.path());
+        copy_folder(self.path(), folder.path());
         Self {
             folder,
             genesis: self.genesis.clone(),
