@@ -83,8 +83,31 @@ impl From<ResponseFinalizeBlock> for Finalized {
     }
 }
 
-/// Waits for the answer to a call that has begun.
-pub type Answer<R> = Box<dyn FnOnce() -> Result<R, AppFault> + Send>;
+/// The answer to a call that has begun.
+pub enum Answer<R> {
+    /// It is here.
+    Now(R),
+    /// It comes later: this waits for it.
+    Later(Box<dyn FnOnce() -> Result<R, AppFault> + Send>),
+}
+
+impl<R> Answer<R> {
+    /// One that `wait` waits for.
+    pub fn later(wait: impl FnOnce() -> Result<R, AppFault> + Send + 'static) -> Self {
+        Self::Later(Box::new(wait))
+    }
+
+    /// Waits until it is here.
+    ///
+    /// # Errors
+    /// When the application refuses to answer, or is gone.
+    pub fn wait(self) -> Result<R, AppFault> {
+        match self {
+            Self::Now(response) => Ok(response),
+            Self::Later(wait) => wait(),
+        }
+    }
+}
 
 /// An application of ABCI 2.0.
 ///
@@ -124,7 +147,7 @@ pub trait Application: Send + Sync + 'static {
         Ok(ResponseCheckTx::default())
     }
 
-    /// Gives a transaction to be checked; the answer is waited for by calling what is returned. So
+    /// Gives a transaction to be checked; the answer is waited for by [`Answer::wait`]. So
     /// many can be under way at once. They are checked in the order in which they were given.
     ///
     /// By default: checked at once.
@@ -132,8 +155,7 @@ pub trait Application: Send + Sync + 'static {
         &self,
         request: &RequestCheckTx,
     ) -> Result<Answer<ResponseCheckTx>, AppFault> {
-        let response = self.check_tx(request)?;
-        Ok(Box::new(move || Ok(response)))
+        self.check_tx(request).map(Answer::Now)
     }
 
     /// Tells the genesis, before the first block; the answer may replace validators and parameters.
@@ -215,7 +237,7 @@ pub trait Application: Send + Sync + 'static {
         self.finalize_block(request).map(Finalized::from)
     }
 
-    /// Gives a decided block to be executed; the answer is waited for by calling what is returned.
+    /// Gives a decided block to be executed; the answer is waited for by [`Answer::wait`].
     /// Nothing else is asked on this connection before.
     ///
     /// By default: executed at once, by [`Self::finalize_block_encoded`].
@@ -223,8 +245,7 @@ pub trait Application: Send + Sync + 'static {
         &self,
         request: &RequestFinalizeBlock,
     ) -> Result<Answer<Finalized>, AppFault> {
-        let finalized = self.finalize_block_encoded(request)?;
-        Ok(Box::new(move || Ok(finalized)))
+        self.finalize_block_encoded(request).map(Answer::Now)
     }
 
     /// Makes the state after the last finalized block the application's own.

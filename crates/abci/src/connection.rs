@@ -451,6 +451,12 @@ pub struct PendingCheckTx {
 }
 
 impl PendingCheckTx {
+    /// Whether the answer is here, so that it need not be waited for.
+    #[must_use]
+    pub fn is_answered(&self) -> bool {
+        matches!(self.answer, Some(Answer::Now(_)))
+    }
+
     /// Waits for the answer.
     ///
     /// # Errors
@@ -458,7 +464,7 @@ impl PendingCheckTx {
     pub fn wait(mut self) -> Result<ResponseCheckTx, AppError> {
         let answer = self.answer.take();
         self.line.run(CallName::CheckTx, None, |_| match answer {
-            Some(answer) => answer(),
+            Some(answer) => answer.wait(),
             None => Err(AppFault::failed("it was waited for already")),
         })
     }
@@ -491,7 +497,7 @@ impl PendingFinalizeBlock {
         self.line
             .run(CallName::FinalizeBlock, Some(self.height), |_| {
                 let answer = answer.ok_or_else(|| AppFault::failed("it was waited for already"))?;
-                let finalized = answer()?;
+                let finalized = answer.wait()?;
                 one_result_a_transaction(txs, finalized.response())?;
                 Ok(finalized)
             })

@@ -1,8 +1,9 @@
 //! New transactions on their way to the application and back.
 //!
 //! One thread asks about them in the order in which they came, another one takes in the answers in
-//! the same order, so that many are under way at a time, and nobody who only gives one has to wait. The
-//! first one also asks again about those that there was no time for behind a block, one by one, until
+//! the same order, so that many are under way at a time, and nobody who only gives one has to wait.
+//! What is answered at once, by an application in this process, the first one takes in itself. It
+//! also asks again about those that there was no time for behind a block, one by one, until
 //! something may be proposed.
 
 use std::{
@@ -165,12 +166,16 @@ fn ask(shared: &Shared, asked: &SyncSender<UnderWay>) {
         });
         match begun {
             Ok(pending) => {
+                let is_answered = pending.is_answered();
                 let under_way = UnderWay {
                     order,
                     pending,
                     pass,
                 };
-                if asked.send(under_way).is_err() {
+                // Else it would overtake others.
+                if is_answered && shared.gate.is_alone() {
+                    take_answer(shared, under_way);
+                } else if asked.send(under_way).is_err() {
                     return;
                 }
             }
@@ -205,15 +210,19 @@ fn await_work(shared: &Shared) -> bool {
 
 fn take_answers(shared: &Shared, asked: &Receiver<UnderWay>) {
     let _watched = Watched(shared);
-    for UnderWay {
+    for under_way in asked {
+        take_answer(shared, under_way);
+    }
+}
+
+fn take_answer(shared: &Shared, under_way: UnderWay) {
+    let UnderWay {
         order,
         pending,
         pass,
-    } in asked
-    {
-        let response = shared.heed(pending.wait());
-        let outcome = shared.take(&order, response);
-        drop(pass);
-        order.answered.tell(outcome);
-    }
+    } = under_way;
+    let response = shared.heed(pending.wait());
+    let outcome = shared.take(&order, response);
+    drop(pass);
+    order.answered.tell(outcome);
 }

@@ -90,6 +90,11 @@ impl Gate {
         self.0.state().under_way == 0
     }
 
+    /// Whether one check alone is under way: that of who asks, who has a pass.
+    pub(crate) fn is_alone(&self) -> bool {
+        self.0.state().under_way == 1
+    }
+
     /// Commits that wait.
     #[cfg(test)]
     pub(crate) fn commits_waiting(&self) -> usize {

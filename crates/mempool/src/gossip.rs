@@ -14,8 +14,9 @@ use crate::{Mempool, wire};
 /// How long to wait for a peer that is behind. CometBFT's figure.
 const BEHIND_PAUSE: Duration = Duration::from_millis(100);
 
-/// How long to gather transactions behind some that were sent at once: a message for each wakes both
-/// ends for each. CometBFT holds back whatever it sends for 10 to 100 ms
+/// How long to gather transactions behind some that were sent at once, since a message for each wakes
+/// both ends for each; and before those of other peers are passed on, since most of them come to this
+/// peer as well meanwhile. CometBFT holds back whatever it sends for 10 to 100 ms
 /// (`p2p.flush_throttle_timeout`), votes too.
 const GATHER: Duration = Duration::from_millis(20);
 
@@ -54,6 +55,7 @@ impl Gossip {
         let mut added = self.mempool.subscribe_added();
         let mut place = 0;
         let mut has_sent = false;
+        let mut has_gathered = false;
         loop {
             if self.active.wait_for(|active| *active).await.is_err() {
                 return;
@@ -62,11 +64,20 @@ impl Gossip {
             let Some(next) = self.mempool.next_for(&id, place) else {
                 if std::mem::take(&mut has_sent) {
                     sleep(GATHER).await;
-                } else if added.changed().await.is_err() {
-                    return;
+                    has_gathered = true;
+                } else {
+                    has_gathered = false;
+                    if added.changed().await.is_err() {
+                        return;
+                    }
                 }
                 continue;
             };
+            if next.is_relayed && !next.from_peer && !has_gathered {
+                sleep(GATHER).await;
+                has_gathered = true;
+                continue;
+            }
             // One block behind is as far as consensus itself lets a peer be.
             let height = (self.heights)(&id);
             if height.is_none_or(|height| height < next.height.prev()) {

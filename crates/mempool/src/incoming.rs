@@ -2,7 +2,6 @@
 
 use std::{
     collections::VecDeque,
-    iter::once,
     sync::{
         Arc, Condvar, Mutex, MutexGuard, PoisonError,
         atomic::{AtomicUsize, Ordering},
@@ -32,8 +31,10 @@ const UNDER_WAY: usize = 256;
 
 /// A message whose transactions wait to be checked.
 pub(crate) struct FromPeer {
-    /// Those that are left.
-    txs: Box<dyn Iterator<Item = Bytes> + Send>,
+    /// The first one, until it was given.
+    first: Option<Bytes>,
+    /// Those behind it that are left.
+    others: Box<dyn Iterator<Item = Bytes> + Send>,
     /// Whether there was more than one.
     is_long: bool,
     from: PeerId,
@@ -64,10 +65,19 @@ pub(crate) struct Waiting {
     most_of_one: usize,
 }
 
-/// How many are being checked, and who waits for fewer.
-struct Checks {
-    under_way: Mutex<usize>,
+/// What waits to be checked and what is being checked, and who waits for less.
+#[derive(Default)]
+pub(crate) struct Checks {
+    counts: Mutex<Counts>,
     changed: Condvar,
+}
+
+#[derive(Default)]
+struct Counts {
+    /// Transactions that are being checked.
+    under_way: usize,
+    /// Messages that wait for their turn, or for the rest of it.
+    queued: usize,
 }
 
 impl FromPeer {
@@ -82,12 +92,17 @@ impl FromPeer {
         let mut others = others.peekable();
         let is_long = others.peek().is_some();
         Self {
-            txs: Box::new(once(first).chain(others)),
+            first: Some(first),
+            others: Box::new(others),
             is_long,
             from,
             is_idle,
             share: Arc::new(share),
         }
+    }
+
+    fn next(&mut self) -> Option<Bytes> {
+        self.first.take().or_else(|| self.others.next())
     }
 
     /// Whether what is left of it is dropped, which is counted.
@@ -133,11 +148,11 @@ impl Drop for Share {
 /// Has what peers sent checked, on a thread where waiting is allowed: in order, but a message of
 /// very many transactions keeps no other waiting until its end. Between two turns of such messages new
 /// ones have a turn together, which is as long: those of honest peers have one transaction each.
-pub(crate) fn check_all(mempool: &Mempool, mut queued: mpsc::Receiver<FromPeer>) {
-    let checks = Arc::new(Checks {
-        under_way: Mutex::new(0),
-        changed: Condvar::new(),
-    });
+pub(crate) fn check_all(
+    mempool: &Mempool,
+    checks: &Arc<Checks>,
+    mut queued: mpsc::Receiver<FromPeer>,
+) {
     // Messages whose turn is over before they are; each still has its peer's share.
     let mut long = VecDeque::new();
     loop {
@@ -151,17 +166,23 @@ pub(crate) fn check_all(mempool: &Mempool, mut queued: mpsc::Receiver<FromPeer>)
             let Some(mut message) = new else {
                 break;
             };
-            if !checks.give(mempool, &mut message, &mut left) {
+            if checks.give(mempool, &mut message, &mut left) {
+                checks.lock().queued -= 1;
+            } else {
                 long.push_back(message);
             }
         }
         if queued.is_closed() {
             return;
         }
+        let before = long.len();
         long.retain(|message: &FromPeer| !message.is_dropped(mempool));
+        checks.lock().queued -= before - long.len();
         if let Some(mut message) = long.pop_front() {
             let mut left = TURN;
-            if !checks.give(mempool, &mut message, &mut left) {
+            if checks.give(mempool, &mut message, &mut left) {
+                checks.lock().queued -= 1;
+            } else {
                 long.push_back(message);
             }
         }
@@ -169,6 +190,39 @@ pub(crate) fn check_all(mempool: &Mempool, mut queued: mpsc::Receiver<FromPeer>)
 }
 
 impl Checks {
+    /// Gives a message that nothing waits in front of to be checked at once, where it has one
+    /// transaction and there is room; else it goes into `queue`. Whether it did one of both.
+    pub(crate) fn take(
+        self: &Arc<Self>,
+        mempool: &Mempool,
+        message: FromPeer,
+        queue: &mpsc::Sender<FromPeer>,
+    ) -> bool {
+        self.give_at_once(mempool, &message) || self.put(message, queue)
+    }
+
+    /// Whether it is in the queue.
+    fn put(&self, message: FromPeer, queue: &mpsc::Sender<FromPeer>) -> bool {
+        self.lock().queued += 1;
+        let is_queued = queue.try_send(message).is_ok();
+        if !is_queued {
+            self.lock().queued -= 1;
+        }
+        is_queued
+    }
+
+    /// As [`Self::give_one`], but where that waits nothing is done.
+    fn give_at_once(self: &Arc<Self>, mempool: &Mempool, message: &FromPeer) -> bool {
+        let Some(tx) = message.first.as_ref().filter(|_| !message.is_long) else {
+            return false;
+        };
+        let is_free = {
+            let counts = self.lock();
+            counts.queued == 0 && counts.under_way < UNDER_WAY
+        };
+        is_free && self.try_give(mempool, tx, message).is_ok()
+    }
+
     /// Gives a message's transactions to be checked until the turn is over, of which `left` tells what
     /// it may cost; whether there are no more to be checked.
     fn give(self: &Arc<Self>, mempool: &Mempool, message: &mut FromPeer, left: &mut usize) -> bool {
@@ -176,7 +230,7 @@ impl Checks {
             return true;
         }
         while *left > 0 {
-            let Some(tx) = message.txs.next() else {
+            let Some(tx) = message.next() else {
                 return true;
             };
             self.wait_until_below(UNDER_WAY);
@@ -193,26 +247,42 @@ impl Checks {
     /// Whether the application is asked. Where there is no room, those under way may be refused and
     /// leave some.
     fn give_one(self: &Arc<Self>, mempool: &Mempool, tx: &Bytes, message: &FromPeer) -> bool {
-        let from = message.from;
         loop {
-            *self.lock() += 1;
-            let (checks, share) = (Arc::clone(self), Arc::clone(&message.share));
-            let given = mempool.try_check_tx(tx, Some(from), move |outcome| {
-                drop(share);
-                checks.settle(from, outcome);
-            });
-            let Err(error) = given else {
-                return true;
-            };
-            let others = *self.lock() - 1;
-            if others == 0 || !matches!(error, CheckTxError::Full(_)) {
-                mempool.note(&error);
-                self.settle(from, Err(error));
-                return false;
+            match self.try_give(mempool, tx, message) {
+                Ok(is_asked) => return is_asked,
+                Err(others) => self.wait_until_below(others),
             }
-            self.settle_quietly();
-            self.wait_until_below(others);
         }
+    }
+
+    /// Whether the application is asked.
+    ///
+    /// # Errors
+    /// Where there is no room, but others are under way: how many.
+    fn try_give(
+        self: &Arc<Self>,
+        mempool: &Mempool,
+        tx: &Bytes,
+        message: &FromPeer,
+    ) -> Result<bool, usize> {
+        let from = message.from;
+        self.lock().under_way += 1;
+        let (checks, share) = (Arc::clone(self), Arc::clone(&message.share));
+        let given = mempool.try_check_tx(tx, Some(from), move |outcome| {
+            drop(share);
+            checks.settle(from, outcome);
+        });
+        let Err(error) = given else {
+            return Ok(true);
+        };
+        let others = self.lock().under_way - 1;
+        if others > 0 && matches!(error, CheckTxError::Full(_)) {
+            self.settle_quietly();
+            return Err(others);
+        }
+        mempool.note(&error);
+        self.settle(from, Err(error));
+        Ok(false)
     }
 
     fn settle(&self, from: PeerId, outcome: Result<Checked, CheckTxError>) {
@@ -224,7 +294,7 @@ impl Checks {
     }
 
     fn settle_quietly(&self) {
-        *self.lock() -= 1;
+        self.lock().under_way -= 1;
         self.changed.notify_all();
     }
 
@@ -232,14 +302,12 @@ impl Checks {
     fn wait_until_below(&self, count: usize) {
         let waited = self
             .changed
-            .wait_while(self.lock(), |under_way| *under_way >= count);
+            .wait_while(self.lock(), |counts| counts.under_way >= count);
         drop(waited.unwrap_or_else(PoisonError::into_inner));
     }
 
-    fn lock(&self) -> MutexGuard<'_, usize> {
-        self.under_way
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
+    fn lock(&self) -> MutexGuard<'_, Counts> {
+        self.counts.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -292,6 +360,17 @@ mod tests {
         )
     }
 
+    fn queue(
+        messages: usize,
+    ) -> (
+        Arc<Checks>,
+        mpsc::Sender<FromPeer>,
+        mpsc::Receiver<FromPeer>,
+    ) {
+        let (queue, queued) = mpsc::channel(messages);
+        (Arc::default(), queue, queued)
+    }
+
     fn txs(of: &str, count: usize) -> Vec<Bytes> {
         (0..count)
             .map(|at| Bytes::from(format!("{of}{at}")))
@@ -326,18 +405,14 @@ mod tests {
     #[test]
     fn those_of_one_transaction_do_not_wait_for_a_turn_of_a_long_one_each() {
         let (mempool, told) = mempool();
-        let (queue, queued) = mpsc::channel(100);
+        let (checks, queue, queued) = queue(100);
         let honest = txs("honest", 20);
-        queue
-            .try_send(message(1, txs("long", 10_000), live()))
-            .unwrap();
+        assert!(checks.put(message(1, txs("long", 10_000), live()), &queue));
         for tx in &honest {
-            queue
-                .try_send(message(2, vec![tx.clone()], live()))
-                .unwrap();
+            assert!(checks.put(message(2, vec![tx.clone()], live()), &queue));
         }
         thread::scope(|scope| {
-            let checks = scope.spawn(|| check_all(&mempool, queued));
+            let checks = scope.spawn(|| check_all(&mempool, &checks, queued));
             let asked = asked_until(&told, &honest[19]);
             assert!(asked.len() < 1_200, "{}", asked.len());
             drop(queue);
@@ -349,23 +424,17 @@ mod tests {
     #[test]
     fn what_is_known_by_then_costs_next_to_no_turn() {
         let (mempool, told) = mempool();
-        let (queue, queued) = mpsc::channel(2_000);
+        let (checks, queue, queued) = queue(2_000);
         let again = txs("again", 200);
-        queue.try_send(message(1, again.clone(), live())).unwrap();
-        queue
-            .try_send(message(1, txs("long", 10_000), live()))
-            .unwrap();
+        assert!(checks.put(message(1, again.clone(), live()), &queue));
+        assert!(checks.put(message(1, txs("long", 10_000), live()), &queue));
         for copy in again.iter().cycle().take(1_000) {
-            queue
-                .try_send(message(2, vec![copy.clone()], live()))
-                .unwrap();
+            assert!(checks.put(message(2, vec![copy.clone()], live()), &queue));
         }
         let new = Bytes::from_static(b"new");
-        queue
-            .try_send(message(2, vec![new.clone()], live()))
-            .unwrap();
+        assert!(checks.put(message(2, vec![new.clone()], live()), &queue));
         thread::scope(|scope| {
-            let checks = scope.spawn(|| check_all(&mempool, queued));
+            let checks = scope.spawn(|| check_all(&mempool, &checks, queued));
             let asked = asked_until(&told, &new);
             assert!(asked.len() < 200 + 4 * 256, "{}", asked.len());
             drop(queue);
@@ -376,7 +445,7 @@ mod tests {
     #[test]
     fn what_nobody_waits_for_any_more_is_not_asked_about() {
         let (mempool, told) = mempool();
-        let (queue, queued) = mpsc::channel(100);
+        let (checks, queue, queued) = queue(100);
         let is_gone = Arc::new(AtomicBool::new(false));
         let gone = || -> IsIdle {
             let is_gone = Arc::clone(&is_gone);
@@ -385,16 +454,16 @@ mod tests {
         let lock = mempool.lock();
         for number in 0..3 {
             let txs = txs(&format!("gone{number}-"), 10_000);
-            queue.try_send(message(1, txs, gone())).unwrap();
+            assert!(checks.put(message(1, txs, gone()), &queue));
         }
         thread::scope(|scope| {
-            let checks = scope.spawn(|| check_all(&mempool, queued));
+            let checks = scope.spawn(|| check_all(&mempool, &checks, queued));
             is_gone.store(true, Ordering::Relaxed);
             drop(lock);
             // It shares its turns with nobody.
             let live_txs = txs("live", 5_000);
             let last = live_txs[4_999].clone();
-            queue.try_send(message(2, live_txs, live())).unwrap();
+            assert!(checks.put(message(2, live_txs, live()), &queue));
             let asked = asked_until(&told, &last);
             assert!(asked.len() <= 5_000 + 4 * 256, "{}", asked.len());
             drop(queue);
@@ -407,14 +476,32 @@ mod tests {
     #[test]
     fn one_transaction_is_asked_about_though_its_peer_is_gone() {
         let (mempool, told) = mempool();
-        let (queue, queued) = mpsc::channel(100);
+        let (checks, queue, queued) = queue(100);
         let gone = || -> IsIdle { Box::new(|| true) };
         let one = txs("one", 1);
-        queue.try_send(message(1, txs("two", 2), gone())).unwrap();
-        queue.try_send(message(1, one.clone(), gone())).unwrap();
+        assert!(checks.put(message(1, txs("two", 2), gone()), &queue));
+        assert!(checks.put(message(1, one.clone(), gone()), &queue));
         drop(queue);
-        check_all(&mempool, queued);
+        check_all(&mempool, &checks, queued);
         assert_eq!(mempool.stats().unhandled, 1);
         assert_eq!(asked_until(&told, &one[0]), one);
+    }
+
+    #[test]
+    fn one_transaction_that_nothing_waits_in_front_of_takes_no_turn() {
+        let (mempool, told) = mempool();
+        let (checks, queue, mut queued) = queue(100);
+        let txs = txs("short", 3);
+        let short = |at: usize| message(1, vec![txs[at].clone()], live());
+        assert!(checks.take(&mempool, short(0), &queue));
+        assert_eq!(asked_until(&told, &txs[0]), txs[..1]);
+        assert!(queued.try_recv().is_err());
+        // Order is kept.
+        assert!(checks.take(&mempool, message(1, txs.clone(), live()), &queue));
+        assert!(checks.take(&mempool, short(2), &queue));
+        drop(queue);
+        check_all(&mempool, &checks, queued);
+        assert_eq!(asked_until(&told, &txs[2]), txs[1..]);
+        assert_eq!(checks.lock().queued, 0);
     }
 }

@@ -34,6 +34,8 @@ pub(crate) struct Next {
     pub(crate) height: Height,
     /// Whether that peer sent it itself.
     pub(crate) from_peer: bool,
+    /// Whether a peer sent it, and no client alone.
+    pub(crate) is_relayed: bool,
 }
 
 /// Transactions by their place, which is counted up and never used again.
@@ -163,6 +165,7 @@ impl List {
             message: entry.message.clone(),
             height: entry.height,
             from_peer: entry.senders.contains(peer),
+            is_relayed: !entry.senders.is_empty(),
         })
     }
 

@@ -17,7 +17,7 @@ use tokio_util::{sync::CancellationToken, task::AbortOnDropHandle};
 use crate::{
     Mempool, MempoolConfig, MempoolKind, PeerHeights,
     gossip::Gossip,
-    incoming::{FromPeer, Waiting, check_all},
+    incoming::{Checks, FromPeer, Waiting, check_all},
     stats::count,
     wire::{self, CHANNEL},
 };
@@ -65,6 +65,7 @@ pub struct MempoolReactor {
     /// The task for each peer.
     gossip_tasks: HashMap<PeerId, AbortOnDropHandle<()>>,
     queue: mpsc::Sender<FromPeer>,
+    checks: Arc<Checks>,
     waiting: Waiting,
 }
 
@@ -92,13 +93,15 @@ impl MempoolReactor {
             active,
         };
         let (queue, queued) = mpsc::channel(QUEUE);
-        let checked = Arc::clone(&gossip.mempool);
-        tokio::task::spawn_blocking(move || check_all(&checked, queued));
+        let checks = Arc::<Checks>::default();
+        let (checked, counted) = (Arc::clone(&gossip.mempool), Arc::clone(&checks));
+        tokio::task::spawn_blocking(move || check_all(&checked, &counted, queued));
         Self {
             gossip,
             unconditional,
             gossip_tasks: HashMap::new(),
             queue,
+            checks,
             waiting,
         }
     }
@@ -182,8 +185,9 @@ impl MempoolReactor {
             let is_idle = Box::new(move || peer.is_closing() || !*active.borrow());
             FromPeer::new(first, txs, id, is_idle, share)
         });
-        if item.is_none_or(|item| self.queue.try_send(item).is_err()) {
-            count(&self.gossip.mempool.counters().unhandled);
+        let mempool = &self.gossip.mempool;
+        if !item.is_some_and(|item| self.checks.take(mempool, item, &self.queue)) {
+            count(&mempool.counters().unhandled);
         }
     }
 }

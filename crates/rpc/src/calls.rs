@@ -20,9 +20,6 @@ const SEARCHES: usize = 2;
 /// Evidence that is handed on, and transactions that the application alone is asked about, at once.
 /// They wait for one another; more would only wait there.
 const ORDERS: usize = 4;
-/// Transactions that are given to the mempool at once, which takes a moment. The threads are no
-/// others', so that nothing that hangs keeps transactions from being taken.
-const OFFERS: usize = 2;
 
 /// Who calls.
 #[derive(Debug, Clone)]
@@ -43,12 +40,11 @@ pub(crate) struct Calls {
     lookups: Semaphore,
     searches: Semaphore,
     orders: Semaphore,
-    offers: Semaphore,
 }
 
 /// Threads that all calls together can take.
 pub(crate) fn threads(config: &RpcConfig) -> usize {
-    config.workers.max(1) + SEARCHES + ORDERS + OFFERS
+    config.workers.max(1) + SEARCHES + ORDERS
 }
 
 impl Calls {
@@ -65,7 +61,6 @@ impl Calls {
             lookups: Semaphore::new(config.workers.max(1)),
             searches: Semaphore::new(SEARCHES),
             orders: Semaphore::new(ORDERS),
-            offers: Semaphore::new(OFFERS),
         }
     }
 
@@ -149,6 +144,7 @@ impl Calls {
                 self.blocking(lane, move |backend| call(backend, &arguments))
                     .await
             }
+            Work::AtOnce(call) => call(&self.backend, arguments),
             Work::Check => routes::broadcast_tx_sync(self, arguments).await,
             Work::Commit => routes::broadcast_tx_commit(self, caller, arguments).await,
         };
@@ -161,14 +157,6 @@ impl Calls {
         })
     }
 
-    /// Gives the mempool something, on a thread that may block.
-    pub(crate) async fn offer<T: Send + 'static>(
-        &self,
-        work: impl FnOnce(&Backend) -> Result<T, CallError> + Send + 'static,
-    ) -> Result<T, CallError> {
-        self.blocking(Lane::Offer, work).await
-    }
-
     async fn blocking<T: Send + 'static>(
         &self,
         lane: Lane,
@@ -178,7 +166,6 @@ impl Calls {
             Lane::Lookup => &self.lookups,
             Lane::Search => &self.searches,
             Lane::Order => &self.orders,
-            Lane::Offer => &self.offers,
         };
         let failed = |error: String| CallError::Unfinished(error);
         let _turn = places.acquire().await.map_err(|e| failed(e.to_string()))?;

@@ -108,10 +108,10 @@ impl GrpcClient {
         call: CallName,
         request: &impl Message,
     ) -> Result<R, AppFault> {
-        self.begin(call, request)?()
+        self.begin(call, request)?.wait()
     }
 
-    /// Sends a request, whose response is waited for by calling what is returned.
+    /// Sends a request, whose response is waited for by [`Answer::wait`].
     pub(super) fn begin<R: Message + Default + 'static>(
         &self,
         call: CallName,
@@ -137,7 +137,7 @@ impl GrpcClient {
             let _unwanted = answer.send(response);
         });
         let shared = Arc::clone(&self.shared);
-        Ok(Box::new(move || match answered.recv() {
+        Ok(Answer::later(move || match answered.recv() {
             Ok(Ok(response)) => decode_answer(call, &response)
                 .map_err(|error| AppFault::Contradiction(format!("it cannot be decoded: {error}"))),
             Ok(Err(status)) => Err(shared.fault(&status)),

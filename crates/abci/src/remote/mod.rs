@@ -162,10 +162,7 @@ impl Application for Remote {
             Self::Socket(client) => client.begin(CallName::CheckTx, request, |value| {
                 picked(check_tx_of(value))
             }),
-            Self::Grpc(_) => {
-                let response = self.check_tx(request)?;
-                Ok(Box::new(move || Ok(response)))
-            }
+            Self::Grpc(_) => self.check_tx(request).map(Answer::Now),
         }
     }
 
@@ -235,7 +232,7 @@ impl Application for Remote {
         &self,
         request: &RequestFinalizeBlock,
     ) -> Result<ResponseFinalizeBlock, AppFault> {
-        self.begin_finalize_block(request)?()?.into_response()
+        self.begin_finalize_block(request)?.wait()?.into_response()
     }
 
     fn begin_finalize_block(
@@ -253,7 +250,7 @@ impl Application for Remote {
             }
             Self::Grpc(client) => client.begin(CallName::FinalizeBlock, request),
         }?;
-        Ok(Box::new(move || answer().map(Finalized::from)))
+        Ok(Answer::later(move || answer.wait().map(Finalized::from)))
     }
 
     fn commit(&self, request: &RequestCommit) -> Result<ResponseCommit, AppFault> {

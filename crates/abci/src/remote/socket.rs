@@ -126,7 +126,7 @@ impl SocketClient {
     ) -> Result<Answer<R>, AppFault> {
         let (answer, number) = self.0.send(call, request, false)?;
         let inner = Arc::clone(&self.0);
-        Ok(Box::new(move || {
+        Ok(Answer::later(move || {
             inner.flush_through(number)?;
             inner.wait(&answer).and_then(pick)
         }))
@@ -141,7 +141,7 @@ impl SocketClient {
     ) -> Result<Answer<R>, AppFault> {
         let (answer, _) = self.0.send(call, request, true)?;
         let inner = Arc::clone(&self.0);
-        Ok(Box::new(move || inner.wait(&answer).and_then(pick)))
+        Ok(Answer::later(move || inner.wait(&answer).and_then(pick)))
     }
 }
 

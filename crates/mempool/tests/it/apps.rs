@@ -74,7 +74,7 @@ impl Remote {
 
 impl Application for Remote {
     fn check_tx(&self, request: &RequestCheckTx) -> Result<ResponseCheckTx, AppFault> {
-        self.begin_check_tx(request)?()
+        self.begin_check_tx(request)?.wait()
     }
 
     fn begin_check_tx(
@@ -90,7 +90,7 @@ impl Application for Remote {
             line.most_under_way = line.most_under_way.max(line.asked - line.answered);
             line.asked
         };
-        Ok(Box::new(move || {
+        Ok(Answer::later(move || {
             let mut line = line.lock().unwrap();
             if number > line.answered {
                 line.round_trips += 1;

@@ -93,7 +93,7 @@ impl Application for Held {
             state.begun
         });
         let line = Arc::clone(&self.0);
-        Ok(Box::new(move || {
+        Ok(Answer::later(move || {
             line.wait_until(|state| state.may_answer >= number);
             line.change(|state| state.answered += 1);
             Ok(ResponseCheckTx {

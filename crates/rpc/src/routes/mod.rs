@@ -59,6 +59,9 @@ pub(crate) struct Route {
 pub(crate) enum Work {
     /// On a thread that may block, of those for such calls.
     Blocking(Lane, fn(&Backend, &Arguments) -> Answer),
+    /// Where it was called: it hands something on, which takes a moment. So no call that hangs keeps
+    /// transactions from being taken.
+    AtOnce(fn(&Backend, &Arguments) -> Answer),
     /// `broadcast_tx_sync`: mostly waiting, for the application.
     Check,
     /// `broadcast_tx_commit`: mostly waiting.
@@ -74,8 +77,6 @@ pub(crate) enum Lane {
     Search,
     /// What is handed on, maybe waiting for the application.
     Order,
-    /// What is handed on and not waited for.
-    Offer,
 }
 
 impl Route {
@@ -92,7 +93,7 @@ impl Route {
     pub(crate) const fn can_be_repeated(&self) -> bool {
         match self.work {
             Work::Blocking(lane, _) => matches!(lane, Lane::Lookup | Lane::Search),
-            Work::Check | Work::Commit => false,
+            Work::AtOnce(_) | Work::Check | Work::Commit => false,
         }
     }
 }
@@ -387,7 +388,7 @@ const fn offer(
     call: fn(&Backend, &Arguments) -> Answer,
 ) -> Route {
     Route {
-        work: Work::Blocking(Lane::Offer, call),
+        work: Work::AtOnce(call),
         ..route(name, arguments, Cache::No, call)
     }
 }

@@ -59,15 +59,12 @@ async fn checked(
     tx: &Bytes,
 ) -> Result<Result<Checked, CheckTxError>, CallError> {
     let (tell, told) = oneshot::channel();
-    let tx = tx.clone();
-    let given = calls.offer(move |backend| {
-        let mempool = &backend.context.mempool;
-        Ok(mempool.check_tx_then(&tx, None, |outcome| {
-            // The client may be gone.
-            let _unheard = tell.send(outcome);
-        }))
+    let mempool = &calls.backend.context.mempool;
+    let given = mempool.check_tx_then(tx, None, |outcome| {
+        // The client may be gone.
+        let _unheard = tell.send(outcome);
     });
-    if let Err(error) = given.await? {
+    if let Err(error) = given {
         return Ok(Err(error));
     }
     let over = |_| CallError::Unfinished("the mempool is gone".to_owned());
