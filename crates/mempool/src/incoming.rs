@@ -412,11 +412,11 @@ mod tests {
             assert!(checks.put(message(2, vec![tx.clone()], live()), &queue));
         }
         thread::scope(|scope| {
-            let checks = scope.spawn(|| check_all(&mempool, &checks, queued));
+            let thread = scope.spawn(|| check_all(&mempool, &checks, queued));
             let asked = asked_until(&told, &honest[19]);
             assert!(asked.len() < 1_200, "{}", asked.len());
             drop(queue);
-            checks.join().unwrap();
+            thread.join().unwrap();
         });
     }
 
@@ -434,11 +434,11 @@ mod tests {
         let new = Bytes::from_static(b"new");
         assert!(checks.put(message(2, vec![new.clone()], live()), &queue));
         thread::scope(|scope| {
-            let checks = scope.spawn(|| check_all(&mempool, &checks, queued));
+            let thread = scope.spawn(|| check_all(&mempool, &checks, queued));
             let asked = asked_until(&told, &new);
             assert!(asked.len() < 200 + 4 * 256, "{}", asked.len());
             drop(queue);
-            checks.join().unwrap();
+            thread.join().unwrap();
         });
     }
 
@@ -457,7 +457,7 @@ mod tests {
             assert!(checks.put(message(1, txs, gone()), &queue));
         }
         thread::scope(|scope| {
-            let checks = scope.spawn(|| check_all(&mempool, &checks, queued));
+            let thread = scope.spawn(|| check_all(&mempool, &checks, queued));
             is_gone.store(true, Ordering::Relaxed);
             drop(lock);
             // It shares its turns with nobody.
@@ -467,7 +467,7 @@ mod tests {
             let asked = asked_until(&told, &last);
             assert!(asked.len() <= 5_000 + 4 * 256, "{}", asked.len());
             drop(queue);
-            checks.join().unwrap();
+            thread.join().unwrap();
         });
         assert_eq!(mempool.stats().unhandled, 3);
     }

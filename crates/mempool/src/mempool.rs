@@ -235,6 +235,8 @@ impl Mempool {
         let mut pool = self.shared.pool();
         pool.list.clear();
         pool.cache.clear();
+        // Who was told finds none.
+        pool.notified = false;
     }
 
     /// Transactions that wait.

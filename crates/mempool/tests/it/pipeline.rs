@@ -25,7 +25,8 @@ type Outcome = Result<Checked, CheckTxError>;
 /// Beyond it a test has failed.
 const PATIENCE: Duration = Duration::from_secs(120);
 
-/// An application that answers when it is told to, in order, and refuses what begins with `x`.
+/// An application that answers when it is told to, in order, and refuses what begins with `x`; what
+/// begins with `now` is answered at once.
 #[derive(Default)]
 struct Held(Arc<Line>);
 
@@ -86,6 +87,9 @@ impl Application for Held {
         request: &RequestCheckTx,
     ) -> Result<Answer<ResponseCheckTx>, AppFault> {
         let code = u32::from(request.tx.starts_with(b"x"));
+        if request.tx.starts_with(b"now") {
+            return Ok(Answer::Now(ResponseCheckTx::default()));
+        }
         let number = self.0.change(|state| {
             state.begun += 1;
             let under_way = state.begun - state.answered;
@@ -127,6 +131,19 @@ fn many_are_under_way_at_a_time_and_enter_in_order() {
     }
     assert_eq!(waiting(&mempool), txs);
     assert_eq!(app.most_under_way(), 128);
+}
+
+#[test]
+fn what_is_answered_at_once_overtakes_nothing() {
+    let (app, mempool) = held(MempoolConfig::default());
+    let txs = ["now1", "later1", "now2", "later2", "now3"].map(tx);
+    let pending = txs.each_ref().map(|tx| mempool.begin_check_tx(tx, None));
+    app.until_asked(2);
+    app.answer(2);
+    for pending in pending {
+        assert_eq!(pending.unwrap().wait().unwrap().fate, Fate::Added);
+    }
+    assert_eq!(waiting(&mempool), txs);
 }
 
 #[test]

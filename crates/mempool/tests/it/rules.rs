@@ -273,6 +273,18 @@ fn nothing_is_told_of_that_may_not_be_proposed() {
 }
 
 #[test]
+fn what_comes_after_a_flush_is_told_of() {
+    let (_, mempool) = picky(MempoolConfig::default());
+    let mut told = mempool.txs_available();
+    for text in ["a", "b"] {
+        mempool.check_tx(&tx(text), None).unwrap();
+        assert!(told.has_changed().unwrap(), "{text}");
+        told.mark_unchanged();
+        mempool.flush();
+    }
+}
+
+#[test]
 fn there_are_never_more_transactions_or_bytes_than_configured() {
     let (_, mempool) = picky(MempoolConfig {
         size: 3,
