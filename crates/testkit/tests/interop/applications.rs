@@ -5,12 +5,15 @@ use std::{
     fs::File,
     path::{Path, PathBuf},
     process::{Child, Command, ExitStatus, Stdio},
-    sync::Once,
     thread,
     time::{Duration, Instant},
 };
 
-use perihelion_testkit::process::{Launch, NodeProcess, free_ports};
+use base64::prelude::*;
+use perihelion_testkit::{
+    network::NetworkShape,
+    process::{Launch, NodeProcess, free_ports},
+};
 
 use crate::{
     both_ways::CHURN,
@@ -20,19 +23,15 @@ use crate::{
 /// Between two looks at a process.
 const LOOK: Duration = Duration::from_millis(20);
 
-/// CometBFT's `abci-cli`; `None`, said loudly, when there is none.
-fn abci_cli() -> Option<PathBuf> {
-    static SAID: Once = Once::new();
+/// CometBFT's `abci-cli`.
+///
+/// # Panics
+/// When there is none: who asks for the suite has it.
+fn abci_cli() -> PathBuf {
     let named = env::var_os("ABCI_CLI").map(PathBuf::from);
-    let found = named.or_else(|| on_path("abci-cli"));
-    if found.is_none() {
-        SAID.call_once(|| {
-            eprintln!(
-                "\n*** NOT RUN: Perihelion with CometBFT's own application (set ABCI_CLI to the binary of abci-cli) ***\n"
-            );
-        });
-    }
-    found
+    named
+        .or_else(|| on_path("abci-cli"))
+        .expect("CometBFT's own application: set ABCI_CLI to the binary of abci-cli")
 }
 
 /// An application: its command line without the address, and where it listens.
@@ -125,7 +124,7 @@ fn sync_and_kill_application(node: &Launch, app: &App, height: i64) -> NodeProce
 
 fn ours_with_cometbfts_application(transport: &str) {
     let Some(turn) = turn() else { return };
-    let Some(abci_cli) = abci_cli() else { return };
+    let abci_cli = abci_cli();
     let cometbft = &turn.cometbft;
     let (chain, name) = (CHURN, |role: &str| format!("app-{transport}-{role}"));
     let (server, peer) = chain.serve_by_cometbft(cometbft, &name("server")).unwrap();
@@ -184,6 +183,52 @@ fn ours_with_cometbfts_application(transport: &str) {
     );
     assert!(last.stop().unwrap().success());
     drop(running);
+}
+
+/// Its proposals are prepared and processed by CometBFT's application, and its blocks executed.
+fn a_validator_with_cometbfts_application(transport: &str) {
+    let Some(_turn) = turn() else { return };
+    let folder = fresh_home(&format!("app-{transport}-validator")).unwrap();
+    std::fs::create_dir_all(&folder).unwrap();
+    let arguments = ["kvstore", "--abci", transport];
+    let app = App::new(&abci_cli(), &arguments, free_address(), folder.join("log"));
+    let shape = NetworkShape::new("app-validator", 1);
+    let launch = shape.make(&folder, &perihelion().unwrap()).unwrap();
+    let launch = launch.into_iter().next().unwrap().quick();
+    let launch = launch
+        .set("proxy_app", app.address.as_str())
+        .set("abci", transport);
+    let running = app.start();
+    let mut node = launch.start().unwrap();
+    node.wait_for("its first block", PATIENCE, |it| it.height > 1)
+        .unwrap();
+    let client = Client::of(&node);
+    for number in 0..20 {
+        let answer = client
+            .call(&format!(
+                "/broadcast_tx_commit?tx=%22k{number}%3Dv{number}%22"
+            ))
+            .unwrap();
+        assert_eq!(answer["check_tx"]["code"], 0, "{answer}");
+        assert_eq!(answer["tx_result"]["code"], 0, "{answer}");
+        let found = client
+            .call(&format!("/abci_query?path=%22%22&data=%22k{number}%22"))
+            .unwrap();
+        let value = BASE64_STANDARD.encode(format!("v{number}"));
+        assert_eq!(found["response"]["value"], value.as_str(), "{found}");
+    }
+    assert!(node.stop().unwrap().success());
+    drop(running);
+}
+
+#[test]
+fn a_validator_with_cometbfts_application_over_a_socket() {
+    a_validator_with_cometbfts_application("socket");
+}
+
+#[test]
+fn a_validator_with_cometbfts_application_over_grpc() {
+    a_validator_with_cometbfts_application("grpc");
 }
 
 #[test]
