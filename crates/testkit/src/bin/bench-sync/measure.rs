@@ -13,6 +13,7 @@ use perihelion_testkit::{
     measure::{Contender, MachineLoad},
     process::{Launch, NodeProcess, Usage, disk_bytes, init_home},
 };
+use serde_json::Value;
 
 use crate::{
     PATIENCE,
@@ -27,7 +28,8 @@ const LOOK: Duration = Duration::from_millis(50);
 const CLOSE_LOOK: Duration = Duration::from_millis(5);
 /// A client that applies nothing for this long is stuck.
 const STUCK: Duration = Duration::from_secs(120);
-/// A client that has all blocks and does not switch to consensus for this long has no figure for it.
+/// A client that has all blocks and is not in consensus for this long counts as one that took so
+/// long: without it, the median would be of those that came there.
 const SWITCH_PATIENCE: Duration = Duration::from_secs(10);
 
 /// How every client is set up, whoever made it.
@@ -98,7 +100,8 @@ pub(crate) struct Sync {
     pub(crate) seconds: f64,
     /// Seconds from the process's start to its first block.
     pub(crate) until_first: f64,
-    /// Seconds from the last look that did not show the last block to consensus.
+    /// Seconds from the last look that did not show the last block to consensus; of one that did not
+    /// come there within ten seconds of the last block, those. `None`: it was cut off before.
     pub(crate) until_consensus: Option<f64>,
     /// CPU seconds a thousand blocks, of the client.
     pub(crate) client_cpu: f64,
@@ -124,6 +127,12 @@ impl Sync {
     /// Its rate against what the cores would do if they worked for client and server all the time.
     pub(crate) fn share_of_bound(&self, cores: f64) -> f64 {
         self.blocks_per_second * (self.client_cpu + self.server_cpu) / 1_000.0 / cores
+    }
+
+    /// Whether it had all blocks and did not come to consensus while it was waited for.
+    pub(crate) fn is_stranded(&self) -> bool {
+        let most = SWITCH_PATIENCE.as_secs_f64();
+        self.until_consensus.is_some_and(|seconds| seconds >= most)
     }
 
     /// Seconds from one height to another; `None` when it did not come so far.
@@ -280,7 +289,8 @@ pub(crate) fn sync(
     let until_consensus = if is_cut {
         None
     } else {
-        entered(&mut client)?.map(|at| at.duration_since(before_last).as_secs_f64())
+        let entered = entered(&mut client, &subject.contender)?;
+        Some(until_consensus(before_last, entered))
     };
     let peak_rss_bytes = client
         .usage()
@@ -365,14 +375,62 @@ fn follow(
 }
 
 /// When a client that has all blocks is in consensus; `None` when it does not come there.
-fn entered(client: &mut NodeProcess) -> anyhow::Result<Option<Instant>> {
+fn entered(client: &mut NodeProcess, contender: &Contender) -> anyhow::Result<Option<Instant>> {
     let begin = Instant::now();
     while begin.elapsed() < SWITCH_PATIENCE {
         client.check_alive()?;
-        if !client.status()?.catching_up {
+        let is_there = if contender.is_cometbft {
+            !client.status()?.catching_up
+        } else {
+            tells_round(&client.sync_status()?)
+        };
+        if is_there {
             return Ok(Some(Instant::now()));
         }
         thread::sleep(CLOSE_LOOK);
     }
     Ok(None)
+}
+
+/// Whether a `/sync_status` is of a Perihelion whose consensus has begun. Its `mode` and
+/// `catching_up` tell what was decided, before the last blocks are applied and tables are written
+/// out; the round is there once consensus has all that and has begun.
+fn tells_round(sync_status: &Value) -> bool {
+    sync_status["height/round/step"].is_string()
+}
+
+/// Seconds from the look before the last block to consensus, [`SWITCH_PATIENCE`] at most.
+fn until_consensus(before_last: Instant, entered: Option<Instant>) -> f64 {
+    entered
+        .map_or(SWITCH_PATIENCE, |at| at.duration_since(before_last))
+        .min(SWITCH_PATIENCE)
+        .as_secs_f64()
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    #[test]
+    fn consensus_has_begun_once_there_is_a_round() {
+        let decided = json!({
+            "mode": "consensus", "catching_up": false, "height/round/step": null,
+        });
+        assert!(!tells_round(&decided));
+        let begun = json!({ "mode": "consensus", "height/round/step": "12/0/1" });
+        assert!(tells_round(&begun));
+    }
+
+    #[test]
+    fn who_does_not_come_to_consensus_counts_as_the_patience() {
+        let before = Instant::now();
+        let after = |millis| Some(before + Duration::from_millis(millis));
+        assert_eq!(until_consensus(before, after(250)), 0.25);
+        let most = SWITCH_PATIENCE.as_secs_f64();
+        assert_eq!(until_consensus(before, None), most);
+        // It came just in time, and the look before the last block was a little earlier.
+        assert_eq!(until_consensus(before, after(10_040)), most);
+    }
 }

@@ -118,6 +118,18 @@ pub(crate) fn table(chain: &BenchChain, subjects: &[Subject], syncs: &[Sync]) ->
             );
         }
     }
+    for (index, subject) in subjects.iter().enumerate() {
+        let of = syncs.iter().filter(|sync| sync.subject == index);
+        let stranded = of.filter(|sync| sync.is_stranded()).count();
+        if stranded > 0 {
+            // Writing into a String cannot fail.
+            let _ = writeln!(
+                text,
+                "{stranded} syncs of {} did NOT come to consensus after the last block while it was waited for: they count as that long",
+                subject.name
+            );
+        }
+    }
     for (index, subject) in subjects.iter().enumerate().skip(1) {
         let more = ratios(syncs, 0, index, |sync| sync.blocks_per_second);
         let less = ratios(syncs, index, 0, |sync| sync.client_cpu);
@@ -217,10 +229,10 @@ fn rates(heights: &[(f64, f64)], stretch: f64) -> Vec<(f64, f64)> {
 }
 
 #[cfg(test)]
-mod tests {
+pub(crate) mod tests {
     use super::*;
 
-    fn sync(subject: usize, run: usize, blocks_per_second: f64) -> Sync {
+    pub(crate) fn sync(subject: usize, run: usize, blocks_per_second: f64) -> Sync {
         Sync {
             subject,
             run,
@@ -256,6 +268,21 @@ mod tests {
         ];
         let ratios = ratios(&syncs, 0, 1, |sync| sync.blocks_per_second);
         assert!(close(&ratios, &[4.0, 10.0]), "{ratios:?}");
+    }
+
+    #[test]
+    fn who_does_not_come_to_consensus_stays_in_the_figures() {
+        let late = Sync {
+            until_consensus: Some(10.0),
+            ..sync(0, 0, 1.0)
+        };
+        let quick = Sync {
+            until_consensus: Some(0.1),
+            ..sync(0, 1, 1.0)
+        };
+        assert!(late.is_stranded());
+        assert!(!quick.is_stranded());
+        assert!(!sync(0, 2, 1.0).is_stranded(), "it was cut off");
     }
 
     #[test]

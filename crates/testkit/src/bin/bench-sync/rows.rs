@@ -254,16 +254,57 @@ fn growth(bench: &mut Bench) -> anyhow::Result<()> {
         ..bench.settings()
     };
     let syncs = bench.sync(&bench.feed(&chain)?, &subjects, &settings, bench.runs)?;
-    let stretch = |sync: &Sync, from| sync.seconds_between(from, from + STRETCH);
-    let grown = syncs.iter().filter_map(|sync| {
-        let (early, late) = (stretch(sync, LONG_BEGIN)?, stretch(sync, LONG_FROM)?);
+    let title = format!("Blocks a second, {}", chain.title);
+    bench.plot_over_time("blocks-long", &title, &subjects, &syncs)?;
+    let mut grown = Vec::new();
+    for sync in &syncs {
+        let (early, late) = stretches(sync)?;
         println!(
             "run {}: {STRETCH} blocks from height {LONG_BEGIN} took {early:.2} s, from {LONG_FROM} {late:.2} s",
             sync.run + 1
         );
-        Some(late / early)
-    });
-    bench.sheet.add(Figure::Growth, grown.collect::<Vec<_>>());
-    let title = format!("Blocks a second, {}", chain.title);
-    bench.plot_over_time("blocks-long", &title, &subjects, &syncs)
+        grown.push(late / early);
+    }
+    bench.sheet.add(Figure::Growth, grown);
+    Ok(())
+}
+
+/// Seconds that the early and the late stretch of the long chain took.
+///
+/// # Errors
+/// When the sync was cut off before their end: without it, the median would be of the quicker ones.
+fn stretches(sync: &Sync) -> anyhow::Result<(f64, f64)> {
+    let stretch = |from| sync.seconds_between(from, from + STRETCH);
+    let both = stretch(LONG_BEGIN).zip(stretch(LONG_FROM));
+    both.with_context(|| {
+        format!(
+            "run {} did not come to height {} within {} s",
+            sync.run + 1,
+            LONG_FROM + STRETCH,
+            LONG_CUT.as_secs()
+        )
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::report::tests::sync;
+
+    #[test]
+    fn a_long_sync_that_was_cut_off_is_an_error() {
+        let end = LONG_FROM + STRETCH;
+        let all = Sync {
+            heights: vec![(0.0, 1.0), (100.0, end as f64)],
+            ..sync(0, 0, 1.0)
+        };
+        let (early, late) = stretches(&all).unwrap();
+        assert!((early - late).abs() < 1e-6, "{early} {late}");
+        let cut = Sync {
+            heights: vec![(0.0, 1.0), (900.0, (end - 1) as f64)],
+            ..all
+        };
+        let error = stretches(&cut).unwrap_err().to_string();
+        assert!(error.contains(&end.to_string()), "{error}");
+    }
 }
