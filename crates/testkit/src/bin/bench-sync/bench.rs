@@ -14,7 +14,7 @@ use perihelion_testkit::measure::{
 };
 
 use crate::{
-    Options, Rows,
+    INDEX, Options, Rows,
     chains::{self, BenchChain},
     goals::{Figure, Sheet},
     measure::{self, Feed, Settings, Subject, Sync},
@@ -123,7 +123,7 @@ impl Bench {
     pub(crate) fn settings(&self) -> Settings {
         Settings {
             app: self.app.clone(),
-            index: "null",
+            index: INDEX,
             cut: self.cut,
             is_tuned: true,
             tells_busy: false,

@@ -22,6 +22,9 @@ use crate::{bench::Bench, goals::PAIRS};
 /// How long a server or client may take to answer at first.
 const PATIENCE: Duration = Duration::from_secs(60);
 
+/// `tx_index.indexer` of the clients, unless a row says otherwise.
+const INDEX: &str = "null";
+
 /// What is measured.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
 enum Rows {
@@ -118,7 +121,7 @@ fn main() -> anyhow::Result<ExitCode> {
         contenders.push(Contender::cometbft(named)?);
     }
     println!(
-        "{}\nBoth ends: rates of 5 GB/s, packets flushed after 1 ms, unless a row says otherwise. Clients: application {}.",
+        "{}\nBoth ends: rates of 5 GB/s, packets flushed after 1 ms; clients: application {}, index {INDEX}; unless a row says otherwise.",
         describe(&contenders)?,
         options.app,
     );

@@ -29,7 +29,7 @@ use rand_chacha::ChaCha8Rng;
 use tun_rs::{DeviceBuilder, SyncDevice};
 
 use crate::{
-    Options,
+    INDEX, Options,
     bench::Bench,
     chains,
     goals::Figure,
@@ -250,7 +250,7 @@ fn blocks(options: &Options, ours: &Contender, time: Duration) -> anyhow::Result
     };
     let settings = Settings {
         app: options.app.clone(),
-        index: "null",
+        index: INDEX,
         cut: time,
         is_tuned: true,
         tells_busy: false,
