@@ -4,7 +4,7 @@ use perihelion_testkit::measure::{Contender, align};
 
 use crate::{
     measure::{Figures, Stage, Variant},
-    report::{Row, rows},
+    report::{Row, is_judged, rows},
 };
 
 /// How often more transactions a second than CometBFT, and how often less CPU a block.
@@ -55,6 +55,9 @@ impl Goals {
                     verdict(ours < most),
                 ]);
             }
+            if !is_judged(row, variant, stage) {
+                continue;
+            }
             for (index, other) in contenders.iter().enumerate().skip(1) {
                 let ratio = row.ratio(ours, row.median(index, measured));
                 self.compare(row, (variant, stage), &other.name, ratio);
@@ -99,7 +102,7 @@ impl Goals {
         table.extend(self.lines.iter().map(|line| line.to_vec()));
         for Least { other, row, ratio } in &self.least {
             table.push(vec![
-                format!("no row worse than {other}: least is {row}"),
+                format!("no judged row worse than {other}: least is {row}"),
                 "at least 1 times".to_owned(),
                 format!("{ratio:.2} times"),
                 verdict(*ratio >= 1.0),
@@ -181,7 +184,7 @@ mod tests {
             let name = format!("{start}{end}; against {least}");
             assert_eq!(of(&name), format!("{name} {expected}"));
         }
-        let worst = of("no row worse than others");
+        let worst = of("no judged row worse than others");
         assert!(
             worst.contains("most memory of a node so far, MiB"),
             "{worst}"
@@ -192,7 +195,7 @@ mod tests {
         );
         // Equal ones are not worse.
         assert!(
-            of("no row worse than theirs").ends_with("1.00 times ok"),
+            of("no judged row worse than theirs").ends_with("1.00 times ok"),
             "{table}"
         );
     }
@@ -231,9 +234,33 @@ mod tests {
             let mut goals = Goals::default();
             let stage = Stage::AsManyAsTaken;
             goals.judge(Variant::NoCommit, stage, &contenders, &measured);
-            let worst = line(&goals.table(), "no row worse than theirs");
+            let worst = line(&goals.table(), "no judged row worse than theirs");
             assert!(worst.ends_with("0.00 times SHORT"), "{worst}");
         }
+    }
+
+    #[test]
+    fn what_a_node_takes_at_its_own_pace_is_no_row_that_is_worse() {
+        let contenders = [contender("ours"), contender("theirs")];
+        let theirs = figures(400.0, 20.0);
+        let ours = Figures {
+            cpu_share: 10.0 * theirs.cpu_share,
+            cpu_per_txs: 10.0 * theirs.cpu_per_txs,
+            ..figures(400.0, 1.0)
+        };
+        let worst = |variant, stage| {
+            let mut goals = Goals::default();
+            goals.judge(variant, stage, &contenders, &[(0, ours), (1, theirs)]);
+            line(&goals.table(), "worse than theirs")
+        };
+        for stage in [Stage::Idle, Stage::Paced(1.0)] {
+            let own_pace = worst(Variant::NoCommit, stage);
+            assert!(own_pace.ends_with("1.00 times ok"), "{own_pace}");
+            let same_pace = worst(Variant::Default, stage);
+            assert!(same_pace.ends_with("0.10 times SHORT"), "{same_pace}");
+        }
+        let flood = worst(Variant::NoCommit, Stage::AsManyAsTaken);
+        assert!(flood.ends_with("0.10 times SHORT"), "{flood}");
     }
 
     #[test]

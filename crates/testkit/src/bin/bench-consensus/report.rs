@@ -71,14 +71,23 @@ pub(crate) fn rows(variant: Variant, stage: Stage) -> Vec<Row> {
         rows.push(Row::Throughput);
     }
     rows.push(Row::CpuOfBlocks);
-    // Where a node decides at its own pace, what it takes in a second tells the pace.
-    match (stage, variant) {
-        (Stage::AsManyAsTaken, _) => rows.push(Row::CpuOfTxs),
-        (_, Variant::Default) => rows.push(Row::CpuShare),
-        (_, Variant::NoCommit | Variant::Mempool(_)) => {}
+    let is_paced = matches!(stage, Stage::Paced(_));
+    if stage == Stage::AsManyAsTaken || (is_paced && variant == Variant::NoCommit) {
+        rows.push(Row::CpuOfTxs);
+    }
+    if stage != Stage::AsManyAsTaken {
+        rows.push(Row::CpuShare);
     }
     rows.push(Row::Memory);
     rows
+}
+
+/// Whether a row of a stage is held against another contender's, or only told. Where nodes decide at
+/// their own pace and the load does not grow with it, what one takes in a second, or for a
+/// transaction, grows with the blocks that it makes.
+pub(crate) fn is_judged(row: Row, variant: Variant, stage: Stage) -> bool {
+    let is_own_pace = variant == Variant::NoCommit && stage != Stage::AsManyAsTaken;
+    !(is_own_pace && matches!(row, Row::CpuShare | Row::CpuOfTxs))
 }
 
 /// One stage of one run.
@@ -121,7 +130,11 @@ pub(crate) fn table(
         let medians: Vec<f64> = (0..contenders.len())
             .map(|contender| row.median(contender, measured))
             .collect();
-        let mut cells = vec![row.title().to_owned()];
+        let mut title = row.title().to_owned();
+        if !is_judged(row, variant, stage) {
+            title += " (not judged)";
+        }
+        let mut cells = vec![title];
         let digits = row.digits();
         cells.extend(medians.iter().map(|figure| format!("{figure:.digits$}")));
         let ratios = medians.iter().skip(1);
@@ -181,5 +194,36 @@ pub(crate) mod tests {
         assert_eq!(row("block interval"), ["times", "4.00", "2000.0", "500.0"]);
         let idle = super::table(Variant::Default, Stage::Idle, &contenders, &measured);
         assert!(!idle.contains("transactions"), "{idle}");
+    }
+
+    #[test]
+    fn what_a_node_takes_at_its_own_pace_is_told_and_not_judged() {
+        let contenders = [contender("ours")];
+        let measured = [(0, figures(400.0, 0.5))];
+        let lines = |variant, stage| {
+            let table = table(variant, stage, &contenders, &measured);
+            let of_cpu = table.lines().filter(|line| line.starts_with("CPU"));
+            let title = |line: &str| {
+                line.rsplit_once("  ")
+                    .map(|(title, _)| title.trim().to_owned())
+            };
+            of_cpu.filter_map(title).collect::<Vec<_>>()
+        };
+        let (blocks, txs) = (Row::CpuOfBlocks.title(), Row::CpuOfTxs.title());
+        let share = Row::CpuShare.title();
+        let paced = Stage::Paced(200.0);
+        assert_eq!(lines(Variant::Default, Stage::Idle), [blocks, share]);
+        assert_eq!(lines(Variant::Default, paced), [blocks, share]);
+        let not_judged = |title: &str| format!("{title} (not judged)");
+        let idle = lines(Variant::NoCommit, Stage::Idle);
+        assert_eq!(idle, [blocks.to_owned(), not_judged(share)]);
+        let paced = lines(Variant::NoCommit, paced);
+        assert_eq!(
+            paced,
+            [blocks.to_owned(), not_judged(txs), not_judged(share)]
+        );
+        for variant in [Variant::Default, Variant::NoCommit, Variant::Mempool(1)] {
+            assert_eq!(lines(variant, Stage::AsManyAsTaken), [blocks, txs]);
+        }
     }
 }
