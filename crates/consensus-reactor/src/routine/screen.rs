@@ -28,12 +28,12 @@ pub(super) enum Worth {
     Fault(Fault),
 }
 
-/// Votes whose extension the application has rejected that are remembered one by one, so that it is not
-/// asked about any of them again.
+/// Votes whose extension the application has rejected that are remembered one by one, so that it is
+/// not asked about any of them again.
 const MOST_REJECTED: usize = 1_024;
 /// Votes of one place that are judged in vain, each signed by its validator: whose extension the
-/// application rejects, or which are the same vote with another time. Further ones are passed over. An
-/// honest validator has one vote there, and after a crash the same with another extension.
+/// application rejects, or which are the same vote with another time. Further ones are passed over.
+/// An honest validator has one vote there, and after a crash the same with another extension.
 const MOST_IN_VAIN: u8 = 2;
 /// Peers that are remembered for their proposal of a round. With fewer than are connected, some can
 /// have proposals without end judged.
@@ -49,10 +49,10 @@ pub(super) struct Screen {
     height: Option<Height>,
     /// Where validators were caught voting twice.
     caught: BTreeSet<Place>,
-    /// Signatures of votes and of their extensions.
+    /// Signatures of votes and of their extensions, as copies: a vote is a piece of its message.
     rejected: BTreeSet<(Bytes, Bytes)>,
-    /// How many extensions of a place the application has rejected. As many places as the open rounds
-    /// have validators at most, as in those below.
+    /// How many extensions of a place the application has rejected. As many places as the open
+    /// rounds have validators at most, as in those below.
     rejections: BTreeMap<Place, u8>,
     /// How many votes of a place were the same as another but for the time.
     repetitions: BTreeMap<Place, u8>,
@@ -65,9 +65,24 @@ impl Screen {
     pub(super) fn rejected(&mut self, vote: &Vote) {
         self.enter(vote.height);
         if self.rejected.len() < MOST_REJECTED {
-            self.rejected.insert(signatures(vote));
+            let (vote, extension) = signatures(vote);
+            let copies = (
+                Bytes::copy_from_slice(&vote),
+                Bytes::copy_from_slice(&extension),
+            );
+            self.rejected.insert(copies);
         }
         count(&mut self.rejections, vote);
+    }
+
+    /// Forgets what it knows of rounds of this height that are closed: their votes can come again.
+    pub(super) fn forget_closed(&mut self, core: &Consensus) {
+        let (height, votes) = (core.height().get(), core.votes());
+        let stays =
+            |(of, round, ..): &Place| *of != height || votes.prevotes(Round::new(*round)).is_some();
+        self.caught.retain(stays);
+        self.rejections.retain(|place, _| stays(place));
+        self.repetitions.retain(|place, _| stays(place));
     }
 
     /// Forgets what it knows of heights below. Late votes of the one below are no reason to forget
@@ -245,7 +260,10 @@ mod tests {
         time::Instant,
     };
 
-    use perihelion_consensus::{ConsensusConfig, EachSignature, LastCommit, Now, Start};
+    use perihelion_consensus::{
+        Answer, ConsensusConfig, EachSignature, Effect, LastCommit, Now, Start,
+        votes::{CATCHUP_ROUNDS_PER_PEER, MAX_CATCHUP_ROUNDS},
+    };
     use perihelion_crypto::PrivateKey;
     use perihelion_types::{
         BlockId, ConsensusParams, Genesis, GenesisValidator, Hash, NodeId, PartSetHeader,
@@ -324,11 +342,15 @@ mod tests {
     }
 
     fn vote(vote_type: SignedMsgType, block_id: BlockId, nanos: i32) -> Vote {
+        vote_in(Round::ZERO, vote_type, block_id, nanos)
+    }
+
+    fn vote_in(round: Round, vote_type: SignedMsgType, block_id: BlockId, nanos: i32) -> Vote {
         let address = key().public_key().address();
         let mut vote = Vote {
             vote_type,
             height: Height::new(1),
-            round: Round::ZERO,
+            round,
             block_id,
             timestamp: Time::new(1_700_000_002, nanos),
             validator_address: Bytes::copy_from_slice(address.as_bytes()),
@@ -347,6 +369,27 @@ mod tests {
     fn judge(screen: &mut Screen, core: &Consensus, vote: &Vote, verify: &Counted) -> Worth {
         let message = Message::Vote(Arc::new(vote.clone()));
         screen.judge(core, NodeId::new([1; 20]), &message, verify)
+    }
+
+    /// Takes a vote as the routine does, with an application that rejects every extension; whether
+    /// the vote was taken, and so logged.
+    fn take_rejected(screen: &mut Screen, core: &mut Consensus, peer: NodeId, vote: &Vote) -> bool {
+        let message = Message::Vote(Arc::new(vote.clone()));
+        if screen.judge(core, peer, &message, &EachSignature) != Worth::Take {
+            return false;
+        }
+        core.handle_message(now(), peer, message);
+        while let Some(effect) = core.poll_effect() {
+            if let Effect::Ask { id, .. } = effect {
+                screen.rejected(vote);
+                core.handle_answer(now(), id, Answer::ExtensionAccepted(false));
+            }
+        }
+        true
+    }
+
+    fn precommit_in(round: i32) -> Vote {
+        vote_in(Round::new(round), SignedMsgType::Precommit, block(1), 0)
     }
 
     #[test]
@@ -389,6 +432,59 @@ mod tests {
         assert_eq!(judge(&mut screen, &core, &nil, &verify), Worth::Take);
         let prevote = vote(SignedMsgType::Prevote, block(1), 0);
         assert_eq!(judge(&mut screen, &core, &prevote, &verify), Worth::Take);
+    }
+
+    /// Each round is a place of its own, and there is no end of rounds.
+    #[test]
+    fn rejected_votes_of_rounds_that_are_not_due_are_logged_for_two_rounds_of_a_peer() {
+        let (mut screen, mut core) = (Screen::default(), core());
+        let mut take = |peer, round| {
+            let vote = precommit_in(round);
+            take_rejected(&mut screen, &mut core, NodeId::new([peer; 20]), &vote)
+        };
+        let logged = (2..1_002).filter(|round| take(1, *round)).count();
+        assert_eq!(logged, CATCHUP_ROUNDS_PER_PEER);
+        // The next round is always due, and another peer has room of its own.
+        assert!(take(1, 1) && take(2, 900));
+        assert_eq!(screen.rejections.len(), CATCHUP_ROUNDS_PER_PEER + 2);
+    }
+
+    /// Whoever comes again under other names has room again, at the cost of what was known.
+    #[test]
+    fn rounds_that_are_closed_are_forgotten() {
+        let (mut screen, mut core) = (Screen::default(), core());
+        for number in 0..1_000_u16 {
+            if core.votes().is_crowded() {
+                core.retain_peers(|_| false);
+                screen.forget_closed(&core);
+            }
+            let mut id = [0; 20];
+            id[..2].copy_from_slice(&number.to_le_bytes());
+            let vote = precommit_in(2 + i32::from(number));
+            assert!(take_rejected(
+                &mut screen,
+                &mut core,
+                NodeId::new(id),
+                &vote
+            ));
+            assert!(screen.rejections.len() <= MAX_CATCHUP_ROUNDS);
+        }
+        let last = precommit_in(1_001);
+        assert!(screen.rejections.contains_key(&place(&last)));
+    }
+
+    /// A vote comes as a piece of its message, which has up to 1 MiB.
+    #[test]
+    fn what_is_remembered_of_a_vote_does_not_keep_its_message() {
+        let mut screen = Screen::default();
+        let message = Bytes::from(vec![7; 1 << 20]);
+        let mut vote = vote(SignedMsgType::Precommit, block(1), 0);
+        vote.signature = message.slice(..64);
+        vote.extension_signature = message.slice(64..128);
+        screen.rejected(&vote);
+        assert!(screen.rejected.contains(&signatures(&vote)));
+        drop(vote);
+        assert!(message.is_unique());
     }
 
     /// What came late of the height below is no reason to forget.

@@ -149,8 +149,12 @@ impl Session {
     /// Peers that are gone leave room for others.
     fn make_room(&mut self) {
         if self.core.votes().is_crowded() {
+            let before = self.core.votes().rounds().count();
             let peers = self.node.shared.peers();
             self.core.retain_peers(|peer| peers.contains_key(peer));
+            if self.core.votes().rounds().count() < before {
+                self.screen.forget_closed(&self.core);
+            }
         }
     }
 

@@ -140,6 +140,8 @@ impl Consensus {
         } else if vote.height == self.rs.height {
             match self.rs.votes.check(vote, peer, &*self.verify) {
                 Ok(Checked::New) if self.needs_application(vote) => {
+                    // Else one validator could have it judge a vote of each round that there is.
+                    self.rs.votes.open(vote.round, peer);
                     let vote = Arc::clone(vote);
                     self.ask(Question::VerifyExtension { vote, peer });
                 }

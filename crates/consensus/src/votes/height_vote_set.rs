@@ -126,6 +126,21 @@ impl HeightVoteSet {
         opened < CATCHUP_ROUNDS_PER_PEER && self.catchup_rounds < MAX_CATCHUP_ROUNDS
     }
 
+    /// Opens the round of a vote that [`check`](Self::check) found new, where that is due. It is one
+    /// of those that the peer may open, whatever becomes of the vote.
+    pub(crate) fn open(&mut self, round: Round, peer: Option<PeerId>) {
+        if self.rounds.contains_key(&round) {
+            return;
+        }
+        if round.get() > self.round.get().saturating_add(1) {
+            let Some(peer) = peer else { return };
+            self.catchup.entry(peer).or_default().push(round);
+            self.catchup_rounds += 1;
+        }
+        let votes = self.empty_round(round);
+        self.rounds.insert(round, votes);
+    }
+
     /// Adds a vote that [`check`](Self::check) found new; opens its round where that is due.
     pub(crate) fn add_checked(&mut self, vote: &Arc<Vote>, peer: Option<PeerId>) -> Added {
         let refused = Added {
@@ -133,15 +148,7 @@ impl HeightVoteSet {
             conflict: None,
         };
         let round = vote.round;
-        if !self.rounds.contains_key(&round) {
-            if round.get() > self.round.get().saturating_add(1) {
-                let Some(peer) = peer else { return refused };
-                self.catchup.entry(peer).or_default().push(round);
-                self.catchup_rounds += 1;
-            }
-            let votes = self.empty_round(round);
-            self.rounds.insert(round, votes);
-        }
+        self.open(round, peer);
         let Some(votes) = self.rounds.get_mut(&round) else {
             return refused;
         };

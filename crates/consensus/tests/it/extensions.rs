@@ -3,8 +3,11 @@
 use std::sync::Arc;
 
 use bytes::Bytes;
-use perihelion_consensus::{Ask, ConsensusConfig, Effect, LastCommit, Message, SignRequest, Step};
-use perihelion_types::{Height, Vote};
+use perihelion_consensus::{
+    Ask, ConsensusConfig, Effect, LastCommit, Message, SignRequest, Step,
+    votes::CATCHUP_ROUNDS_PER_PEER,
+};
+use perihelion_types::{Height, Round, Vote};
 
 use crate::lone::{Lone, PRECOMMIT, PREVOTE, peer};
 
@@ -141,6 +144,28 @@ fn an_extension_that_the_application_rejects_does_not_count() {
     assert_eq!(verified(&lone), 3);
     assert_eq!(lone.core.step(), Step::Precommit);
     assert_eq!(lone.punished(), []);
+}
+
+/// One validator has a precommit of every round, and the application is not asked without end.
+#[test]
+fn rejected_extensions_of_rounds_that_are_not_due_are_bounded_for_each_peer() {
+    let mut lone = lone(1);
+    let (others, block) = (lone.others(), lone.block(0, "a"));
+    lone.answers.accepts_extensions = false;
+    for round in 2..1_002 {
+        let vote = lone.vote_of(others[0], PRECOMMIT, round, block.id());
+        lone.send(peer(1), Message::Vote(Arc::new(vote)));
+    }
+    assert_eq!(verified(&lone), CATCHUP_ROUNDS_PER_PEER);
+    assert_eq!(lone.punished(), []);
+    // Another peer has room, and the rounds that are open take what comes late.
+    lone.answers.accepts_extensions = true;
+    for (from, round) in [(2, 900), (1, 3)] {
+        let vote = lone.vote_of(others[1], PRECOMMIT, round, block.id());
+        lone.send(peer(from), Message::Vote(Arc::new(vote)));
+        let votes = lone.core.votes().precommits(Round::new(round));
+        assert_eq!(votes.map(|votes| votes.power()), Some(10), "round {round}");
+    }
 }
 
 #[test]
