@@ -101,6 +101,21 @@ pub fn decode(bytes: &[u8]) -> Result<(pb::TimedWalMessage, usize), RecordFault>
     Ok((message, need))
 }
 
+/// The bytes of the record that `bytes` begin with, though it is cut or damaged; `None` where there
+/// is a whole one, or where the length of its header is not the one that its data begin with. The
+/// data are a time and a message, each behind its own length.
+pub(super) fn spoilt_bytes(bytes: &[u8]) -> Option<usize> {
+    let need = record_bytes(*bytes.first_chunk()?).ok()?;
+    let (tag, time) = (*bytes.get(8)?, *bytes.get(9)?);
+    let (behind, mut rest) = bytes.get(10 + usize::from(time)..)?.split_first()?;
+    if tag != 0x0a || time > MAX_TIME_BYTES || *behind != 0x12 {
+        return None;
+    }
+    let message = prost::decode_length_delimiter(&mut rest).ok()?;
+    let is_confirmed = message.checked_add(bytes.len() - rest.len()) == Some(need);
+    (is_confirmed && decode(bytes).is_err()).then_some(need)
+}
+
 /// The first place in `bytes` where a record stands, and what it holds.
 pub(super) fn find(bytes: &[u8]) -> Option<(usize, pb::TimedWalMessage, usize)> {
     (0..bytes.len()).find_map(|at| {

@@ -7,6 +7,9 @@
 //! damaged had been durable: then nothing is touched. There is one exception. The very last record
 //! may be one whose sync was cut short by a loss of power, so that it took no effect, and the system
 //! may have written it and not what is before it: that place then reads as zeros.
+//!
+//! Block parts are logged with the transactions in them, and anybody can send one that holds a
+//! record. So nothing is looked for within a spoilt record whose length the data confirm.
 
 use std::{io::Read as _, path::PathBuf};
 
@@ -128,14 +131,33 @@ fn read_from(group: &Group, name: &str, offset: u64) -> Result<Vec<u8>, WalError
 fn was_durable(tail: &[u8]) -> bool {
     let mut rest = tail;
     let mut hole = false;
-    while let Some((at, message, length)) = record::find(rest) {
-        hole |= has_hole(&rest[..at]);
-        rest = &rest[at + length..];
+    // Where this is not known, no header is believed, which may stand in a transaction.
+    let mut begins_record = true;
+    loop {
+        let behind = if begins_record {
+            behind_spoilt(rest)
+        } else {
+            0
+        };
+        let Some((at, message, length)) = record::find(&rest[behind..]) else {
+            return false;
+        };
+        begins_record &= at == 0;
+        hole |= has_hole(&rest[..behind + at]);
+        rest = &rest[behind + at + length..];
         if message.msg.as_ref().is_some_and(record::is_synced) && !(rest.is_empty() && hole) {
             return true;
         }
     }
-    false
+}
+
+/// Where the spoilt records end with which `bytes` begin, as far as their lengths are confirmed.
+fn behind_spoilt(bytes: &[u8]) -> usize {
+    let mut at = 0;
+    while let Some(length) = record::spoilt_bytes(&bytes[at..]) {
+        at = bytes.len().min(at + length);
+    }
+    at
 }
 
 /// Whether zeros stand where something was lost.

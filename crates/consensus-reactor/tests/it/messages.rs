@@ -32,9 +32,14 @@ pub(crate) fn vote(peer: &str, height: i64, index: i32) -> pb::WalMessage {
 
 /// A block part with `length` bytes; ours when `peer` is empty.
 pub(crate) fn part(peer: &str, height: i64, length: usize) -> pb::WalMessage {
+    part_of(peer, height, vec![0x5a; length])
+}
+
+/// A block part with these bytes.
+pub(crate) fn part_of(peer: &str, height: i64, bytes: Vec<u8>) -> pb::WalMessage {
     let part = types::Part {
         index: 0,
-        bytes: vec![0x5a; length].into(),
+        bytes: bytes.into(),
         proof: Some(perihelion_proto::tendermint::crypto::Proof::default()),
     };
     let sum = pb::message::Sum::BlockPart(pb::BlockPart {

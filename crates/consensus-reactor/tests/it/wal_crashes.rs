@@ -6,7 +6,7 @@ use proptest::prelude::*;
 
 use crate::{
     disk::{Disk, PowerCut},
-    messages::{NOW, behind, end, open, part, timeout, vote},
+    messages::{NOW, behind, end, open, part, part_of, timeout, vote},
 };
 
 fn some_messages() -> Vec<pb::WalMessage> {
@@ -165,6 +165,68 @@ fn a_vote_behind_damage_that_is_no_hole_is_kept() {
             panic!("byte {at}: {refused:?}");
         };
         assert_eq!(offset, begins[2] as u64);
+    }
+}
+
+/// A part of a block whose transactions hold records of a log: a timeout, the beginning of a record
+/// of 1 MB, and the end of a height.
+fn part_with_records() -> pb::WalMessage {
+    let (records, begins) = written(&[timeout(7), part("peer", 7, 1_000_000), end(7)]);
+    let cut = &records[begins[1]..begins[2] + 100];
+    let bytes = [&[0x5a; 200], cut, &records[begins[3]..], &[0x5a; 200]].concat();
+    part_of("peer", 2, bytes)
+}
+
+/// Whoever sends a transaction cannot make the node refuse what a crash has left.
+#[test]
+fn a_record_within_a_torn_record_is_not_taken_for_one_that_was_durable() {
+    let torn = part_with_records();
+    let messages = [
+        vote("", 1, 0),
+        end(1),
+        timeout(2),
+        torn.clone(),
+        torn,
+        timeout(2),
+    ];
+    let (bytes, begins) = written(&messages);
+    let opened = |head: &[u8], case: &str| {
+        let disk = Disk::with("wal", head);
+        let files = Box::new(disk.clone());
+        let opened = Wal::open_in(files, "wal", WalOptions::default(), NOW);
+        let (_, torn) = opened.unwrap_or_else(|error| panic!("{case}: {error}"));
+        torn.map(|torn| torn.offset)
+    };
+    for length in begins[4] + 1..begins[5] {
+        let cut = opened(&bytes[..length], &format!("cut to {length}"));
+        assert_eq!(cut, Some(begins[4] as u64));
+    }
+    // A page was not written, of the first, or of both.
+    for holes in [&[4][..], &[4, 5]] {
+        let mut bad = bytes.clone();
+        for record in holes {
+            bad[begins[*record] + 100..][..40].fill(0);
+        }
+        let cut = opened(&bad, &format!("holes in {holes:?}"));
+        assert_eq!(cut, Some(begins[4] as u64));
+    }
+}
+
+/// Nor can they make it pass over damage in what was durable.
+#[test]
+fn records_within_a_damaged_record_hide_nothing_behind_it() {
+    let messages = [end(1), part_with_records(), vote("", 2, 0)];
+    let (bytes, begins) = written(&messages);
+    for at in begins[2]..begins[3] {
+        for bit in 0..8 {
+            let mut bad = bytes.clone();
+            bad[at] ^= 1 << bit;
+            let refused = open(&Disk::with("wal", &bad), &WalOptions::default());
+            let Err(WalError::Damaged { offset, .. }) = refused else {
+                panic!("byte {at}, bit {bit}: {refused:?}");
+            };
+            assert_eq!(offset, begins[2] as u64);
+        }
     }
 }
 
