@@ -40,7 +40,8 @@ pub struct Config {
     /// How long they wait once no further block links; blocks that come this slowly gain nothing
     /// from waiting.
     pub run_idle: Duration,
-    /// Runs being certified at once; one a worker, and one queued for each.
+    /// Runs being certified at once: one a worker, and one queued for each. Fewer leave workers idle;
+    /// more only wait.
     pub runs: usize,
     /// Blocks handed to the executor and not yet applied.
     pub applying: usize,

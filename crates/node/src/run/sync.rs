@@ -58,17 +58,19 @@ pub(super) fn pool_config(
     let block_sync = &prepared.config.block_sync;
     let defaults = PoolConfig::default();
     let persistent = awaited(&prepared.config, network.id())?;
+    let workers = std::thread::available_parallelism().unwrap_or(NonZero::<usize>::MIN);
     Ok(PoolConfig {
         verify: match block_sync.verify {
             Verify::Pinned => VerifyMode::Pinned,
             Verify::Every => VerifyMode::Every,
         },
-        workers: std::thread::available_parallelism().unwrap_or(NonZero::<usize>::MIN),
+        workers,
         schedule: perihelion_schedule::Config {
             window_bytes: window_bytes(prepared),
             window_blocks: size(block_sync.window_heights),
             peer_allowance: size(block_sync.peer_requests),
             peer_deadline: block_sync.peer_timeout,
+            runs: 2 * workers.get(),
             reenter_behind: u32::try_from(block_sync.reenter_behind).unwrap_or(u32::MAX),
             ..defaults.schedule
         },

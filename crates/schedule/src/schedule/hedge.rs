@@ -121,8 +121,12 @@ impl Schedule {
                 };
                 for late in asked.iter().filter(|_| round == 0) {
                     if let Some(peer) = self.peers.get_mut(late) {
-                        peer.shrink(false);
-                        if peer.is_silent(now, most) {
+                        let is_silent = peer.is_silent(now, most);
+                        // How far away it is shows with its first answer.
+                        if peer.has_answered() || is_silent {
+                            peer.shrink(false);
+                        }
+                        if is_silent {
                             peer.bench(now, self.config.bench);
                         }
                     }

@@ -8,4 +8,5 @@ mod rules;
 mod scenarios;
 mod seeds;
 mod sieges;
+mod speeds;
 mod switching;
