@@ -64,11 +64,16 @@ pub(crate) fn examine(log: &str, excuses: &Excuses) -> Findings {
     for line in log.lines() {
         match kind(line) {
             Kind::Fine => {}
-            Kind::Error if line.contains("unsolicited") => findings.unsolicited += 1,
+            Kind::Error if line.starts_with("E[") && line.contains("unsolicited") => {
+                findings.unsolicited += 1;
+            }
             Kind::Error if excuses.is_stopping && line.contains("use of closed network") => {}
             Kind::Error if is_excused(line, excuses) => {}
             Kind::Error => findings.complaints.push(line.to_owned()),
             Kind::End if is_excused(line, excuses) => {}
+            // Its reactors stop one after another.
+            Kind::End
+                if excuses.is_stopping && line.contains("reactor of this node has stopped") => {}
             Kind::End if line.contains("reason=closed by the peer") => {
                 findings.closed.push(line.to_owned());
             }
@@ -147,4 +152,15 @@ fn complaints_of_both_kinds_are_found_and_cut_connections_excused() {
         ..Excuses::default()
     };
     assert_eq!(examine(&log, &other), examine(&log, &nothing));
+}
+
+#[test]
+fn a_reactor_that_stops_is_excused_while_its_node_does() {
+    let line = "2026-11-21T09:01:30.288683Z  INFO perihelion_p2p::switch::tasks: disconnected from a peer peer=aa reason=the consensus reactor of this node has stopped left_out=0";
+    let stopping = Excuses {
+        is_stopping: true,
+        ..Excuses::default()
+    };
+    assert_eq!(examine(line, &stopping), Findings::default());
+    assert_eq!(examine(line, &Excuses::default()).complaints, [line]);
 }
