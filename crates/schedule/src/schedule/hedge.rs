@@ -9,6 +9,8 @@ use crate::{meter::seconds, peer::Peer, slot::Slot, timer::Timer};
 
 /// How often late blocks are looked for within the shortest time after which one is late.
 const LOOKS: u32 = 5;
+/// Bytes of a block, in the mean, of which many may be asked of a peer before its first answer.
+const SMALL: f64 = 64.0 * 1024.0;
 /// Further peers that are asked at once, at the most, for what everything waits for.
 const CROWD: usize = 8;
 
@@ -104,6 +106,7 @@ impl Schedule {
         let late = unproven.filter(|(height, slot)| !self.is_timely(*height, slot));
         due.extend(late.map(|(height, _)| height));
         let waits = self.reserve();
+        let are_small = self.block_size.get().is_some_and(|size| size <= SMALL);
         for height in due {
             let slot = self.slot(height);
             let asked = slot.map(|slot| slot.asks.clone()).unwrap_or_default();
@@ -122,8 +125,9 @@ impl Schedule {
                 for late in asked.iter().filter(|_| round == 0) {
                     if let Some(peer) = self.peers.get_mut(late) {
                         let is_silent = peer.is_silent(now, most);
-                        // How far away it is shows with its first answer.
-                        if peer.has_answered() || is_silent {
+                        // How far away it is shows with its first answer. Large blocks take their
+                        // time anyway, and too many of them on their way cost much.
+                        if peer.has_answered() || is_silent || !are_small {
                             peer.shrink(false);
                         }
                         if is_silent {
