@@ -14,13 +14,14 @@ use serde::{Deserialize, Serialize, Serializer};
 
 use crate::files::{FileError, FileKind, write_atomically};
 
-/// The way out where there is no copy of the newest state. The chain's next height is one at which the
-/// validator may have signed: hence one more than the height that the chain has, and the last round.
+/// The way out where there is no copy of the newest state. The chain's next height is one at which
+/// the validator may have signed: hence one more than the height that the chain has, and the last
+/// round.
 macro_rules! without_a_copy {
     () => {
-        "write {\"height\": \"H\", \"round\": 2147483647, \"step\": 3} into it, H being one more than the \
-         height that the chain has now: then it signs above H only, once the chain has come there \
-         without it"
+        "write {\"height\": \"H\", \"round\": 2147483647, \"step\": 3} into it, H being one more \
+         than the height that the chain has now: then it signs above H only, once the chain has \
+         come there without it"
     };
 }
 
@@ -31,15 +32,15 @@ pub const WITHOUT_A_COPY: &str = without_a_copy!();
 const STATE: FileKind = FileKind {
     what: "validator state",
     missing: concat!(
-        "`perihelion init` makes one for a new key. For a key that has signed, restore the newest copy: \
-         without it the validator may sign twice at a height, for which it loses a part of its stake \
-         and on most chains is barred for good. Without a copy, ",
+        "`perihelion init` makes one for a new key. For a key that has signed, restore the newest \
+         copy: without it the validator may sign twice at a height, for which it loses a part of \
+         its stake and on most chains is barred for good. Without a copy, ",
         without_a_copy!()
     ),
     damaged: concat!(
-        "it prevents double signing, for which a validator loses a part of its stake and on most chains \
-         is barred for good: restore the newest copy, and never one that is older than the last \
-         signature. Without a copy, ",
+        "it prevents double signing, for which a validator loses a part of its stake and on most \
+         chains is barred for good: restore the newest copy, and never one that is older than the \
+         last signature. Without a copy, ",
         without_a_copy!()
     ),
 };
@@ -80,8 +81,8 @@ impl fmt::Display for HeightRoundStep {
     }
 }
 
-/// What a validator may have been locked on when it signed last: who is locked on a block prevotes that
-/// one whatever is proposed, and proposes it again.
+/// What a validator may have been locked on when it signed last: who is locked on a block prevotes
+/// that one whatever is proposed, and proposes it again.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum LastLock {
     /// On nothing.
@@ -171,13 +172,25 @@ impl SignState {
         ))
     }
 
-    /// Writes the file: atomically, and durable when this returns.
+    /// Writes the file: atomically, and durable when this returns. Of a link, the file that it
+    /// leads to: were the link replaced, a node started from that file would know of old
+    /// signatures only.
     ///
     /// # Errors
-    /// When it cannot be written.
+    /// When it cannot be written; when it is a link that leads nowhere.
     pub fn save(&self, path: &Path) -> Result<(), FileError> {
         let text = serde_json::to_string_pretty(self).expect("a state has a JSON form");
-        write_atomically(path, text.as_bytes(), 0o600)
+        let real = match fs::canonicalize(path) {
+            Ok(real) => real,
+            Err(_) if !Self::exists(path)? => path.to_owned(),
+            Err(source) => {
+                return Err(FileError::Write {
+                    path: path.to_owned(),
+                    source,
+                });
+            }
+        };
+        write_atomically(&real, text.as_bytes(), 0o600)
     }
 
     /// Whether the file is there.

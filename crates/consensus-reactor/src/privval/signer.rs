@@ -40,7 +40,8 @@ pub enum SignError {
     },
     /// This place counts as signed, and it is not known what was.
     #[error(
-        "not signed: {asked} counts as signed ({last} in the state file), and what was signed is not known"
+        "not signed: {asked} counts as signed ({last} in the state file), and what was signed is \
+         not known"
     )]
     Unknown {
         /// What was signed last.
@@ -83,14 +84,18 @@ struct Signed {
     timestamp: Option<Time>,
 }
 
-/// Locks a sign state, under whichever of its names, for the life of what is returned.
-fn lock(state: &Path) -> Result<File, FileError> {
-    let path = fs::canonicalize(state).map_err(|source| FileError::Read {
+/// Where a sign state is, under whichever of its names: what is locked, read and written.
+fn real_path(state: &Path) -> Result<PathBuf, FileError> {
+    fs::canonicalize(state).map_err(|source| FileError::Read {
         what: "sign state",
         path: state.to_owned(),
         source,
-    })?;
-    let mut name = path.clone().into_os_string();
+    })
+}
+
+/// Locks the sign state at its real path for the life of what is returned.
+fn lock(path: &Path) -> Result<File, FileError> {
+    let mut name = path.to_owned().into_os_string();
     name.push(".lock");
     let failed = |source| FileError::Write {
         path: PathBuf::from(&name),
@@ -101,19 +106,22 @@ fn lock(state: &Path) -> Result<File, FileError> {
     let file = options.open(&name).map_err(failed)?;
     match file.try_lock() {
         Ok(()) => Ok(file),
-        Err(TryLockError::WouldBlock) => Err(FileError::Locked { path }),
+        Err(TryLockError::WouldBlock) => Err(FileError::Locked {
+            path: path.to_owned(),
+        }),
         Err(TryLockError::Error(source)) => Err(failed(source)),
     }
 }
 
 impl FilePrivval {
-    /// A signer with `key`, and what it signed last in the file `state`.
+    /// A signer with `key`, and what it signed last in the file `state`; where that is a link, in
+    /// the file that it leads to now.
     ///
     /// # Errors
     /// When the file is missing, damaged or of another key; when another signer has it.
     pub fn open(key: ValidatorKey, state: &Path) -> Result<Self, FileError> {
-        let path = state.to_owned();
-        SignState::load(&path)?;
+        SignState::load(state)?;
+        let path = real_path(state)?;
         let lock = lock(&path)?;
         // Again: who had the lock may have signed till then.
         let state = SignState::load(&path)?;

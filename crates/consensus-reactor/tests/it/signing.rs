@@ -164,6 +164,42 @@ fn a_sign_state_has_one_signer() {
     FilePrivval::open(home.key.clone(), &other_name).unwrap();
 }
 
+/// Where a link leads is where another node may be started from: that is the file which is kept,
+/// and the link goes on leading there.
+#[test]
+fn a_sign_state_behind_a_link_is_written_where_the_link_leads() {
+    let (_executor, lease) = lease();
+    let home = Home::new(ed25519());
+    let folder = home.folder.path().join("linked");
+    fs::create_dir(&folder).unwrap();
+    let link = folder.join("link.json");
+    // Relative to the link's folder, not to that of the process.
+    std::os::unix::fs::symlink("../data.json", &link).unwrap();
+    let mut signer = FilePrivval::open(home.key.clone(), &link).unwrap();
+    let mut first = vote(SignedMsgType::Prevote, 1, 0, block(1));
+    signer.sign_vote(&lease, CHAIN, &mut first).unwrap();
+    assert_eq!(SignState::load(&home.state()).unwrap(), *signer.state());
+    assert!(fs::symlink_metadata(&link).unwrap().is_symlink());
+    // A link that is turned to another file while the signer lives turns nothing.
+    let other = folder.join("other.json");
+    SignState::default().save(&other).unwrap();
+    fs::remove_file(&link).unwrap();
+    std::os::unix::fs::symlink(&other, &link).unwrap();
+    let mut second = vote(SignedMsgType::Prevote, 2, 0, block(1));
+    signer.sign_vote(&lease, CHAIN, &mut second).unwrap();
+    assert_eq!(SignState::load(&home.state()).unwrap(), *signer.state());
+    assert_eq!(SignState::load(&other).unwrap(), SignState::default());
+    // What makes or resets a state writes through a link as well.
+    signer.state().save(&link).unwrap();
+    assert_eq!(SignState::load(&other).unwrap(), *signer.state());
+    assert!(fs::symlink_metadata(&link).unwrap().is_symlink());
+    fs::remove_file(&other).unwrap();
+    let error = SignState::default().save(&link).unwrap_err();
+    assert!(error.to_string().contains("cannot be written"), "{error}");
+    let linked = fs::read_dir(&folder).unwrap().count();
+    assert_eq!(linked, 1, "nothing but the link");
+}
+
 /// The signature stands in the file before anyone has it; where it cannot, nobody gets it.
 #[test]
 fn what_cannot_be_recorded_is_not_signed() {
