@@ -345,7 +345,7 @@ impl BlocksyncReactor {
         let stored = self.store.height();
         let has_stored = looks.stored.replace(stored) != Some(stored);
         let waiting = self.waiting();
-        let mut alive = Vec::new();
+        let (mut alive, mut held_back) = (Vec::new(), Vec::new());
         let mut slowest = Slowest::new(now);
         for mut entry in self.peers.iter_mut() {
             let stats = entry.handle.stats();
@@ -363,6 +363,9 @@ impl BlocksyncReactor {
             }
             // Not while it waits: its turn may be near, and others would give way to it.
             let waits = entry.handle.waits_for_room();
+            if waits {
+                held_back.push(*entry.key());
+            }
             if entry.behind.is_some_and(|until| until <= now) && !waits {
                 entry.behind = None;
                 entry.handle.set_standing(Standing::Unknown);
@@ -386,12 +389,15 @@ impl BlocksyncReactor {
         for (peer, bytes) in alive {
             self.tell(PoolInput::Bytes { peer, bytes }).await?;
         }
-        if self.budget.is_spent() {
-            self.tell(PoolInput::Starved).await?;
+        for peer in held_back {
+            self.tell(PoolInput::HeldBack { peer }).await?;
         }
         let waits = self.budget.waiting() > 0;
         if looks.standstill.check(now, waits, stored) {
             self.tell(PoolInput::Standstill).await?;
+            if self.budget.is_spent() {
+                self.tell(PoolInput::Starved).await?;
+            }
         }
         Ok(())
     }

@@ -19,7 +19,7 @@ pub struct PoolConfig {
     pub verify: VerifyMode,
     /// Threads for decoding and verifying. More than cores only adds switching.
     pub workers: NonZero<usize>,
-    /// Bounds and times of the scheduler.
+    /// Bounds and times of the scheduler; its `runs` follow from the workers.
     pub schedule: perihelion_schedule::Config,
     /// Configured peers: the node is not caught up before they told their status or missed their
     /// dial deadline.

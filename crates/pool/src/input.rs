@@ -54,8 +54,13 @@ pub enum PoolInput {
         /// Since the last time.
         bytes: u64,
     },
-    /// The byte budget is spent and peers wait for room.
+    /// The byte budget is spent, and has been in a standstill.
     Starved,
+    /// Nothing is read from a peer for now: there is no room for what it sends.
+    HeldBack {
+        /// Who.
+        peer: PeerId,
+    },
     /// Peers have waited for room for seconds in which no block was stored: answered with
     /// [`Command::Admit`] for those that owe what everything waits for.
     Standstill,

@@ -19,16 +19,22 @@ const REDEMPTION: u64 = 500;
 /// CometBFT's default rate.
 const EXCUSING_RATE: f64 = 1_000_000.0;
 
+/// A peer is held back from one notice to the next if they are no further apart. Longer, and it would
+/// be excused for time in which it could have sent.
+const NOTICED: Duration = Duration::from_millis(500);
+
 /// A request in flight.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Ask {
     pub(crate) at: Instant,
     /// Requests are numbered: a peer answers in their order.
     order: u64,
-    /// Bytes expected when it was made, held against the window's budget.
-    pub(crate) expected: usize,
     /// Bytes that had come from the peer when it was made.
     bytes_before: u64,
+    /// How long the peer had been held back when it was made.
+    held_before: Duration,
+    /// Whether another request was in flight then, whose answer comes first.
+    is_behind: bool,
 }
 
 /// What the schedule knows of one peer.
@@ -60,6 +66,9 @@ pub(crate) struct Peer {
     bytes_since_progress: u64,
     /// Bytes that came from it in all, as far as they were told.
     bytes_in: u64,
+    /// For how long it was held back in all, and when that was noticed last.
+    held_back: Duration,
+    held_back_at: Option<Instant>,
     /// The number of the latest request that was answered with a block.
     newest_answered: Option<u64>,
     /// Since when the oldest request has been overtaken by an answer to a later one.
@@ -123,6 +132,8 @@ impl Peer {
             last_progress: now,
             bytes_since_progress: 0,
             bytes_in: 0,
+            held_back: Duration::ZERO,
+            held_back_at: None,
             newest_answered: None,
             overtaken: None,
             reorders: false,
@@ -203,8 +214,9 @@ impl Peer {
         self.waited = Duration::ZERO;
     }
 
-    pub(crate) fn has_room(&self) -> bool {
-        self.asks.len() < self.allowance as usize && self.overdue.len() < MAX_OVERDUE
+    /// Whether it may be asked for one more block, where it owes fewer than `most`.
+    pub(crate) fn has_room(&self, most: usize) -> bool {
+        self.asks.len() < most.min(self.allowance as usize) && self.overdue.len() < MAX_OVERDUE
     }
 
     /// Whether it ever answered a request.
@@ -213,7 +225,7 @@ impl Peer {
     }
 
     /// Notes a request. The first one after idleness starts the clock and the rate's sample.
-    pub(crate) fn ask(&mut self, now: Instant, height: Height, expected: usize) {
+    pub(crate) fn ask(&mut self, now: Instant, height: Height) {
         if self.asks.is_empty() {
             self.last_progress = now;
             self.bytes_since_progress = 0;
@@ -224,8 +236,9 @@ impl Peer {
         let ask = Ask {
             at: now,
             order,
-            expected,
             bytes_before: self.bytes_in,
+            held_before: self.held_back,
+            is_behind: !self.asks.is_empty(),
         };
         self.asks.insert(height, ask);
         self.by_order.insert(order, (now, height));
@@ -323,11 +336,30 @@ impl Peer {
         }
     }
 
-    /// How much longer a request may take for the bytes that came since it was made, which may be its
-    /// block's: those of one block at most, once its size is known.
+    /// How much longer a request may take for the time that its peer was held back since it was made,
+    /// and for the bytes that came since, which may be its block's or that of the one before: once their
+    /// size is known, those of as many blocks at most.
     pub(crate) fn excuse(&self, ask: &Ask, size: Option<f64>) -> Duration {
         let bytes = self.bytes_in.saturating_sub(ask.bytes_before) as f64;
-        seconds(size.map_or(bytes, |size| bytes.min(size)) / EXCUSING_RATE)
+        let blocks = if ask.is_behind { 2.0 } else { 1.0 };
+        let bytes = size.map_or(bytes, |size| bytes.min(blocks * size));
+        let sending = seconds(bytes / EXCUSING_RATE);
+        sending + self.held_back.saturating_sub(ask.held_before)
+    }
+
+    /// Nothing of it is read for now, for what it sends finds no room here: neither its silence nor
+    /// its requests' lateness since this was noticed last is its own. To be told several times a second.
+    pub(crate) fn is_held_back(&mut self, now: Instant) {
+        let before = self.held_back_at.replace(now);
+        let since = before.map(|at| now.saturating_duration_since(at));
+        let Some(since) = since.filter(|&since| since <= NOTICED) else {
+            return;
+        };
+        self.held_back += since;
+        self.last_progress = (self.last_progress + since).min(now);
+        if let Some(overtaken) = &mut self.overtaken {
+            *overtaken = (*overtaken + since).min(now);
+        }
     }
 
     /// It lost a race or a deadline.

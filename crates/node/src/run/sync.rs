@@ -70,7 +70,6 @@ pub(super) fn pool_config(
             window_blocks: size(block_sync.window_heights),
             peer_allowance: size(block_sync.peer_requests),
             peer_deadline: block_sync.peer_timeout,
-            runs: 2 * workers.get(),
             reenter_behind: u32::try_from(block_sync.reenter_behind).unwrap_or(u32::MAX),
             ..defaults.schedule
         },

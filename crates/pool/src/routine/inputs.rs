@@ -33,6 +33,7 @@ impl Pool {
                     .handle_impossible_status(now, peer, base, height);
             }
             PoolInput::Bytes { peer, bytes } => self.schedule.handle_bytes(now, peer, bytes),
+            PoolInput::HeldBack { peer } => self.schedule.handle_held_back(now, peer),
             PoolInput::Starved => {
                 let window = self.schedule.progress().window;
                 if window.pinned == 0 && window.held_bytes > 0 {

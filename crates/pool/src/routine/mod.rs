@@ -15,7 +15,9 @@ use std::{
 use perihelion_certify::CertifiedBlock;
 use perihelion_schedule::{Applied, Decided, Mode, Progress, RunId, Schedule, StallReason, Start};
 use perihelion_state::{ApplyError, Executor};
-use perihelion_types::{Address, Height, PeerId, State, Time, ValidatorSet};
+use perihelion_types::{
+    Address, Height, PeerId, State, Time, ValidatorSet, bounds::MAX_BLOCK_BYTES,
+};
 use thiserror::Error;
 use tokio::{
     sync::{mpsc, watch},
@@ -186,8 +188,13 @@ fn new_schedule(config: &PoolConfig, state: &State, last_commit: LastCommitKnown
         extensions_from: extensions_from(state),
         persistent: config.persistent.clone(),
         own_power: own_power(&state.validators, config.own_address),
+        largest_block: largest_block(state),
     };
-    Schedule::new(config.schedule.clone(), start, Instant::now())
+    let schedule = perihelion_schedule::Config {
+        runs: RUNS_A_WORKER * config.workers.get(),
+        ..config.schedule.clone()
+    };
+    Schedule::new(schedule, start, Instant::now())
 }
 
 /// The state of the routine.
@@ -231,6 +238,9 @@ pub(crate) struct Pool {
     later_rules: LaterRules,
     failed: Option<PoolError>,
 }
+
+/// Runs that are certified at a time, for each worker: one, and one that waits for it.
+const RUNS_A_WORKER: usize = 2;
 
 /// Validator sets that are kept for verifying every commit ahead of the application. A set that is
 /// not among them is verified when its block is applied.
@@ -367,6 +377,11 @@ fn decided_facts(state: &State, own_address: Option<Address>) -> Decided {
 pub(crate) fn extensions_from(state: &State) -> Option<Height> {
     let height = state.consensus_params.abci.vote_extensions_enable_height;
     (height > 0).then(|| Height::new(height))
+}
+
+/// The largest block that the state's parameters allow, in bytes.
+fn largest_block(state: &State) -> usize {
+    usize::try_from(state.consensus_params.max_block_bytes()).unwrap_or(MAX_BLOCK_BYTES)
 }
 
 /// Our power in a set; 0 for a node that does not validate.

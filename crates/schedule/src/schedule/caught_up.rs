@@ -15,7 +15,7 @@ use perihelion_types::{Height, PeerId};
 use super::{Schedule, runs::Purpose};
 use crate::{
     Mode,
-    peer::Peer,
+    peer::{Ask, Peer},
     slot::{Slot, Stage},
     timer::Timer,
 };
@@ -222,11 +222,12 @@ impl Schedule {
         // Who missed deadlines is waited for less and less, whatever it claims next.
         let patience = self.config.peer_deadline / (1u32 << peer.missed.min(16));
         let asks = [peer.asks.get(&next), peer.asks.get(&closing)];
-        if let Some(asked) = asks.into_iter().flatten().map(|ask| ask.at).max() {
+        let size = self.block_size.get();
+        let due = |ask: &Ask| ask.at + patience + peer.excuse(ask, size);
+        if let Some(end) = asks.into_iter().flatten().map(due).max() {
             if peer.missed == 0 {
                 return true;
             }
-            let end = asked + patience;
             if now < end {
                 self.timers.set_earlier(Timer::CaughtUp, end);
             }

@@ -25,8 +25,7 @@ impl Schedule {
     /// The lowest height that a peer may be asked for, within the window and its budgets.
     pub(super) fn find_height(&mut self, peer: PeerId) -> Option<Height> {
         let (base, top) = self.peers.get(&peer)?.serves()?;
-        let expected = self.expected_size();
-        let room = self.held_bytes + self.expected_bytes + expected <= self.config.window_bytes;
+        let room = self.has_room();
         let reserve = self.reserve();
         let allowed = |height: Height| room || height <= reserve;
         let proven = self.peers.get(&peer).is_some_and(Peer::is_proven);
@@ -94,10 +93,8 @@ impl Schedule {
         };
         let near = self.wanted.range(base..=top).take(SCAN);
         let open = near.copied().find(|height| forsaken(height));
-        let expected = self.expected_size();
-        let room = self.held_bytes + self.expected_bytes + expected <= self.config.window_bytes;
         if let Some(height) = open {
-            return (room || height <= self.reserve()).then_some(height);
+            return (self.has_room() || height <= self.reserve()).then_some(height);
         }
         let may_grow = self.wanted.is_empty() && end <= top && forsaken(&end);
         may_grow.then(|| self.find_height(peer)).flatten()

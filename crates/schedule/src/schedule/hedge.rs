@@ -11,8 +11,10 @@ use crate::{meter::seconds, peer::Peer, slot::Slot, timer::Timer};
 const LOOKS: u32 = 5;
 /// Bytes of a block, in the mean, of which many may be asked of a peer before its first answer.
 const SMALL: f64 = 64.0 * 1024.0;
-/// Further peers that are asked at once, at the most, for what everything waits for.
+/// Further peers that are asked at once, at the most, for what everything waits for; and how large a
+/// share of the window their answers may take, but for one of them.
 const CROWD: usize = 8;
+const CROWD_SHARE: usize = 32;
 
 impl Schedule {
     /// Sets the clock for late blocks near the apply height, and of peers that have yet to answer
@@ -72,6 +74,12 @@ impl Schedule {
         })
     }
 
+    /// Whether nothing at all comes from those who were asked.
+    fn are_silent(&self, slot: &Slot) -> bool {
+        let mut asked = slot.asks.iter().filter_map(|id| self.peers.get(id));
+        asked.all(|peer| peer.is_silent(self.now, self.config.hedge_after.1))
+    }
+
     /// Whether a large block of this height is on its way, and not late for its size.
     pub(super) fn is_arriving(&self, height: Height) -> bool {
         let Some(slot) = self.slot(height) else {
@@ -102,18 +110,23 @@ impl Schedule {
                 due.insert(height);
             }
         }
+        let are_small = self.block_size.get().is_some_and(|size| size <= SMALL);
         let unproven = self.unproven();
-        let late = unproven.filter(|(height, slot)| !self.is_timely(*height, slot));
+        let late = unproven.filter(|(height, slot)| {
+            // A copy of a large block holds up all that comes behind it, where the first one comes too.
+            !self.is_timely(*height, slot) && (are_small || self.are_silent(slot))
+        });
         due.extend(late.map(|(height, _)| height));
         let waits = self.reserve();
-        let are_small = self.block_size.get().is_some_and(|size| size <= SMALL);
+        let copies = self.config.window_bytes / CROWD_SHARE / self.expected_size();
+        let crowd = copies.clamp(1, CROWD);
         for height in due {
             let slot = self.slot(height);
             let asked = slot.map(|slot| slot.asks.clone()).unwrap_or_default();
             // Who withholds what everything waits for must not be asked one by one.
             let missing = slot.is_some_and(|slot| slot.held.is_none());
             let more = if missing && height <= waits {
-                asked.len().clamp(1, CROWD)
+                asked.len().clamp(1, crowd)
             } else {
                 1
             };

@@ -65,6 +65,8 @@ pub struct Start {
     pub persistent: BTreeSet<PeerId>,
     /// Our own voting power in `validators`; 0 when we are no validator.
     pub own_power: i64,
+    /// Bytes of a block at most, by the present parameters: what is expected of each until one has come.
+    pub largest_block: usize,
 }
 
 /// The scheduler of the block pool.
@@ -111,8 +113,10 @@ pub struct Schedule {
     waiting_since: Option<Instant>,
     last_linked: Instant,
     held_bytes: usize,
-    expected_bytes: usize,
+    /// Requests in flight.
+    asked: usize,
     block_size: Mean,
+    largest_block: usize,
     extensions_from: Option<Height>,
     /// Configured peers, and those of them that have not told their status yet.
     persistent: BTreeSet<PeerId>,
@@ -174,8 +178,9 @@ impl Schedule {
             waiting_since: None,
             last_linked: now,
             held_bytes: 0,
-            expected_bytes: 0,
+            asked: 0,
             block_size: Mean::default(),
+            largest_block: start.largest_block,
             extensions_from: start.extensions_from,
             untold: start.persistent.clone(),
             persistent: start.persistent,
@@ -300,6 +305,18 @@ impl Schedule {
         }
     }
 
+    /// Nothing is read from a peer for now, for there is no room for what it sends. To be told several
+    /// times a second while that is so; without it the peer counts as silent.
+    pub fn handle_held_back(&mut self, now: Instant, peer: PeerId) {
+        self.tick(now);
+        if let Some(known) = self.peers.get_mut(&peer) {
+            known.is_held_back(now);
+            if let Some(at) = self.deadline_of(peer) {
+                self.timers.set(Timer::Peer(peer), at);
+            }
+        }
+    }
+
     /// Whether a block of `height` from `peer` may be looked at: it was asked for, lately or long
     /// ago. To be called before decoding.
     #[must_use]
@@ -366,6 +383,7 @@ impl Schedule {
             known.take_overdue(height);
             return;
         };
+        self.asked -= 1;
         known.answered(now, ask, false, most);
         known.no_blocks += 1;
         known.refuted.insert(height);
@@ -377,7 +395,6 @@ impl Schedule {
         } else {
             known.bench(now, self.config.bench);
         }
-        self.expected_bytes -= ask.expected;
         self.after_answer(peer);
         self.give_up(peer, height, Exclusion::NoBlock);
         self.upkeep(now);

@@ -32,7 +32,7 @@ impl Schedule {
         }
         if let Some(ask) = ask {
             known.answered(now, ask, true, most);
-            self.expected_bytes -= ask.expected;
+            self.asked -= 1;
         }
         known.delivered(now, bytes);
         known.delivered_to = known.delivered_to.max(height);

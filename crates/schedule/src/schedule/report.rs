@@ -138,7 +138,7 @@ impl Schedule {
     fn window(&self) -> WindowProgress {
         let mut window = WindowProgress {
             held_bytes: self.held_bytes,
-            expected_bytes: self.expected_bytes,
+            expected_bytes: self.expected_bytes(),
             ..WindowProgress::default()
         };
         for slot in &self.slots {

@@ -12,8 +12,10 @@ use crate::{
     timer::Timer,
 };
 
-/// Bytes expected of a block while nothing is known of their size.
-const FIRST_SIZE: f64 = 64.0 * 1024.0;
+/// The share of the window that one peer is asked for at a time, but for two blocks. Larger shares lie in
+/// the queue of whom they are asked, where what is needed soon waits behind them; smaller ones do not use
+/// up links that are long and wide: the default window's are 80 MB/s from 300 ms away.
+const PEER_SHARE: usize = 8;
 
 impl Schedule {
     /// Whether requests are made at all.
@@ -21,9 +23,30 @@ impl Schedule {
         self.mode != Mode::WaitForPeers && self.halted.is_none()
     }
 
-    /// Bytes that a block is expected to take. Above the mean, since sizes vary.
+    /// Bytes that a block is expected to take. Above the mean, since sizes vary; before there is one,
+    /// what it may take: requests cannot be taken back, and those that turn out to be of blocks that
+    /// nobody has room for are in the way of all that come later.
     pub(super) fn expected_size(&self) -> usize {
-        (self.block_size.get().unwrap_or(FIRST_SIZE) * 1.25) as usize + 1
+        let mean = self.block_size.get();
+        mean.map_or(self.largest_block, |mean| (mean * 1.25) as usize + 1)
+    }
+
+    /// Bytes that are on their way, as far as can be told: what was asked for while blocks were small
+    /// counts as what they are now.
+    pub(super) fn expected_bytes(&self) -> usize {
+        self.asked.saturating_mul(self.expected_size())
+    }
+
+    /// How many blocks one peer may owe, where they are large. Who comes first would be asked for all
+    /// that the window has room for, and who comes later for nothing.
+    fn most_of_one_peer(&self) -> usize {
+        (self.config.window_bytes / PEER_SHARE / self.expected_size()).max(2)
+    }
+
+    /// Whether there is room in the window for one more block.
+    pub(super) fn has_room(&self) -> bool {
+        let expected = self.expected_bytes().saturating_add(self.expected_size());
+        self.held_bytes.saturating_add(expected) <= self.config.window_bytes
     }
 
     /// Gives every peer with room the lowest height that it can serve, the quickest first of those
@@ -40,6 +63,7 @@ impl Schedule {
         let has_proven = self.has_proven();
         loop {
             let size = self.expected_size() as f64;
+            let most = self.most_of_one_peer();
             let are_strangers_busy =
                 has_proven && self.asked_of_strangers() >= self.config.first_allowance;
             let candidate = self
@@ -50,7 +74,7 @@ impl Schedule {
                     let open = !looks_out || peer.is_ahead_since(noticed_by);
                     known
                         && open
-                        && peer.has_room()
+                        && peer.has_room(most)
                         && peer.serves().is_some()
                         && !idle.contains(id)
                 })
@@ -107,13 +131,12 @@ impl Schedule {
 
     /// Asks one peer for one height.
     pub(super) fn ask(&mut self, now: Instant, peer: PeerId, height: Height) {
-        let expected = self.expected_size();
         let Some(known) = self.peers.get_mut(&peer) else {
             return;
         };
-        known.ask(now, height, expected);
+        known.ask(now, height);
+        self.asked += 1;
         self.after_answer(peer);
-        self.expected_bytes += expected;
         if let Some(slot) = self.slot_mut(height) {
             slot.asks.push(peer);
             if slot.stage == Stage::Wanted {
@@ -228,8 +251,8 @@ impl Schedule {
             let Some(known) = self.peers.get_mut(&peer) else {
                 return;
             };
-            if let Some(ask) = known.give_up(now, height, deadline * 30) {
-                self.expected_bytes -= ask.expected;
+            if known.give_up(now, height, deadline * 30).is_some() {
+                self.asked -= 1;
             }
             self.give_up(peer, height, Exclusion::Late);
         }
@@ -247,8 +270,8 @@ impl Schedule {
         for slot in &mut self.slots {
             slot.forget(peer);
         }
-        for (height, ask) in known.asks {
-            self.expected_bytes -= ask.expected;
+        self.asked -= known.asks.len();
+        for &height in known.asks.keys() {
             self.note_need(height);
         }
     }

@@ -163,9 +163,8 @@ impl Schedule {
         let forget = self.config.peer_deadline * 30;
         for peer in slot.asks {
             let known = self.peers.get_mut(&peer);
-            if let Some(ask) = known.and_then(|it| it.withdraw(self.now, height, forget)) {
-                self.expected_bytes -= ask.expected;
-            }
+            let ask = known.and_then(|it| it.withdraw(self.now, height, forget));
+            self.asked -= usize::from(ask.is_some());
             self.after_answer(peer);
         }
     }

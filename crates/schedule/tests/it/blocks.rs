@@ -95,5 +95,6 @@ pub(crate) fn start() -> Start {
         extensions_from: None,
         persistent: BTreeSet::new(),
         own_power: 0,
+        largest_block: 64 << 10,
     }
 }

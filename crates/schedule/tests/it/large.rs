@@ -141,8 +141,14 @@ fn few_large_blocks_are_asked_twice() {
         let (mut schedule, start) = schedule(config, 3);
         let mut asked = BTreeMap::new();
         drain(&mut schedule, &mut asked);
-        let first = asked[&Height::new(1)][0];
-        schedule.handle_block(start + STEP, first, Arc::clone(&CHAINS[0][0]));
+        // Each has answered once.
+        for n in 0..3 {
+            let mut of_it = asked.iter().filter(|(_, of)| of.contains(&peer(n)));
+            let (height, _) = of_it.next().unwrap();
+            let block = &CHAINS[0][usize::try_from(height.get()).unwrap() - 1];
+            schedule.handle_block(start + STEP, peer(n), Arc::clone(block));
+            drain(&mut schedule, &mut asked);
+        }
         for step in 2..40 {
             schedule.handle_deadline(start + STEP * step);
             drain(&mut schedule, &mut asked);

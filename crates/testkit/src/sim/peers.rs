@@ -13,6 +13,9 @@ use super::{
     world::{Event, id_of},
 };
 
+/// How often the node looks at what has come of a large block.
+const PART: Duration = Duration::from_millis(100);
+
 /// A peer in a running simulation.
 pub(super) struct Node {
     pub(super) spec: PeerSpec,
@@ -112,6 +115,20 @@ impl World {
         }
     }
 
+    /// What comes of a large block before it is whole.
+    fn send_in_parts(&mut self, index: usize, begins: Instant, sending: Duration) {
+        let Node {
+            spec, connection, ..
+        } = &self.nodes[index];
+        let (latency, connection) = (spec.latency, *connection);
+        let bytes = spec.bandwidth * PART.as_millis() as u64 / 1000;
+        let parts = sending.as_millis().saturating_sub(1) / PART.as_millis();
+        for part in 1..=parts as u32 {
+            let at = begins + PART * part + latency;
+            self.at(at, Event::Sent(index, connection, bytes));
+        }
+    }
+
     /// A peer has the request: its answer leaves when what it sent before has left.
     pub(super) fn serve(&mut self, index: usize, height: i64) {
         let spec = &self.nodes[index].spec;
@@ -143,8 +160,12 @@ impl World {
             Answer::NoBlock | Answer::Nothing => 20,
         };
         let sending = Duration::from_secs_f64(bytes as f64 / spec.bandwidth as f64);
-        let leaves = self.nodes[index].sends_until.max(self.now) + sending;
+        let begins = self.nodes[index].sends_until.max(self.now);
+        let leaves = begins + sending;
         let arrives = leaves + spec.latency;
+        if matches!(what, Answer::Block(_)) {
+            self.send_in_parts(index, begins, sending);
+        }
         match what {
             Answer::Nothing => return,
             Answer::Block(block) => self.at(arrives, Event::Block(index, block, connection)),

@@ -33,6 +33,8 @@ pub struct Setup {
     pub wall: Time,
     /// Our own share of the voting power.
     pub own_power: i64,
+    /// Bytes of a block at most, as far as the node knows.
+    pub largest_block: usize,
     /// A height whose application fails with another app hash.
     pub wrong_app_at: Option<i64>,
     /// Our genesis has other validators than the chain.
@@ -62,6 +64,7 @@ impl Setup {
             // The chain has been standing for an hour.
             wall: chain.time(chain.height() + 3_600),
             own_power: 0,
+            largest_block: 64 << 10,
             wrong_app_at: None,
             other_genesis: false,
             either_chain: false,

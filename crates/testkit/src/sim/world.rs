@@ -25,6 +25,8 @@ pub(super) enum Event {
     Corrupt(usize, i64, u64),
     NoBlock(usize, i64, u64),
     Bytes(usize, u64),
+    /// So many bytes of a large block came.
+    Sent(usize, u64, u64),
     Verdict(RunId, Verdict, u64),
     Extended(Height, PeerId, bool),
     Executed(Height),
@@ -93,6 +95,7 @@ impl World {
             extensions_from: chain.shape().extensions_from.map(Height::new),
             persistent: persistent.collect(),
             own_power: setup.own_power,
+            largest_block: setup.largest_block,
         };
         let node = |spec: &PeerSpec| Node {
             spec: spec.clone(),
@@ -301,6 +304,9 @@ impl World {
                     Event::Bytes(index, connection),
                 );
             }
+            Event::Sent(index, connection, bytes) if self.live(index, connection) => {
+                self.schedule.handle_bytes(now, id_of(index), bytes);
+            }
             Event::Verdict(run, verdict, signatures) => {
                 self.log(format!("verdict {}: {verdict:?}", run.get()));
                 self.schedule.handle_verdict(now, run, verdict, signatures);
@@ -318,7 +324,8 @@ impl World {
             | Event::Block(..)
             | Event::Corrupt(..)
             | Event::NoBlock(..)
-            | Event::Bytes(..) => {}
+            | Event::Bytes(..)
+            | Event::Sent(..) => {}
         }
     }
 

@@ -79,3 +79,29 @@ fn sixteen_workers_verify_fourteen_times_as_fast_as_one() {
         );
     }
 }
+
+/// Rule: large blocks come once each from peers that take seconds for each, and what is on its way
+/// fits the window from the start, when no size is known.
+#[test]
+fn large_blocks_from_ten_peers_come_once() {
+    const BLOCKS: u64 = 60;
+    let shape = Shape::simple(4).with_transactions(|_| (3, 1_000_000));
+    let chain = Arc::new(Chain::new(shape, BLOCKS as usize));
+    let size = chain.block(5).unwrap().raw().len();
+    // All together a link of 12 MB/s.
+    let peers = vec![PeerSpec::new(Kind::Honest).bandwidth(1_200_000); 10];
+    let mut setup = quick(&chain, peers);
+    setup.check_every = 1;
+    setup.largest_block = size;
+    setup.config.window_bytes = 19 * size;
+    let window = setup.config.window_bytes;
+    let outcome = World::new(setup).run(20 * MINUTE);
+    let (at, height) = outcome.caught_up.expect("caught up");
+    assert_eq!(height, chain.height() - 1);
+    let requests: u64 = outcome.requests.iter().sum();
+    assert!(requests <= BLOCKS * 11 / 10, "{requests} requests");
+    // A quarter more is expected of a block than there was in the last ones.
+    assert!(outcome.most_bytes <= window * 5 / 4 + 2 * size);
+    let least = BLOCKS as f64 * size as f64 / 12e6;
+    assert!(at.as_secs_f64() <= 1.5 * least, "{at:?}, not {least} s");
+}
