@@ -402,6 +402,14 @@ async fn in_a_standstill_who_owes_the_next_blocks_passes_and_nobody_else() {
         waits(&node, &peer).await;
         peers.push(peer);
     }
+    for waiting in &peers {
+        let id = waiting.id();
+        node.input(|input| {
+            matches!(input, PoolInput::HeldBack { peer } if peer == id).then_some(())
+        })
+        .await;
+    }
+    assert!(start.elapsed() < A_SECOND, "{:?}", start.elapsed());
     node.input(|input| matches!(input, PoolInput::Starved).then_some(()))
         .await;
     for owing in [2, 1] {

@@ -64,6 +64,36 @@ fn what_is_arriving_is_asked_of_one_peer() {
     }
 }
 
+/// Rule: neither silence nor lateness is held against a peer whose blocks find no room here; once they
+/// do, it has the time that everybody has.
+#[test]
+fn who_is_held_back_is_not_late() {
+    let (mut schedule, start) = schedule(Config::default(), 3);
+    let mut asked = BTreeMap::new();
+    drain(&mut schedule, &mut asked);
+    let before = asked.clone();
+    for step in 1..=300 {
+        let now = start + STEP * step;
+        for n in 0..3 {
+            schedule.handle_held_back(now, peer(n));
+        }
+        schedule.handle_deadline(now);
+        drain(&mut schedule, &mut asked);
+    }
+    assert_eq!(asked, before, "after half a minute");
+    let stalls = |schedule: &Schedule| {
+        let peers = schedule.progress().peers;
+        peers.iter().map(|peer| peer.stalls).sum::<u64>()
+    };
+    assert_eq!(stalls(&schedule), 0);
+    for step in 301..=450 {
+        schedule.handle_deadline(start + STEP * step);
+        drain(&mut schedule, &mut asked);
+    }
+    assert!(asked[&Height::new(1)].len() > 1);
+    assert!(stalls(&schedule) > 0);
+}
+
 /// Rule: in a standstill those are let through who were asked for what everything waits for, however
 /// long ago, and nobody else.
 #[test]
