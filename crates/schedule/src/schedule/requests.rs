@@ -12,10 +12,9 @@ use crate::{
     timer::Timer,
 };
 
-/// The share of the window that one peer is asked for at a time, but for two blocks. Larger shares lie in
-/// the queue of whom they are asked, where what is needed soon waits behind them; smaller ones do not use
-/// up links that are long and wide: the default window's are 80 MB/s from 300 ms away.
-const PEER_SHARE: usize = 8;
+/// Peers among which the window is shared out at the most. More, and each one's share would not use up a
+/// link that is long and wide: a sixteenth of 64 MiB is 40 MB/s from 100 ms away.
+const SHARERS: usize = 16;
 
 impl Schedule {
     /// Whether requests are made at all.
@@ -37,10 +36,11 @@ impl Schedule {
         self.asked.saturating_mul(self.expected_size())
     }
 
-    /// How many blocks one peer may owe, where they are large. Who comes first would be asked for all
-    /// that the window has room for, and who comes later for nothing.
+    /// How many blocks one peer may owe: its share of the window, or two blocks. Of large blocks whoever
+    /// comes first would be asked for all that there is room for, and whoever comes later for nothing.
     fn most_of_one_peer(&self) -> usize {
-        (self.config.window_bytes / PEER_SHARE / self.expected_size()).max(2)
+        let share = self.config.window_bytes / self.peers.len().clamp(1, SHARERS);
+        (share / self.expected_size()).max(2)
     }
 
     /// Whether there is room in the window for one more block.

@@ -23,6 +23,8 @@ pub struct Outcome {
     pub requests: Vec<u64>,
     /// Most bytes held and expected at once.
     pub most_bytes: usize,
+    /// Most bytes held at once.
+    pub most_held: usize,
     /// Signatures verified.
     pub signatures: u64,
     /// The longest run.

@@ -128,6 +128,7 @@ impl World {
                 stalls: Vec::new(),
                 requests: vec![0; setup.peers.len()],
                 most_bytes: 0,
+                most_held: 0,
                 signatures: 0,
                 longest_run: 0,
                 longest_delay: None,
@@ -337,6 +338,7 @@ impl World {
         let window = progress.window;
         let bytes = window.held_bytes + window.expected_bytes;
         self.outcome.most_bytes = self.outcome.most_bytes.max(bytes);
+        self.outcome.most_held = self.outcome.most_held.max(window.held_bytes);
         assert!(progress.mode != Mode::Halted || self.outcome.halted.is_some());
         self.check_lookout();
     }
