@@ -13,7 +13,7 @@ use bytes::Bytes;
 use perihelion_consensus::{Announce, Maj23, Message};
 use perihelion_p2p::{DisconnectReason, PeerHandle, Permit};
 use perihelion_types::{Height, PeerId, Rules, RulesByHeight, State};
-use tokio::sync::{OwnedSemaphorePermit, broadcast, mpsc, watch};
+use tokio::sync::{Notify, OwnedSemaphorePermit, broadcast, mpsc, watch};
 
 use crate::{
     ConsensusError,
@@ -77,7 +77,10 @@ pub(crate) struct Shared {
     peers: Mutex<HashMap<PeerId, Arc<Peer>>>,
     /// `None` while not in consensus.
     pub(crate) view: watch::Sender<Option<Arc<View>>>,
+    /// Taken out by peers' tasks whenever they are woken; nobody waits for them.
     pub(crate) news: broadcast::Sender<News>,
+    /// A view was shown: the reactor's task is to wake those of the peers.
+    pub(crate) shown: Notify,
     pub(crate) to_core: mpsc::Sender<FromPeer>,
     pub(crate) claims: mpsc::Sender<Claim>,
     pub(crate) decided: watch::Sender<Option<Arc<State>>>,
@@ -103,6 +106,7 @@ impl Shared {
             peers: Mutex::default(),
             view: watch::Sender::new(None),
             news: broadcast::Sender::new(NEWS_QUEUE),
+            shown: Notify::new(),
             to_core,
             claims,
             decided: watch::Sender::new(None),
@@ -128,7 +132,20 @@ impl Shared {
         }
     }
 
-    /// Tells all peers; those that do not follow are told where this node is later.
+    /// Shows a view, and has peers' tasks look at it and at the news. The thread that shows it wakes
+    /// one task, whatever the number of peers: each that is woken from outside the runtime costs a
+    /// thread or two their sleep.
+    pub(crate) fn show(&self, view: Arc<View>) {
+        self.view.send_if_modified(|shown| {
+            *shown = Some(view);
+            // Who waits is woken by the reactor's task.
+            false
+        });
+        self.shown.notify_one();
+    }
+
+    /// Tells all peers, together with the next view; those that do not follow are told where this
+    /// node is later.
     pub(crate) fn announce(&self, announce: &Announce) {
         if let Some(message) = PeerMessage::announcing(announce, Instant::now()) {
             // Without peers nobody listens.

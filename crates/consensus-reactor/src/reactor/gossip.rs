@@ -2,6 +2,7 @@
 
 use std::{
     mem::{Discriminant, discriminant},
+    pin::{Pin, pin},
     sync::{Arc, atomic::Ordering},
     time::{Duration, Instant},
 };
@@ -10,7 +11,7 @@ use perihelion_consensus::{Message, Step};
 use perihelion_p2p::{Permit, SendError};
 use tokio::{
     sync::{OwnedSemaphorePermit, Semaphore, broadcast, mpsc, watch},
-    time::{MissedTickBehavior, interval, interval_at},
+    time::{MissedTickBehavior, Sleep, interval_at, sleep},
 };
 use tokio_util::sync::CancellationToken;
 
@@ -53,7 +54,7 @@ pub(super) struct Gossip {
     votes_full: bool,
     claims_left: u32,
     /// What is loaded for the peer. One at a time.
-    load: Option<watch::Receiver<()>>,
+    pub(super) load: Option<watch::Receiver<()>>,
     /// Kinds of what was loaded for the peer since the last tick.
     loaded: Vec<Discriminant<Wanted>>,
     /// The stored block of which more parts wait for room on the data channel.
@@ -96,8 +97,7 @@ impl Gossip {
 
     /// Until `stop`, or until the peer is gone.
     pub(super) async fn run(mut self, stop: CancellationToken) {
-        let mut tick = interval(self.shared.gossip_sleep.max(SHORTEST));
-        tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        let mut tick = pin!(None::<Sleep>);
         let pause = self.shared.maj23_sleep.max(SHORTEST);
         let mut claims = interval_at(tokio::time::Instant::now() + pause, pause);
         claims.set_missed_tick_behavior(MissedTickBehavior::Delay);
@@ -115,7 +115,6 @@ impl Gossip {
                 ready = handle.ready(Channel::State.id()), if !self.to_say.is_empty() => {
                     self.say_on(ready)
                 }
-                news = self.news.recv(), if self.to_say.is_empty() => self.take_news(news),
                 slot = slot(&shared.to_core, &self.places), if self.to_core.is_some() => {
                     match (slot, self.to_core.take()) {
                         (Some((place, slot)), Some((message, permit))) => {
@@ -146,13 +145,22 @@ impl Gossip {
                     self.load = None;
                     Woken::By
                 }
-                _ = tick.tick() => Woken::Tick,
+                () = due(tick.as_mut()), if tick.is_some() => {
+                    tick.set(None);
+                    Woken::Tick
+                }
                 _ = claims.tick() => self.claim_majorities(),
             };
             if woken == Woken::Gone {
                 return;
             }
-            self.gossip(woken == Woken::Tick);
+            self.take_news();
+            if !self.gossip(woken == Woken::Tick) {
+                // No thread is woken for a peer that nothing is to be done for.
+                tick.set(None);
+            } else if tick.is_none() {
+                tick.set(Some(sleep(shared.gossip_sleep.max(SHORTEST))));
+            }
         }
     }
 
@@ -251,19 +259,20 @@ impl Gossip {
         }
     }
 
-    fn take_news(&mut self, news: Result<News, broadcast::error::RecvError>) -> Woken {
-        match news {
-            Ok(news) => {
-                self.say(news);
-                Woken::By
+    /// Says what is new, as much as there is room for.
+    fn take_news(&mut self) {
+        while self.to_say.is_empty() {
+            match self.news.try_recv() {
+                Ok(news) => self.say(news),
+                Err(broadcast::error::TryRecvError::Lagged(_)) => {
+                    self.news = self.news.resubscribe();
+                    self.behind = true;
+                    self.tell_place();
+                }
+                Err(
+                    broadcast::error::TryRecvError::Empty | broadcast::error::TryRecvError::Closed,
+                ) => return,
             }
-            Err(broadcast::error::RecvError::Lagged(_)) => {
-                self.news = self.news.resubscribe();
-                self.behind = true;
-                self.tell_place();
-                Woken::By
-            }
-            Err(broadcast::error::RecvError::Closed) => Woken::Gone,
         }
     }
 
@@ -307,12 +316,15 @@ impl Gossip {
         Woken::By
     }
 
-    /// Sends what the peer lacks, as much as there is room for.
-    fn gossip(&mut self, is_tick: bool) {
+    /// Sends what the peer lacks, as much as there is room for. Tells whether it is to be looked at
+    /// by the clock too: all else that may change what can be done wakes this task.
+    pub(super) fn gossip(&mut self, is_tick: bool) -> bool {
         if is_tick {
             self.loaded.clear();
         }
-        let Some(view) = self.current() else { return };
+        let Some(view) = self.current() else {
+            return !self.loaded.is_empty();
+        };
         let look = self.shared.stored.look(self.held.take());
         let mut state = lock(&self.peer.state);
         if !self.data_full && may_ask_for_data(&state, &view, is_tick) {
@@ -321,10 +333,12 @@ impl Gossip {
         if !self.votes_full {
             self.votes_full = self.send_all(&mut state, &view, &look, Channel::Vote);
         }
+        let waits = view.has_stored(state.height()) && !may_ask_for_data(&state, &view, false);
         drop(state);
         let missed = look.missed();
         self.held = look.into_held().filter(|_| self.data_full);
         self.load(missed);
+        waits || !self.loaded.is_empty()
     }
 
     /// Has the first loaded of what the peer lacks and was not at hand, unless something is loaded
@@ -396,6 +410,14 @@ impl Gossip {
 fn may_ask_for_data(state: &PeerState, view: &View, is_tick: bool) -> bool {
     let lags = state.height() != view.height();
     is_tick || !lags || state.parts().is_some() || state.step() == Some(Step::Commit)
+}
+
+/// When it is time, if a time is set.
+async fn due(tick: Pin<&mut Option<Sleep>>) {
+    match tick.as_pin_mut() {
+        Some(sleep) => sleep.await,
+        None => std::future::pending().await,
+    }
 }
 
 /// A place of the peer's own, and one in the queue.

@@ -49,7 +49,13 @@ pub(crate) async fn run(
     let mut entries: HashMap<PeerId, Entry> = HashMap::new();
     loop {
         let event = tokio::select! {
+            biased;
             () = stop.cancelled() => break,
+            () = shared.shown.notified() => {
+                // It is there already: whoever waits is woken.
+                shared.view.send_modify(|_| {});
+                continue;
+            }
             event = events.recv() => event,
         };
         match event {

@@ -1,4 +1,4 @@
-//! A peer that is too slow for what happens.
+//! Peers that are too slow for what happens, and peers that say nothing.
 
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
@@ -20,16 +20,16 @@ use perihelion_p2p::{
 use perihelion_state::{Executor, ExecutorConfig};
 use perihelion_store::{Store, StoreOptions};
 use perihelion_types::{
-    BlockId, ConsensusParams, Genesis, GenesisValidator, Height, Round, Rules, RulesByHeight,
-    SignedMsgType, Time, Vote,
+    BlockId, BlockIdFlag, Commit, CommitSig, ConsensusParams, Genesis, GenesisValidator, Height,
+    Part, PartSet, Round, Rules, RulesByHeight, SignedMsgType, Time, Vote,
 };
 
 use super::*;
 use crate::{
     ConsensusSetup,
-    peer::View,
-    shared::{CLAIM_QUEUE, CORE_QUEUE, NEWS_QUEUE},
-    wire::PeerMessage,
+    peer::{View, VotesView},
+    shared::{CLAIM_QUEUE, CORE_QUEUE, NEWS_QUEUE, lock},
+    wire::{NewRoundStep, PeerMessage},
 };
 
 /// Far longer than anything here takes: a test that hangs fails.
@@ -76,13 +76,15 @@ async fn switch() -> (SwitchHandle, mpsc::Receiver<PeerEvent>) {
     (switch, events.pop().unwrap())
 }
 
-/// A reactor whose state machine is driven by the test, at the first height of a chain.
+/// A reactor whose state machine is driven by the test.
 struct Node {
     switch: SwitchHandle,
     shared: Arc<Shared>,
     core: Consensus,
     now: Now,
     stop: CancellationToken,
+    /// The lowest stored block, as is said.
+    base: Height,
     /// News that were told.
     told: i32,
     _folder: tempfile::TempDir,
@@ -91,7 +93,13 @@ struct Node {
 }
 
 impl Node {
+    /// At the first height of a chain.
     async fn start() -> Self {
+        Self::at(Height::new(1)).await
+    }
+
+    /// At `height`, with all blocks below, as far as is said.
+    async fn at(height: Height) -> Self {
         let folder = tempfile::tempdir().unwrap();
         let store = Store::open(&folder.path().join("data"), &StoreOptions::default());
         let store = Arc::new(store.unwrap());
@@ -99,7 +107,7 @@ impl Node {
         let genesis = Genesis {
             genesis_time: Time::new(1_700_000_000, 0),
             chain_id: "news".to_owned(),
-            initial_height: Height::new(1),
+            initial_height: height,
             consensus_params: ConsensusParams::default_v038(),
             validators: vec![GenesisValidator {
                 address: pub_key.address(),
@@ -135,12 +143,14 @@ impl Node {
             wal_file: folder.path().join("wal"),
             double_sign_check_height: 0,
             own_id: switch.id(),
-            gossip_sleep: Duration::from_millis(100),
+            gossip_sleep: Duration::from_millis(1),
             maj23_sleep: Duration::from_millis(500),
         };
         let (to_core, _to_core) = mpsc::channel(CORE_QUEUE);
         let (claims, _claims) = mpsc::channel(CLAIM_QUEUE);
-        let shared = Arc::new(Shared::new(&setup, to_core, claims));
+        let mut shared = Shared::new(&setup, to_core, claims);
+        shared.initial_height = Height::new(1);
+        let shared = Arc::new(shared);
         let now = Now {
             instant: Instant::now(),
             time: genesis.genesis_time,
@@ -162,6 +172,7 @@ impl Node {
             core,
             now,
             stop,
+            base: Height::new(i64::from(height > Height::new(1))),
             told: 0,
             _folder: folder,
             _to_core,
@@ -174,9 +185,30 @@ impl Node {
     /// Shows peers' tasks where the state machine is.
     fn show(&mut self) -> Step {
         while self.core.poll_effect().is_some() {}
-        let view = View::of(&self.core, Height::ZERO, None);
-        self.shared.view.send_replace(Some(Arc::new(view)));
+        let view = View::of(&self.core, self.base, None);
+        self.shared.show(Arc::new(view));
         self.core.step()
+    }
+
+    /// The block of `height` is decided, by one precommit.
+    fn decide(&self, height: Height, parts: &Arc<PartSet>) {
+        let commit = Commit {
+            height,
+            round: Round::ZERO,
+            block_id: BlockId {
+                part_set_header: parts.header(),
+                ..BlockId::NIL
+            },
+            signatures: vec![CommitSig {
+                block_id_flag: BlockIdFlag::Commit,
+                validator_address: Bytes::from_static(&[1; 20]),
+                timestamp: Time::ZERO,
+                signature: Bytes::from_static(&[2; 64]),
+            }],
+        };
+        let commit = VotesView::of_commit(&commit);
+        let parts = Some(Arc::clone(parts));
+        self.shared.stored.decided(height, parts, commit);
     }
 
     /// The state machine waits in vain, and goes on to its next step.
@@ -190,7 +222,7 @@ impl Node {
         self.show()
     }
 
-    /// Tells all peers of the next vote, each of another validator.
+    /// Tells all peers of the next vote, each of another validator, with the next view.
     fn announce(&mut self) {
         let vote = Vote {
             vote_type: SignedMsgType::Prevote,
@@ -236,6 +268,34 @@ impl Listener {
         listener
     }
 
+    /// Says where it is; nothing else is known of it.
+    fn tell(&self, node: &Node, height: Height, step: Step) {
+        let peer = self.switch.peer(&node.switch.id()).unwrap();
+        let message = PeerMessage::NewRoundStep(step_of(height, step));
+        peer.try_send(message.channel().id(), message.encode())
+            .unwrap();
+    }
+
+    /// The first part of a block that it is sent.
+    async fn part(&mut self) -> (Height, Arc<Part>) {
+        soon("a part", async {
+            loop {
+                let event = self.events.recv().await.expect("the switch runs");
+                let PeerEvent::Message { channel, bytes, .. } = event else {
+                    continue;
+                };
+                if channel == Channel::Data.id() {
+                    let message = PeerMessage::decode_on(Channel::Data, &bytes, Rules::V038);
+                    match message.unwrap().unwrap() {
+                        PeerMessage::Part { height, part, .. } => return (height, part),
+                        other => panic!("{other:?}"),
+                    }
+                }
+            }
+        })
+        .await
+    }
+
     async fn hear(&mut self) -> Heard {
         soon("news", async {
             loop {
@@ -255,6 +315,20 @@ impl Listener {
         })
         .await
     }
+}
+
+fn step_of(height: Height, step: Step) -> NewRoundStep {
+    NewRoundStep {
+        height,
+        round: Round::ZERO,
+        step,
+        seconds_since_start_time: 0,
+        last_commit_round: Round::new(if height > Height::new(1) { 0 } else { -1 }),
+    }
+}
+
+fn block() -> Arc<PartSet> {
+    Arc::new(PartSet::from_data(Bytes::from_static(b"a small block")))
 }
 
 /// Sends a peer so much that its queue is full, if it does not read.
@@ -284,6 +358,7 @@ async fn a_peer_too_slow_for_news_is_told_the_place_instead_and_delays_nobody() 
         for _ in 0..8 {
             let first = node.told;
             (0..NEWS_QUEUE / 4).for_each(|_| node.announce());
+            node.show();
             for number in first..node.told {
                 assert_eq!(quick.hear().await, Heard::Vote(number));
             }
@@ -298,7 +373,10 @@ async fn a_peer_too_slow_for_news_is_told_the_place_instead_and_delays_nobody() 
             break;
         }
     }
+    let number = node.told;
+    node.announce();
     assert_eq!(node.go_on(), Step::Propose);
+    assert_eq!(quick.hear().await, Heard::Vote(number));
     let (mut next, mut has_place) = (0, true);
     loop {
         match slow.hear().await {
@@ -319,15 +397,77 @@ async fn a_peer_too_slow_for_news_is_told_the_place_instead_and_delays_nobody() 
         }
     })
     .await;
+    // The place was perhaps told too early, so it is told again with the next step.
     let number = node.told;
     node.announce();
-    for listener in [&mut slow, &mut quick] {
-        while listener.hear().await != Heard::Vote(number) {}
-    }
-    // The place was perhaps told too early, so it is told again with the next step.
     let step = node.go_on();
     assert_ne!(step, Step::Propose);
     assert_eq!(slow.hear().await, Heard::Step(step));
+    for listener in [&mut slow, &mut quick] {
+        assert_eq!(listener.hear().await, Heard::Vote(number));
+    }
     assert!(node.switch.recent_disconnects().is_empty());
+    node.stop.cancel();
+}
+
+/// Rule: a peer that lags and does not say what it collects is looked at by the clock, whatever else
+/// happens: it gets the block that was decided.
+#[tokio::test]
+async fn a_peer_that_lags_and_says_nothing_more_gets_the_block_after_a_while() {
+    let node = Node::at(Height::new(3)).await;
+    let parts = block();
+    node.decide(Height::new(1), &parts);
+    let mut silent = Listener::connect(&node).await;
+    silent.tell(&node, Height::new(1), Step::Propose);
+    let (height, part) = silent.part().await;
+    assert_eq!(height, Height::new(1));
+    assert_eq!(Some(&*part), parts.part(0));
+    node.stop.cancel();
+}
+
+/// Until what is loaded for the peer is there, or cannot be had.
+async fn is_loaded(task: &mut Gossip) {
+    let mut load = task.load.take().expect("something is loaded");
+    soon("a load", async { while load.changed().await.is_ok() {} }).await;
+}
+
+/// Rule: for a peer that lacks nothing no thread is woken by the clock. One that lags is looked at
+/// until it says what it collects, and what was loaded in vain is asked for again.
+#[tokio::test]
+async fn only_a_peer_that_may_lack_something_is_looked_at_by_the_clock() {
+    let node = Node::at(Height::new(3)).await;
+    let listener = Listener::connect(&node).await;
+    let (one, here) = (Height::new(1), Height::new(3));
+    let task = |height: Height, step: Step| {
+        let id = listener.switch.id();
+        let peer = Arc::new(Peer {
+            handle: node.switch.peer(&id).unwrap(),
+            state: Mutex::new(PeerState::new(&node.shared.own_id, &id, one)),
+            votes: AtomicI64::new(0),
+            parts: AtomicI64::new(0),
+        });
+        let place = PeerMessage::NewRoundStep(step_of(height, step));
+        let taken = lock(&peer.state).handle(Instant::now(), None, &place);
+        taken.unwrap();
+        let (_, incoming) = mpsc::channel(1);
+        Gossip::new(Arc::clone(&node.shared), peer, incoming)
+    };
+    assert!(!task(here, Step::Propose).gossip(false));
+    assert!(!task(Height::new(4), Step::Propose).gossip(false));
+    // It may collect another block than the one that was decided.
+    assert!(task(Height::new(2), Step::Propose).gossip(false));
+    // It has seen a commit, and collects the block. There is none here.
+    let mut lagging = task(Height::new(2), Step::Commit);
+    assert!(!lagging.gossip(false));
+    // The commit is to be loaded, and is not there.
+    let mut lagging = task(one, Step::Commit);
+    assert!(lagging.gossip(false));
+    is_loaded(&mut lagging).await;
+    assert!(lagging.gossip(false));
+    // By the clock it is asked for again.
+    assert!(lagging.gossip(true));
+    is_loaded(&mut lagging).await;
+    node.decide(one, &block());
+    assert!(!lagging.gossip(true));
     node.stop.cancel();
 }

@@ -381,7 +381,7 @@ impl Session {
         let view = View::of(&self.core, shared.stored.base(), self.view.as_deref());
         let view = Arc::new(view.with_stay(stay));
         self.view = Some(Arc::clone(&view));
-        shared.view.send_replace(Some(view));
+        shared.show(view);
     }
 
     /// Ends the stay: nothing is signed any more, the job at hand is waited for, and the executor
