@@ -1,11 +1,14 @@
 //! What is looked at again and again: who gives way to others, and whether blocks on their way hold up
 //! one another.
 
-use std::time::Duration;
+use std::{
+    sync::atomic::{AtomicBool, Ordering},
+    time::Duration,
+};
 
 use perihelion_p2p::{Arrival, PeerHandle, Standing};
 use perihelion_types::Height;
-use tokio::time::Instant;
+use tokio::{sync::Notify, time::Instant};
 
 use crate::slow::Slow;
 
@@ -19,6 +22,36 @@ const ARRIVAL: Duration = Duration::from_secs(30);
 /// longer, and a node whose budget is held by blocks that wait for another one would stand still for
 /// that long.
 const STANDSTILL: Duration = Duration::from_secs(2);
+
+/// Whether there is nothing to look at, until a block is asked for.
+#[derive(Debug, Default)]
+pub(crate) struct Calm {
+    is_calm: AtomicBool,
+    end: Notify,
+}
+
+impl Calm {
+    pub(crate) fn begin(&self) {
+        self.is_calm.store(true, Ordering::SeqCst);
+    }
+
+    /// It has not begun after all.
+    pub(crate) fn forget(&self) {
+        self.is_calm.store(false, Ordering::SeqCst);
+    }
+
+    /// A block is asked for.
+    pub(crate) fn end(&self) {
+        if self.is_calm.load(Ordering::SeqCst) && self.is_calm.swap(false, Ordering::SeqCst) {
+            self.end.notify_one();
+        }
+    }
+
+    /// Waits until it is over.
+    pub(crate) async fn ended(&self) {
+        self.end.notified().await;
+    }
+}
 
 /// What is remembered from one look to the next.
 #[derive(Debug, Default)]

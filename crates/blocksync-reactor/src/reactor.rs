@@ -16,7 +16,7 @@ use perihelion_store::Store;
 use perihelion_types::{Height, Hold, PeerId};
 use tokio::{
     sync::mpsc,
-    time::{Instant, MissedTickBehavior, interval},
+    time::{Instant, sleep},
 };
 use tokio_stream::{StreamExt as _, wrappers::ReceiverStream};
 use tokio_util::sync::CancellationToken;
@@ -25,7 +25,7 @@ use tracing::{debug, info};
 use crate::{
     allowance::Allowance,
     ask::{self, Ask},
-    look::{Looks, Slowest, Waiting},
+    look::{Calm, Looks, Slowest, Waiting},
     room::{PeerRoom, Reluctance, ServeLimits},
     serve,
     wire::{self, EncodedBlock, Message, WireError},
@@ -40,6 +40,10 @@ const BAN: Duration = Duration::from_secs(600);
 
 /// How often the bytes that peers sent are looked at, and whether anyone waits for the byte budget.
 const LOOK_INTERVAL: Duration = Duration::from_millis(100);
+
+/// The same while no block is asked for, on its way or waiting to be sent. Longer, and a peer that takes
+/// nothing of what it asks for would be let go of later; shorter wakes an idle node for nothing.
+const CALM_INTERVAL: Duration = Duration::from_secs(1);
 
 /// Statuses that a peer may ask for or tell at once, and how often after that. Our own nodes ask
 /// once a second at the tip; who asks more often is not answered more often, nor listened to.
@@ -122,6 +126,7 @@ pub struct BlocksyncReactor {
     pool: mpsc::Sender<PoolInput>,
     /// Connections so far.
     connections: AtomicU64,
+    calm: Arc<Calm>,
 }
 
 impl BlocksyncReactor {
@@ -142,6 +147,7 @@ impl BlocksyncReactor {
             peers: Arc::new(Peers::new()),
             pool,
             connections: AtomicU64::new(0),
+            calm: Arc::default(),
         }
     }
 
@@ -152,7 +158,12 @@ impl BlocksyncReactor {
         commands: mpsc::Receiver<Command>,
         stop: CancellationToken,
     ) {
-        let outbound = carry_out(Arc::clone(&self.peers), self.switch.clone(), commands);
+        let outbound = carry_out(
+            Arc::clone(&self.peers),
+            self.switch.clone(),
+            Arc::clone(&self.calm),
+            commands,
+        );
         tokio::select! {
             () = stop.cancelled() => {}
             () = self.take_events(events) => {}
@@ -161,8 +172,8 @@ impl BlocksyncReactor {
     }
 
     async fn take_events(&self, mut events: mpsc::Receiver<PeerEvent>) {
-        let mut look = interval(LOOK_INTERVAL);
-        look.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        let look = sleep(LOOK_INTERVAL);
+        tokio::pin!(look);
         let mut looks = Looks::default();
         loop {
             let told = tokio::select! {
@@ -170,7 +181,16 @@ impl BlocksyncReactor {
                     Some(event) => self.take_event(event, &mut looks).await,
                     None => return,
                 },
-                _ = look.tick() => self.look(&mut looks).await,
+                () = self.calm.ended() => {
+                    look.as_mut().reset(Instant::now() + LOOK_INTERVAL);
+                    Ok(())
+                }
+                () = &mut look => {
+                    let told = self.look(&mut looks).await;
+                    let pause = if self.is_calm() { CALM_INTERVAL } else { LOOK_INTERVAL };
+                    look.as_mut().reset(Instant::now() + pause);
+                    told
+                }
             };
             if told.is_err() {
                 return;
@@ -402,6 +422,26 @@ impl BlocksyncReactor {
         Ok(())
     }
 
+    /// Whether no block is asked for, on its way or waiting to be sent. The next request ends that.
+    fn is_calm(&self) -> bool {
+        // Before looking: a request that comes now is not overlooked.
+        self.calm.begin();
+        let is_calm = self.budget.waiting() == 0
+            && self.peers.iter().all(|entry| {
+                let is_asked = entry.handle.owes_answers()
+                    || entry.asks.capacity() < entry.asks.max_capacity();
+                !is_asked
+                    && !entry.room.is_taken()
+                    && entry.behind.is_none()
+                    && !entry.handle.waits_for_room()
+                    && entry.handle.stats().arrival.is_none()
+            });
+        if !is_calm {
+            self.calm.forget();
+        }
+        is_calm
+    }
+
     /// Who waits for room in the byte budget.
     fn waiting(&self) -> Waiting {
         let mut waiting = Waiting::default();
@@ -420,7 +460,12 @@ impl BlocksyncReactor {
 struct PoolGone;
 
 /// Carries out what the pool asks for.
-async fn carry_out(peers: Arc<Peers>, switch: SwitchHandle, commands: mpsc::Receiver<Command>) {
+async fn carry_out(
+    peers: Arc<Peers>,
+    switch: SwitchHandle,
+    calm: Arc<Calm>,
+    commands: mpsc::Receiver<Command>,
+) {
     let lines = LogLimit::new(PUNISHMENTS, PUNISHMENT_INTERVAL);
     let mut commands = ReceiverStream::new(commands);
     while let Some(command) = commands.next().await {
@@ -434,6 +479,7 @@ async fn carry_out(peers: Arc<Peers>, switch: SwitchHandle, commands: mpsc::Rece
                 if let Some(entry) = connected(&peers, peer, connection) {
                     entry.rely(proven);
                     entry.ask(Ask::Block(height));
+                    calm.end();
                 }
             }
             Command::AskStatus { peer, connection } => {

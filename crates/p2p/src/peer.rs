@@ -497,6 +497,12 @@ impl PeerHandle {
         self.shared.owed.fetch_add(1, Ordering::AcqRel);
     }
 
+    /// Whether the peer has yet to answer something, and may.
+    #[must_use]
+    pub fn owes_answers(&self) -> bool {
+        self.shared.owed.load(Ordering::Acquire) > 0
+    }
+
     /// Takes an answer off what the peer owes; `false` when it owes none. On a channel that takes
     /// answers only, the connection does so itself for each message that needs room of the budget.
     #[must_use]

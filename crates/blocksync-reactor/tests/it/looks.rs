@@ -110,6 +110,23 @@ async fn a_peer_that_takes_a_block_slowly_gets_it() {
     node.stop().await;
 }
 
+/// While nothing is asked for nothing is looked at often, and as soon as something is it is again.
+#[tokio::test]
+async fn what_comes_after_a_long_calm_is_seen_at_once() {
+    let mut node = Node::start(0).await;
+    let mut peer = Peer::connect_at(&mut node, WALK).await;
+    pause();
+    sleep(60 * A_SECOND).await;
+    ask(&node, &mut peer).await;
+    let start = Instant::now();
+    peer.send(response(LARGE)).await;
+    let id = peer.id();
+    node.input(|input| matches!(input, PoolInput::Bytes { peer, .. } if peer == id).then_some(()))
+        .await;
+    assert!(start.elapsed() < A_SECOND / 2, "{:?}", start.elapsed());
+    node.stop().await;
+}
+
 #[tokio::test]
 async fn the_slowest_gives_way_to_who_waits_for_its_room() {
     let mut node = Node::start(0).await;
