@@ -65,6 +65,26 @@ pub(crate) struct Peer {
     pub(crate) state: Mutex<PeerState>,
     pub(crate) votes: AtomicI64,
     pub(crate) parts: AtomicI64,
+    /// The highest height of which something was passed over since consensus was left; 0 for none.
+    passed_over: AtomicI64,
+}
+
+impl Peer {
+    pub(crate) fn new(handle: PeerHandle, state: PeerState) -> Self {
+        Self {
+            handle,
+            state: Mutex::new(state),
+            votes: AtomicI64::new(0),
+            parts: AtomicI64::new(0),
+            passed_over: AtomicI64::new(0),
+        }
+    }
+
+    /// Whether something of `height`, at which this node is in consensus now, was passed over since
+    /// it had left.
+    pub(crate) fn take_passed_over(&self, height: Height) -> bool {
+        self.passed_over.swap(0, Ordering::AcqRel) == height.get()
+    }
 }
 
 pub(crate) struct Shared {
@@ -86,6 +106,8 @@ pub(crate) struct Shared {
     pub(crate) decided: watch::Sender<Option<Arc<State>>>,
     pub(crate) ended: watch::Sender<Option<ConsensusError>>,
     pinned: AtomicI64,
+    /// The highest height that peers were told this node is at.
+    told: AtomicI64,
     /// Consensus is to be left: nothing is signed any more.
     pub(crate) leaving: AtomicBool,
 }
@@ -112,6 +134,7 @@ impl Shared {
             decided: watch::Sender::new(None),
             ended: watch::Sender::new(None),
             pinned: AtomicI64::new(0),
+            told: AtomicI64::new(0),
             leaving: AtomicBool::new(false),
         }
     }
@@ -147,12 +170,31 @@ impl Shared {
     /// Tells all peers, together with the next view; those that do not follow are told where this
     /// node is later.
     pub(crate) fn announce(&self, announce: &Announce) {
+        if let Announce::RoundStep(step) = announce {
+            self.told.fetch_max(step.height.get(), Ordering::AcqRel);
+        }
         if let Some(message) = PeerMessage::announcing(announce, Instant::now()) {
             // Without peers nobody listens.
             drop(self.news.send(News {
                 channel: message.channel(),
                 bytes: message.encode(),
             }));
+        }
+    }
+
+    /// A proposal, part or vote of `height` that the peer has sent is not taken, since this node is
+    /// not in consensus. A peer that was told of that height goes on believing that it is here,
+    /// until it is told of another height or round.
+    pub(crate) fn pass_over(&self, peer: &Peer, height: Height) {
+        if height.get() <= self.told.load(Ordering::Acquire) {
+            peer.passed_over.fetch_max(height.get(), Ordering::AcqRel);
+        }
+    }
+
+    /// The same for a message that waited for the state machine.
+    pub(crate) fn pass_over_queued(&self, from: &FromPeer) {
+        if let Some(peer) = self.peer(&from.peer) {
+            self.pass_over(&peer, from.message.height());
         }
     }
 

@@ -52,6 +52,10 @@ pub enum DisconnectReason {
     /// This node stops.
     #[error("this node shuts down")]
     Shutdown,
+    /// What the peer sent was not wanted then and is wanted now: it sends that again over a new
+    /// connection only. It did nothing wrong.
+    #[error("{0}: what was passed over while this node caught up is to be sent again")]
+    PassedOver(&'static str),
     /// A reactor of this node is gone; the peer did nothing wrong.
     #[error("the {0} reactor of this node has stopped")]
     ReactorStopped(&'static str),
@@ -72,6 +76,7 @@ impl DisconnectReason {
             | Self::Io(_)
             | Self::Replaced { .. }
             | Self::Unfinished(_)
+            | Self::PassedOver(_)
             | Self::Shutdown
             | Self::ReactorStopped(_) => false,
         }

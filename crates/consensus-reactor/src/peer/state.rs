@@ -26,6 +26,9 @@ pub struct PartBits {
 pub enum Received {
     /// Nothing more.
     Noted,
+    /// It would be for the state machine, which is not there while this node syncs: a proposal,
+    /// part or vote of this height. The peer does not send it again.
+    PassedOver(Height),
     /// It is for the state machine.
     Core(Message),
     /// A claim about the height that is being decided: for the state machine, and to be answered
@@ -122,7 +125,12 @@ impl PeerState {
         }
         match view {
             Some(view) => self.handle_in_consensus(view, message),
-            None => Ok(Received::Noted),
+            None => Ok(match message {
+                PeerMessage::Proposal(proposal) => Received::PassedOver(proposal.height),
+                PeerMessage::Part { height, .. } => Received::PassedOver(*height),
+                PeerMessage::Vote(vote) => Received::PassedOver(vote.height),
+                _ => Received::Noted,
+            }),
         }
     }
 

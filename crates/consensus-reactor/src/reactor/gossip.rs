@@ -8,7 +8,7 @@ use std::{
 };
 
 use perihelion_consensus::{Message, Step};
-use perihelion_p2p::{Permit, SendError};
+use perihelion_p2p::{DisconnectReason, Permit, SendError};
 use tokio::{
     sync::{OwnedSemaphorePermit, Semaphore, broadcast, mpsc, watch},
     time::{MissedTickBehavior, Sleep, interval_at, sleep},
@@ -18,7 +18,7 @@ use tokio_util::sync::CancellationToken;
 use super::Incoming;
 use crate::{
     peer::{PeerState, Received, View},
-    shared::{CORE_QUEUE_OF_ONE, Claim, FromPeer, News, Peer, Shared, disconnect, lock},
+    shared::{CORE_QUEUE_OF_ONE, Claim, FromPeer, NAME, News, Peer, Shared, disconnect, lock},
     stored::{Held, Look, Wanted},
     wire::{Channel, MAX_MESSAGE_BYTES, NewRoundStep, PeerMessage},
 };
@@ -169,10 +169,25 @@ impl Gossip {
     }
 
     fn take_view(&mut self) -> Woken {
-        if self.view.borrow_and_update().is_none() {
+        let view = self.view.borrow_and_update().clone();
+        let Some(view) = view else {
             // While this node syncs nothing of it would be taken.
-            self.to_core = None;
-        } else if std::mem::take(&mut self.behind) {
+            if let Some((message, _)) = self.to_core.take() {
+                self.shared.pass_over(&self.peer, message.height());
+            }
+            return Woken::By;
+        };
+        if self.peer.take_passed_over(view.height()) {
+            // The height is that which the peer had been told of before consensus was left, since
+            // blocksync had nothing to apply. What the peer sent meanwhile it sends no more: that
+            // this node is at that height and round is no news to it, and nothing else takes back
+            // that it has what was sent. Were these votes needed, and no majority there to ask for
+            // them, all would wait forever. Over a new connection it begins anew.
+            let reason = DisconnectReason::PassedOver(NAME);
+            self.peer.handle.disconnect(reason);
+            return Woken::Gone;
+        }
+        if std::mem::take(&mut self.behind) {
             self.tell_place();
         }
         Woken::By
@@ -209,6 +224,7 @@ impl Gossip {
         let received = lock(&self.peer.state).handle(Instant::now(), view.as_deref(), &message)?;
         match received {
             Received::Noted => {}
+            Received::PassedOver(height) => self.shared.pass_over(&self.peer, height),
             Received::Claim(claim) => self.take_claim(claim),
             Received::Core(message) => {
                 if incoming.bytes.len() + LOG_BYTES > MAX_MESSAGE_BYTES {

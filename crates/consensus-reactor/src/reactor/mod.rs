@@ -6,10 +6,7 @@
 
 mod gossip;
 
-use std::{
-    collections::HashMap,
-    sync::{Arc, Mutex, atomic::AtomicI64},
-};
+use std::{collections::HashMap, sync::Arc};
 
 use bytes::Bytes;
 use perihelion_p2p::{DisconnectReason, MIN_UNHANDLED_BYTES, PeerEvent, PeerHandle, Permit};
@@ -100,12 +97,8 @@ fn add_peer(shared: &Arc<Shared>, handle: PeerHandle, stop: &CancellationToken) 
         return None;
     }
     let id = handle.id();
-    let peer = Arc::new(Peer {
-        handle: handle.clone(),
-        state: Mutex::new(PeerState::new(&shared.own_id, &id, shared.initial_height)),
-        votes: AtomicI64::new(0),
-        parts: AtomicI64::new(0),
-    });
+    let state = PeerState::new(&shared.own_id, &id, shared.initial_height);
+    let peer = Arc::new(Peer::new(handle.clone(), state));
     shared.peers().insert(id, Arc::clone(&peer));
     let (queue, incoming) = mpsc::channel(PEER_QUEUE);
     let stop = stop.child_token();

@@ -440,12 +440,8 @@ async fn only_a_peer_that_may_lack_something_is_looked_at_by_the_clock() {
     let (one, here) = (Height::new(1), Height::new(3));
     let task = |height: Height, step: Step| {
         let id = listener.switch.id();
-        let peer = Arc::new(Peer {
-            handle: node.switch.peer(&id).unwrap(),
-            state: Mutex::new(PeerState::new(&node.shared.own_id, &id, one)),
-            votes: AtomicI64::new(0),
-            parts: AtomicI64::new(0),
-        });
+        let state = PeerState::new(&node.shared.own_id, &id, one);
+        let peer = Arc::new(Peer::new(node.switch.peer(&id).unwrap(), state));
         let place = PeerMessage::NewRoundStep(step_of(height, step));
         let taken = lock(&peer.state).handle(Instant::now(), None, &place);
         taken.unwrap();

@@ -201,6 +201,10 @@ impl Routine {
             }
             (input, Some(session)) => session.take(input, &mut self.inputs),
             // While this node syncs nothing of it is wanted.
+            (Input::Message(message), None) => {
+                self.node.shared.pass_over_queued(&message);
+                Ok(())
+            }
             (_, None) => Ok(()),
         }
     }
@@ -211,7 +215,7 @@ impl Routine {
         } else {
             self.node.double_sign_check_height
         };
-        self.inputs.forget_messages();
+        self.inputs.forget_messages(&self.node.shared);
         let node = Arc::clone(&self.node);
         let privval = self.privval.take();
         self.session = Some(Session::begin(node, privval, executor, look_back)?);
@@ -286,8 +290,10 @@ impl Inputs {
     }
 
     /// What came before this node was in consensus is not for it.
-    fn forget_messages(&mut self) {
-        while self.messages.try_recv().is_ok() {}
+    fn forget_messages(&mut self, shared: &Shared) {
+        while let Ok(message) = self.messages.try_recv() {
+            shared.pass_over_queued(&message);
+        }
         while self.claims.try_recv().is_ok() {}
     }
 }

@@ -493,7 +493,10 @@ fn while_syncing_only_what_a_peer_says_of_itself_counts() {
     peer.handle(now, None, &at(7, 0, Step::Propose, 1)).unwrap();
     assert_eq!(peer.height(), Height::new(7));
     let message = PeerMessage::Proposal(Arc::new(proposal(7, 0, u32::MAX)));
-    assert_eq!(peer.handle(now, None, &message), Ok(Received::Noted));
+    assert_eq!(
+        peer.handle(now, None, &message),
+        Ok(Received::PassedOver(Height::new(7)))
+    );
     assert_eq!(peer.parts(), None);
     let fault = peer.handle(now, None, &at(0, 0, Step::Propose, -1));
     assert!(matches!(fault, Err(WireError::BelowInitialHeight { .. })));

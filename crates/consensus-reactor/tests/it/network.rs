@@ -294,7 +294,7 @@ impl Network {
         let received = peer.handle(now.instant, Some(&view), &message).unwrap();
         assert!(peer.held_bits() <= MAX_STATE_BITS);
         match received {
-            Received::Noted => {}
+            Received::Noted | Received::PassedOver(_) => {}
             Received::Core(message) => node.core.handle_message(now, id, message),
             Received::Claim(claim) => {
                 node.core.handle_maj23(id, &claim);

@@ -24,7 +24,7 @@ use perihelion_evidence::EvidencePool;
 use perihelion_mempool::{Mempool, MempoolConfig, TxLimits};
 use perihelion_p2p::{
     MConnectionConfig, NodeInfo, NodeKey, P2pConfig, PeerAddress, PeerEvent, PeerHandle,
-    ProtocolVersion, Switch, SwitchHandle, SwitchSetup,
+    ProtocolVersion, RejectReason, Switch, SwitchHandle, SwitchSetup,
 };
 use perihelion_state::{AppColumn, Executor, ExecutorConfig};
 use perihelion_store::{Store, StoreOptions};
@@ -337,6 +337,22 @@ impl Node {
         .await;
     }
 
+    /// The same, while those that have disconnected are dialled again, as persistent peers are.
+    pub(crate) async fn reach_dialling(&self, height: i64, others: &[Self]) {
+        soon("a height, with peers that are dialled", async {
+            loop {
+                for other in others {
+                    drop(try_dial(&self.switch, &other.switch).await);
+                }
+                tokio::select! {
+                    () = self.reach(height) => break,
+                    () = tokio::time::sleep(LOOK) => {}
+                }
+            }
+        })
+        .await;
+    }
+
     /// Waits until the node is in consensus and `check` holds of it.
     pub(crate) async fn see(&self, what: &str, check: impl Fn(&View) -> bool) -> Arc<View> {
         let mut view = self.handle.view();
@@ -461,11 +477,18 @@ pub(crate) async fn switch() -> (SwitchHandle, mpsc::Receiver<PeerEvent>) {
 }
 
 pub(crate) async fn dial(from: &SwitchHandle, to: &SwitchHandle) -> PeerHandle {
+    soon("a connection", try_dial(from, to)).await.unwrap()
+}
+
+pub(crate) async fn try_dial(
+    from: &SwitchHandle,
+    to: &SwitchHandle,
+) -> Result<PeerHandle, RejectReason> {
     let address = to.listen_address().unwrap();
     let address = PeerAddress {
         id: to.id(),
         host: address.ip().to_string(),
         port: address.port(),
     };
-    soon("a connection", from.dial(&address)).await.unwrap()
+    from.dial(&address).await
 }

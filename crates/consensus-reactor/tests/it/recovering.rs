@@ -45,6 +45,8 @@ fn consensus_is_left_and_entered_again_and_nothing_is_signed_between() {
             assert_eq!(fs::read(nodes[3].home.sign_state()).unwrap(), signed);
             nodes[3].enter().await;
             height += 2;
+            // What was sent meanwhile comes over new connections.
+            nodes[3].reach_dialling(left_at + 1, &nodes[..3]).await;
         }
         nodes[3].reach(height).await;
         assert_same_chain(&nodes, height).await;

@@ -9,8 +9,10 @@ use std::{
 };
 
 use perihelion_certify::CertifiedBlock;
-use perihelion_consensus::{Message, WalMessage};
+use perihelion_consensus::{BitArray, Message, WalMessage};
+use perihelion_consensus_reactor::PeerRound;
 use perihelion_crypto::PublicKey;
+use perihelion_p2p::DisconnectReason;
 use perihelion_state::ExecutorConfig;
 use perihelion_types::{FetchedBlock, Genesis, Height, Round, SignedMsgType, State, ValidatorSet};
 
@@ -349,6 +351,84 @@ fn the_first_vote_is_for_the_proposal_of_the_height_that_is_entered() {
             assert!(first_vote(&homes[3], height) <= first_proposal(&homes[3], height));
         }
     });
+}
+
+/// What peers sent while consensus was left they do not send again, as long as the height and round
+/// that they were told of are the same.
+#[test]
+fn what_was_sent_in_vain_is_had_at_the_height_that_is_entered_again() {
+    threads().block_on(async {
+        for is_queued in [false, true] {
+            send_in_vain(is_queued).await;
+        }
+    });
+}
+
+/// Has two of three validators send a height's proposal and their votes to the third, of which all
+/// but what `is_queued` comes while consensus is left; what is waits then for its state machine.
+/// The third enters that height again. Nobody ever comes to another round by itself.
+async fn send_in_vain(is_queued: bool) {
+    let hour = Duration::from_secs(3_600);
+    let (gate, own) = (Arc::new(Gate::default()), Arc::new(Gate::default()));
+    let mut nodes: Vec<Node> = Vec::new();
+    for mut home in Home::all(&genesis(&[10; 3])) {
+        home.config.timeout_propose = hour;
+        home.config.timeout_prevote = hour;
+        home.config.timeout_precommit = hour;
+        let gate = if nodes.len() < 2 { &gate } else { &own };
+        nodes.push(join(home, gate, &nodes).await);
+    }
+    let mut node = nodes.pop().unwrap();
+    gate.shut_at(Call::PrepareProposal, |height| height >= 3);
+    until("one of the two to propose", || gate.is_waiting()).await;
+    let held = gate.waits_at().unwrap();
+    let (id, height) = (node.switch.id(), Height::new(held));
+    let told = |of: &Node, prevotes: usize| {
+        of.handle
+            .peers()
+            .iter()
+            .any(|PeerRound { peer, state, .. }| {
+                let had = state.prevotes().map_or(0, BitArray::count);
+                peer.id() == id && state.height() == height && had >= prevotes
+            })
+    };
+    let is_told = || nodes.iter().all(|of| told(of, 0));
+    until("the height to be told", is_told).await;
+    let were_sent = || nodes.iter().all(|of| told(of, 2));
+    if is_queued {
+        let at = move |of: i64| of == held;
+        own.shut_at(Call::ProcessProposal, at);
+        gate.shut_at(Call::ProcessProposal, at);
+        until("the proposal to be judged", || own.is_waiting()).await;
+        let counts = || node.handle.peers().into_iter().map(|peer| peer.votes);
+        let before: Vec<_> = counts().collect();
+        gate.open();
+        until("both to have sent their votes", were_sent).await;
+        until("all votes to wait", || {
+            counts()
+                .zip(&before)
+                .all(|(count, before)| count >= before + 2)
+        })
+        .await;
+        // The order is there before the state machine takes anything more.
+        tokio::join!(node.leave(), async { own.open() });
+    } else {
+        node.leave().await;
+        gate.open();
+        until("both to have sent their votes", were_sent).await;
+    }
+    let state = node.executor.as_ref().unwrap().state();
+    assert_eq!(state.next_height(), height);
+    node.enter().await;
+    node.reach_dialling(held, &nodes).await;
+    let gone = node.switch.recent_disconnects();
+    // What was under way may have come behind the entering.
+    assert!(gone.len() == nodes.len() || !is_queued, "{gone:?}");
+    let reason = DisconnectReason::PassedOver("consensus");
+    assert!(gone.iter().all(|gone| gone.reason == reason), "{gone:?}");
+    nodes.push(node);
+    assert_same_chain(&nodes, held + 3).await;
+    close_all(nodes).await;
 }
 
 /// The round of the first prevote at a height.
