@@ -184,11 +184,13 @@ pub(crate) struct Backend {
     pub(crate) search: search::Limits,
     /// Bytes of what is shown on one page of a search.
     pub(crate) max_page_bytes: usize,
-    synced: Mutex<SyncClock>,
+    pub(crate) synced: Arc<SyncClock>,
 }
 
 /// Adds up the time spent on catching up.
-struct SyncClock {
+pub(crate) struct SyncClock(Mutex<SyncTime>);
+
+struct SyncTime {
     total: Duration,
     since: Option<Instant>,
 }
@@ -205,16 +207,22 @@ impl Backend {
                 time: config.search_timeout,
             },
             max_page_bytes: config.max_answer_bytes,
-            synced: Mutex::new(SyncClock {
-                total: Duration::ZERO,
-                since: catching_up.then(Instant::now),
-            }),
+            synced: Arc::new(SyncClock::new(catching_up)),
         })
+    }
+}
+
+impl SyncClock {
+    fn new(catching_up: bool) -> Self {
+        Self(Mutex::new(SyncTime {
+            total: Duration::ZERO,
+            since: catching_up.then(Instant::now),
+        }))
     }
 
     /// Notes whether the node is catching up now.
-    pub(crate) fn note_progress(&self, catching_up: bool) {
-        let mut clock = self.synced.lock().unwrap_or_else(PoisonError::into_inner);
+    pub(crate) fn note(&self, catching_up: bool) {
+        let mut clock = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         match (clock.since, catching_up) {
             (None, true) => clock.since = Some(Instant::now()),
             (Some(since), false) => {
@@ -226,8 +234,8 @@ impl Backend {
     }
 
     /// How long the node has been catching up since it started.
-    pub(crate) fn synced_time(&self) -> Duration {
-        let clock = self.synced.lock().unwrap_or_else(PoisonError::into_inner);
+    pub(crate) fn total(&self) -> Duration {
+        let clock = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         let running = clock.since.map_or(Duration::ZERO, |since| since.elapsed());
         clock.total.saturating_add(running)
     }

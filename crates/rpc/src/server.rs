@@ -6,10 +6,12 @@ use hyper_util::{
     rt::{TokioIo, TokioTimer},
     service::TowerToHyperService,
 };
+use perihelion_schedule::Progress;
 use thiserror::Error;
 use tokio::{
     io::{AsyncRead, AsyncWrite},
-    sync::{OwnedSemaphorePermit, Semaphore, TryAcquireError},
+    runtime::Handle,
+    sync::{OwnedSemaphorePermit, Semaphore, TryAcquireError, watch},
 };
 use tokio_rustls::TlsAcceptor;
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
@@ -18,7 +20,7 @@ use crate::{
     RpcConfig, RpcContext,
     calls::{self, Caller},
     connection::Impatient,
-    context::Backend,
+    context::{Backend, SyncClock},
     http::{self, Connection},
     listen::{Bound, Listener, RpcAddress, Stream, acceptor},
 };
@@ -88,7 +90,8 @@ impl RpcServer {
 }
 
 /// Listens on `laddr` (`tcp://HOST:PORT`, port 0 for any, or `unix://PATH`) and answers until `shutdown` is cancelled,
-/// on threads of its own. When this returns, connections are accepted.
+/// on threads of its own. When this returns, connections are accepted. Within a tokio runtime that
+/// one follows the progress: who tells of it has a thread awake already.
 ///
 /// # Errors
 /// When the address cannot be used, or the system gives no threads.
@@ -98,6 +101,7 @@ pub fn serve(
     config: &RpcConfig,
     shutdown: CancellationToken,
 ) -> Result<RpcServer, ServeError> {
+    let progress = context.progress.clone();
     let backend = Arc::new(Backend::new(context, config)?);
     let tls = config.tls.as_ref().map(acceptor).transpose()?;
     let bound = Bound::new(laddr)?;
@@ -113,6 +117,8 @@ pub fn serve(
         let _inside = runtime.enter();
         bound.into_listener().map_err(ServeError::Threads)?
     };
+    let follower = Handle::try_current().unwrap_or_else(|_| runtime.handle().clone());
+    let follow = follow(progress, Arc::clone(&backend.synced), shutdown.clone());
     let config_has_tls = tls.is_some();
     let config = config.clone();
     let run = move || {
@@ -123,6 +129,7 @@ pub fn serve(
         .name("rpc-main".to_owned())
         .spawn(run)
         .map_err(ServeError::Threads)?;
+    drop(follower.spawn(follow));
     tracing::info!(%address, tls = config_has_tls, "RPC server listens");
     Ok(RpcServer { address, thread })
 }
@@ -134,10 +141,9 @@ async fn run(
     config: RpcConfig,
     shutdown: CancellationToken,
 ) {
-    let router = http::router(Arc::clone(&backend), &config);
+    let router = http::router(backend, &config);
     let config = Arc::new(config);
     let tasks = TaskTracker::new();
-    tasks.spawn(follow(backend, shutdown.clone()));
     let most = match config.max_open_connections {
         0 => Semaphore::MAX_PERMITS,
         most => most.min(Semaphore::MAX_PERMITS),
@@ -256,11 +262,13 @@ async fn serve_connection(
 }
 
 /// Counts the time spent on catching up.
-async fn follow(backend: Arc<Backend>, shutdown: CancellationToken) {
-    let mut progress = backend.context.progress.clone();
+async fn follow(
+    mut progress: watch::Receiver<Progress>,
+    synced: Arc<SyncClock>,
+    shutdown: CancellationToken,
+) {
     loop {
-        let catching_up = progress.borrow_and_update().is_catching_up();
-        backend.note_progress(catching_up);
+        synced.note(progress.borrow_and_update().is_catching_up());
         let changed = tokio::select! {
             () = shutdown.cancelled() => return,
             changed = progress.changed() => changed,

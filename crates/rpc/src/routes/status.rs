@@ -116,7 +116,7 @@ fn sync_info(backend: &Backend, progress: &Progress) -> Result<SyncInfo, super::
         earliest_block_time,
         catching_up: progress.is_catching_up(),
         max_peer_block_height: highest_claim(progress),
-        total_synced_time: Text(backend.synced_time().as_nanos()),
+        total_synced_time: Text(backend.synced.total().as_nanos()),
         remaining_time: Text(progress.eta.unwrap_or(Duration::ZERO).as_nanos()),
         total_snapshots: Text(0),
         chunk_process_avg_time: Text(0),
@@ -329,7 +329,7 @@ pub(super) fn sync_status(backend: &Backend, _: &Arguments) -> Answer {
         bytes_per_second: progress.bytes_per_second,
         bytes_per_second_minute: progress.bytes_per_second_minute,
         remaining_time: progress.eta.map(|eta| Text(eta.as_nanos())),
-        total_synced_time: Text(backend.synced_time().as_nanos()),
+        total_synced_time: Text(backend.synced.total().as_nanos()),
         window: Window {
             in_flight: window.in_flight,
             here: window.here,

@@ -3,7 +3,7 @@
 use std::{
     io::{Read as _, Write as _},
     net::TcpStream,
-    time::Duration,
+    time::{Duration, Instant},
 };
 
 use perihelion_rpc::{RpcAddress, RpcConfig};
@@ -12,9 +12,12 @@ use perihelion_types::Height;
 use serde_json::Value;
 
 use crate::{
-    chain::{progress, small_node},
+    chain::{Node, progress, small_node},
     client::{ask, read_reply},
 };
+
+/// Far longer than anything here takes: a test that hangs fails.
+const PATIENCE: Duration = Duration::from_secs(60);
 
 const HEALTHY: &str = "{\"jsonrpc\":\"2.0\",\"id\":-1,\"result\":{}}";
 
@@ -302,6 +305,39 @@ fn the_mode_is_told_with_its_reason_and_its_time() {
             assert_eq!(told["mode_reason"], reason, "{path}");
             assert_eq!(told["mode_time"], "5000000000", "{path}");
         }
+    }
+}
+
+/// How long the node says that it has been catching up, in ns.
+fn synced_time(node: &Node) -> u64 {
+    let reply = ask(node.address(), "GET", "/status", &[], None);
+    let answer: Value = serde_json::from_slice(&reply.body).unwrap();
+    let time = &answer["result"]["sync_info"]["total_synced_time"];
+    time.as_str().unwrap().parse().unwrap()
+}
+
+/// Rule: the time that the node catches up is counted, and no other; whether the server is started
+/// within a runtime or not.
+#[test]
+fn the_time_of_catching_up_is_counted() {
+    let runtime = tokio::runtime::Builder::new_multi_thread().build().unwrap();
+    for entered in [Some(runtime.enter()), None] {
+        let node = small_node(&RpcConfig::default());
+        drop(entered);
+        assert_eq!(synced_time(&node), 0);
+        let soon = |what: &str, is_so: &dyn Fn() -> bool| {
+            let start = Instant::now();
+            while !is_so() {
+                assert!(start.elapsed() < PATIENCE, "{what}: it never happened");
+            }
+        };
+        let at = |mode| node.progress.send_replace(progress(mode, Height::new(3)));
+        at(Mode::BlockSync);
+        soon("time passes", &|| synced_time(&node) > 0);
+        at(Mode::Consensus);
+        soon("time stands still", &|| {
+            synced_time(&node) == synced_time(&node)
+        });
     }
 }
 
