@@ -9,8 +9,11 @@ use clap::{
 };
 use perihelion_abci::AppAddress;
 
-/// The folder where none is named: removed at the end, unless something went wrong.
+/// The folder where none is named: removed at the end, unless something went wrong. Of a network at
+/// another port than the first, with that port behind.
 const FOLDER: &str = "localnet";
+/// The first node's port where none is named.
+const BASE_PORT: u16 = 26_656;
 /// Validators at most, and as many further nodes: each is a process of its own.
 const MAX_NODES: i64 = 100;
 /// Transactions a second at most, and of the other numbers: far above what anybody wants.
@@ -41,9 +44,10 @@ pub(crate) struct Options {
     pub(crate) blocks: u32,
     /// Node k (0, 1, …; validators first) listens for peers on this port plus 10 k, for clients one
     /// above, and serves metrics two above.
-    #[arg(long, env = "BASE_PORT", default_value_t = 26_656, value_parser = clap::value_parser!(u16).range(1..=MAX_PORT))]
+    #[arg(long, env = "BASE_PORT", default_value_t = BASE_PORT, value_parser = clap::value_parser!(u16).range(1..=MAX_PORT))]
     pub(crate) base_port: u16,
-    /// A folder that is not there yet; kept at the end [default: ./localnet, removed at the end].
+    /// A folder that is not there yet; kept at the end [default: ./localnet, or ./localnet-PORT at
+    /// another base port; removed at the end].
     #[arg(long, env = "LOCALNET_DIR", value_name = "LOCALNET_DIR")]
     pub(crate) dir: Option<PathBuf>,
     /// The application: a built-in one, or an address: node k's is at the port plus k, or at the
@@ -145,7 +149,11 @@ impl Options {
 
     /// Where the homes are.
     pub(crate) fn folder(&self) -> PathBuf {
-        self.dir.clone().unwrap_or_else(|| FOLDER.into())
+        match (&self.dir, self.base_port) {
+            (Some(named), _) => named.clone(),
+            (None, BASE_PORT) => FOLDER.into(),
+            (None, port) => format!("{FOLDER}-{port}").into(),
+        }
     }
 
     /// Whether the folder is kept at the end: one that was named is.
@@ -251,6 +259,22 @@ mod tests {
             }
         }
         assert!(said("--app", "foo").contains("tcp://HOST:PORT"));
+    }
+
+    /// A second network, at another port, needs no name for its folder.
+    #[test]
+    fn the_folder_follows_the_port_unless_it_is_named() {
+        for (arguments, folder) in [
+            (&[][..], "localnet"),
+            (&["--base-port=26656"], "localnet"),
+            (&["--base-port=27000"], "localnet-27000"),
+            (&["down", "--base-port=27000"], "localnet-27000"),
+            (&["--base-port=27000", "--dir=named"], "named"),
+        ] {
+            let arguments = ["localnet"].iter().chain(arguments);
+            let options = Options::try_parse_from(arguments).unwrap();
+            assert_eq!(options.folder(), PathBuf::from(folder));
+        }
     }
 
     #[test]
