@@ -1,3 +1,5 @@
+use std::sync::Arc;
+
 use perihelion_pool::{ConnectionId, LastCommitKnown};
 use perihelion_store::Sync;
 use perihelion_types::{Block, Height};
@@ -16,14 +18,16 @@ async fn the_last_blocks_own_commit_is_kept_once_it_is_verified() {
     let mut pool = Pool::start(home.path(), LastCommitKnown::Verified);
     pool.add(peer(1), FIRST, last.next().get());
     pool.serve(&chain, FIRST, last).await;
-    let lower = pool.store.load_commit(last.prev()).unwrap().unwrap();
-    pool.store.save_seen_commit(&lower, Sync::No).unwrap();
+    let store = Arc::clone(&pool.store);
     assert!(pool.stop().await.error.is_none());
+    let lower = store.load_commit(last.prev()).unwrap().unwrap();
+    store.save_seen_commit(&lower, Sync::No).unwrap();
+    drop(store);
 
     let mut pool = Pool::start(home.path(), LastCommitKnown::Missing);
     assert_eq!(pool.store.load_seen_commit(last).unwrap(), None);
     pool.add(peer(1), FIRST, last.next().get());
-    let store = std::sync::Arc::clone(&pool.store);
+    let store = Arc::clone(&pool.store);
     let kept = soon("the commit to be kept", async {
         loop {
             if let Some(commit) = store.load_seen_commit(last).unwrap() {
