@@ -6,7 +6,7 @@ mod shell;
 
 use std::{
     cmp::Reverse,
-    collections::{BTreeMap, BinaryHeap},
+    collections::{BTreeMap, BinaryHeap, HashSet},
     sync::Arc,
     time::{Duration, Instant},
 };
@@ -76,7 +76,10 @@ pub(crate) struct World {
     healed: Option<Healed>,
     adversary: Adversary,
     memo: Arc<Memo>,
+    /// The first few blocks of each height that were proposed: what the adversary plays with.
     known: BTreeMap<Height, Vec<Built>>,
+    /// All that were proposed.
+    proposed: HashSet<BlockId>,
     decided: BTreeMap<Height, BlockId>,
     ledger: Ledger,
     /// Decides who never sees which vote.
@@ -138,6 +141,7 @@ impl World {
             healed: None,
             memo: Arc::new(Memo::new(!seed.is_multiple_of(VERIFIED_IN))),
             known: BTreeMap::new(),
+            proposed: HashSet::new(),
             decided: BTreeMap::new(),
             ledger: Ledger::default(),
             blindness: seed,

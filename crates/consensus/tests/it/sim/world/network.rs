@@ -124,6 +124,7 @@ impl World {
     }
 
     pub(super) fn remember(&mut self, height: Height, block: Built) {
+        self.proposed.insert(block.id());
         let known = self.known.entry(height).or_default();
         if known.len() < 8 && known.iter().all(|known| known.id() != block.id()) {
             known.push(block);

@@ -289,10 +289,7 @@ impl World {
         if self.judged(node, block.fetched()) != BlockVerdict::Accepted {
             self.fail(format!("{node} decides the invalid block {id} at {height}"));
         }
-        let known = self.known.get(&height);
-        if !known.is_some_and(|known| known.iter().any(|built| built.id() == id))
-            && known.is_none_or(|known| known.len() < 8)
-        {
+        if !self.proposed.contains(&id) {
             self.fail(format!(
                 "{node} decides {id} at {height}, which nobody proposed"
             ));
