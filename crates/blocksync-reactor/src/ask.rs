@@ -31,11 +31,7 @@ pub(crate) fn start(peer: PeerHandle) -> mpsc::Sender<Ask> {
 async fn ask(peer: PeerHandle, mut asks: mpsc::Receiver<Ask>) {
     while let Some(ask) = asks.recv().await {
         let message = match ask {
-            Ask::Block(height) => {
-                // Before it is sent: the answer must not come first.
-                peer.expect_answer();
-                wire::block_request(height)
-            }
+            Ask::Block(height) => wire::block_request(height),
             Ask::Status => wire::status_request(),
         };
         if let Err(error) = peer.send(wire::CHANNEL, message).await {

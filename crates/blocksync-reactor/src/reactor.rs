@@ -110,7 +110,12 @@ impl Peer {
 
     /// Hands a request to the task that asks the peer; never waits.
     fn ask(&self, ask: Ask) {
+        // Before it is sent: the answer must not come first.
+        if matches!(ask, Ask::Block(_)) {
+            self.handle.expect_answer();
+        }
         if self.asks.try_send(ask).is_err() {
+            let _ = matches!(ask, Ask::Block(_)) && self.handle.take_answer();
             debug!(peer = %self.handle.id(), ?ask, "request dropped: the peer reads nothing");
         }
     }
@@ -428,9 +433,7 @@ impl BlocksyncReactor {
         self.calm.begin();
         let is_calm = self.budget.waiting() == 0
             && self.peers.iter().all(|entry| {
-                let is_asked = entry.handle.owes_answers()
-                    || entry.asks.capacity() < entry.asks.max_capacity();
-                !is_asked
+                !entry.handle.owes_answers()
                     && !entry.room.is_taken()
                     && entry.behind.is_none()
                     && !entry.handle.waits_for_room()

@@ -21,7 +21,11 @@ const EXCUSING_RATE: f64 = 1_000_000.0;
 
 /// A peer is held back from one notice to the next if they are no further apart. Longer, and it would
 /// be excused for time in which it could have sent.
-const NOTICED: Duration = Duration::from_millis(500);
+const NOTICED: Duration = Duration::from_millis(1500);
+
+/// Bytes that excuse a late block while no block has come. More, and who comes first and sends slowly holds
+/// up the start; fewer, and a first block that is large is asked of several peers.
+const UNKNOWN_SIZE: f64 = 4_000_000.0;
 
 /// A request in flight.
 #[derive(Debug, Clone, Copy)]
@@ -29,6 +33,8 @@ pub(crate) struct Ask {
     pub(crate) at: Instant,
     /// Requests are numbered: a peer answers in their order.
     order: u64,
+    /// Bytes expected when it was made, held against the window's budget; 0 while nothing was known.
+    pub(crate) expected: usize,
     /// Bytes that had come from the peer when it was made.
     bytes_before: u64,
     /// How long the peer had been held back when it was made.
@@ -225,7 +231,7 @@ impl Peer {
     }
 
     /// Notes a request. The first one after idleness starts the clock and the rate's sample.
-    pub(crate) fn ask(&mut self, now: Instant, height: Height) {
+    pub(crate) fn ask(&mut self, now: Instant, height: Height, expected: usize) {
         if self.asks.is_empty() {
             self.last_progress = now;
             self.bytes_since_progress = 0;
@@ -236,6 +242,7 @@ impl Peer {
         let ask = Ask {
             at: now,
             order,
+            expected,
             bytes_before: self.bytes_in,
             held_before: self.held_back,
             is_behind: !self.asks.is_empty(),
@@ -336,15 +343,26 @@ impl Peer {
         }
     }
 
-    /// How much longer a request may take for the time that its peer was held back since it was made,
-    /// and for the bytes that came since, which may be its block's or that of the one before: once their
-    /// size is known, those of as many blocks at most.
+    /// How much longer a request may take for the bytes that came since it was made, which may be its
+    /// block's or that of the one before: those of as many blocks at most, of whose size nothing need be
+    /// known yet.
     pub(crate) fn excuse(&self, ask: &Ask, size: Option<f64>) -> Duration {
         let bytes = self.bytes_in.saturating_sub(ask.bytes_before) as f64;
         let blocks = if ask.is_behind { 2.0 } else { 1.0 };
-        let bytes = size.map_or(bytes, |size| bytes.min(blocks * size));
-        let sending = seconds(bytes / EXCUSING_RATE);
-        sending + self.held_back.saturating_sub(ask.held_before)
+        seconds(bytes.min(blocks * size.unwrap_or(UNKNOWN_SIZE)) / EXCUSING_RATE)
+    }
+
+    /// And for the time that its peer was held back since.
+    pub(crate) fn held_back_since(&self, ask: &Ask) -> Duration {
+        self.held_back.saturating_sub(ask.held_before)
+    }
+
+    /// Whether it is held back now, as far as is known.
+    pub(crate) fn waits_for_room(&self, now: Instant) -> bool {
+        let since = self
+            .held_back_at
+            .map(|at| now.saturating_duration_since(at));
+        since.is_some_and(|since| since <= NOTICED)
     }
 
     /// Nothing of it is read for now, for what it sends finds no room here: neither its silence nor

@@ -38,6 +38,7 @@ impl Schedule {
         };
         self.wanted.remove(&height);
         self.parked.remove(&height);
+        self.strike_all(height, &slot.asks);
         if let Some(held) = slot.held {
             self.held_bytes -= held.bytes;
             self.applied = (height, held.block.block_id());

@@ -223,7 +223,8 @@ impl Schedule {
         let patience = self.config.peer_deadline / (1u32 << peer.missed.min(16));
         let asks = [peer.asks.get(&next), peer.asks.get(&closing)];
         let size = self.block_size.get();
-        let due = |ask: &Ask| ask.at + patience + peer.excuse(ask, size);
+        let due =
+            |ask: &Ask| ask.at + patience + peer.excuse(ask, size) + peer.held_back_since(ask);
         if let Some(end) = asks.into_iter().flatten().map(due).max() {
             if peer.missed == 0 {
                 return true;

@@ -14,8 +14,15 @@ impl Schedule {
     /// Names the rule that is broken.
     pub fn check(&self) -> Result<(), String> {
         let rule = |holds: bool, what: &str| holds.then_some(()).ok_or_else(|| what.to_owned());
-        let asked: usize = self.peers.values().map(|peer| peer.asks.len()).sum();
-        rule(asked == self.asked, "requests are counted")?;
+        let asks = self.peers.values().flat_map(|peer| &peer.asks);
+        let open = asks.filter(|(height, _)| **height >= self.first());
+        let (asked, expected) = open.fold((0, 0), |(asked, expected), (_, ask)| {
+            (asked + 1, expected + ask.expected)
+        });
+        rule(
+            (asked, expected) == (self.asked, self.expected_then),
+            "requests are counted",
+        )?;
         let held: usize = self
             .slots
             .iter()

@@ -129,8 +129,14 @@ impl Schedule {
     }
 
     /// The best peer that may be asked for a height besides those that are. The head of the
-    /// window is worth one request beyond a peer's allowance.
-    pub(super) fn second_for(&self, height: Height, asked: &[PeerId]) -> Option<PeerId> {
+    /// window is worth one request beyond a peer's allowance. Of nobody who is held back himself, if
+    /// `with_room`.
+    pub(super) fn second_for(
+        &self,
+        height: Height,
+        asked: &[PeerId],
+        with_room: bool,
+    ) -> Option<PeerId> {
         let slot = self.slot(height)?;
         let size = self.expected_size() as f64;
         self.peers
@@ -140,6 +146,7 @@ impl Schedule {
                     && !slot.is_excluded(**id)
                     && peer.asks.len() < self.config.peer_allowance
                     && peer.overdue.len() < MAX_OVERDUE
+                    && !(with_room && peer.waits_for_room(self.now))
                     && !peer.asks.contains_key(&height)
                     && peer
                         .serves()

@@ -1,11 +1,19 @@
 //! What is late, and is asked of a second peer.
 
-use std::{collections::BTreeSet, time::Instant};
+use std::{
+    collections::BTreeSet,
+    time::{Duration, Instant},
+};
 
 use perihelion_types::Height;
 
 use super::Schedule;
-use crate::{meter::seconds, peer::Peer, slot::Slot, timer::Timer};
+use crate::{
+    meter::seconds,
+    peer::{Ask, Peer},
+    slot::Slot,
+    timer::Timer,
+};
 
 /// How often late blocks are looked for within the shortest time after which one is late.
 const LOOKS: u32 = 5;
@@ -59,8 +67,23 @@ impl Schedule {
             .filter(|(_, slot)| slot.asks.len() == 1 && slot.held.is_none())
     }
 
-    /// Whether one of those who were asked for a height may still be expected to answer in time.
+    /// Whether one of those who were asked for a height may still be expected to answer in time, or
+    /// cannot for want of room here.
     pub(super) fn is_timely(&self, height: Height, slot: &Slot) -> bool {
+        self.may_come(height, slot, Peer::held_back_since)
+    }
+
+    /// The same; being held back is no excuse.
+    fn is_on_its_way(&self, height: Height, slot: &Slot) -> bool {
+        self.may_come(height, slot, |_, _| Duration::ZERO)
+    }
+
+    fn may_come(
+        &self,
+        height: Height,
+        slot: &Slot,
+        excuse: impl Fn(&Peer, &Ask) -> Duration,
+    ) -> bool {
         let (least, most) = self.config.hedge_after;
         let size = self.block_size.get();
         slot.asks.iter().any(|id| {
@@ -68,7 +91,8 @@ impl Schedule {
                 let usual = seconds(2.0 * peer.latency.get().unwrap_or(0.0));
                 let ask = peer.asks.get(&height);
                 ask.is_some_and(|ask| {
-                    ask.at + usual.clamp(least, most) + peer.excuse(ask, size) > self.now
+                    let sending = peer.excuse(ask, size) + excuse(peer, ask);
+                    ask.at + usual.clamp(least, most) + sending > self.now
                 })
             })
         })
@@ -88,7 +112,10 @@ impl Schedule {
         let size = self.block_size.get();
         let large = |id| {
             let peer: Option<&Peer> = self.peers.get(id);
-            let excuse = peer.and_then(|peer| Some(peer.excuse(peer.asks.get(&height)?, size)));
+            let excuse = peer.and_then(|peer| {
+                let ask = peer.asks.get(&height)?;
+                Some(peer.excuse(ask, size) + peer.held_back_since(ask))
+            });
             excuse >= Some(self.config.hedge_after.0)
         };
         slot.held.is_none() && slot.asks.iter().any(large) && self.is_timely(height, slot)
@@ -106,7 +133,13 @@ impl Schedule {
             // At the two lowest, where everything waits, all may be asked in the end.
             let waits = place < 2 && slot.held.is_none();
             let crowd = if waits { usize::MAX } else { 4 };
-            if !self.is_timely(height, slot) && slot.asks.len() < crowd {
+            // There, who is held back is waited for only as long as nobody else could send it.
+            let is_timely = if waits {
+                self.is_on_its_way(height, slot)
+            } else {
+                self.is_timely(height, slot)
+            };
+            if !is_timely && slot.asks.len() < crowd {
                 due.insert(height);
             }
         }
@@ -118,11 +151,15 @@ impl Schedule {
         });
         due.extend(late.map(|(height, _)| height));
         let waits = self.reserve();
-        let copies = self.config.window_bytes / CROWD_SHARE / self.expected_size();
-        let crowd = copies.clamp(1, CROWD);
+        // While nothing has come, anybody's block tells how large they are.
+        let crowd = self.block_size.get().map_or(CROWD, |_| {
+            let copies = self.config.window_bytes / CROWD_SHARE / self.expected_size();
+            copies.clamp(1, CROWD)
+        });
         for height in due {
             let slot = self.slot(height);
             let asked = slot.map(|slot| slot.asks.clone()).unwrap_or_default();
+            let is_held_back = slot.is_some_and(|slot| self.is_timely(height, slot));
             // Who withholds what everything waits for must not be asked one by one.
             let missing = slot.is_some_and(|slot| slot.held.is_none());
             let more = if missing && height <= waits {
@@ -132,7 +169,8 @@ impl Schedule {
             };
             for round in 0..more {
                 let present = self.slot(height).map(|slot| slot.asks.clone());
-                let Some(next) = self.second_for(height, &present.unwrap_or_default()) else {
+                let present = present.unwrap_or_default();
+                let Some(next) = self.second_for(height, &present, is_held_back) else {
                     break;
                 };
                 for late in asked.iter().filter(|_| round == 0) {

@@ -72,7 +72,7 @@ pub struct Start {
 /// The scheduler of the block pool.
 ///
 /// Invariants: a height is in the window exactly once; it is asked of a peer exactly when that
-/// peer's requests hold it; expected and held bytes are the sums over requests and held blocks;
+/// peer's requests hold it; requests for heights of the window and held bytes are counted;
 /// blocks up to `linked_to` each name the one before; runs in flight cover ascending heights.
 #[derive(Debug)]
 pub struct Schedule {
@@ -113,8 +113,10 @@ pub struct Schedule {
     waiting_since: Option<Instant>,
     last_linked: Instant,
     held_bytes: usize,
-    /// Requests in flight.
+    /// Requests in flight for heights of the window, and the bytes that were expected of them when they
+    /// were made.
     asked: usize,
+    expected_then: usize,
     block_size: Mean,
     largest_block: usize,
     extensions_from: Option<Height>,
@@ -179,8 +181,9 @@ impl Schedule {
             last_linked: now,
             held_bytes: 0,
             asked: 0,
+            expected_then: 0,
             block_size: Mean::default(),
-            largest_block: start.largest_block,
+            largest_block: start.largest_block.max(1),
             extensions_from: start.extensions_from,
             untold: start.persistent.clone(),
             persistent: start.persistent,
@@ -383,7 +386,6 @@ impl Schedule {
             known.take_overdue(height);
             return;
         };
-        self.asked -= 1;
         known.answered(now, ask, false, most);
         known.no_blocks += 1;
         known.refuted.insert(height);
@@ -395,6 +397,7 @@ impl Schedule {
         } else {
             known.bench(now, self.config.bench);
         }
+        self.strike(height, ask);
         self.after_answer(peer);
         self.give_up(peer, height, Exclusion::NoBlock);
         self.upkeep(now);

@@ -32,12 +32,14 @@ impl Schedule {
         }
         if let Some(ask) = ask {
             known.answered(now, ask, true, most);
-            self.asked -= 1;
         }
         known.delivered(now, bytes);
         known.delivered_to = known.delivered_to.max(height);
         known.refuted.remove(&height);
-        self.block_size.add(bytes as f64);
+        if let Some(ask) = ask {
+            self.strike(height, ask);
+        }
+        self.note_size(bytes);
         self.bytes_received.add(now, bytes as u64);
         self.totals.blocks_received += 1;
         self.totals.bytes_received += bytes as u64;

@@ -7,10 +7,14 @@ use perihelion_types::{Height, HeightRange, PeerId};
 use super::Schedule;
 use crate::{
     Effect, Mode,
-    peer::Peer,
+    peer::{Ask, Peer},
     slot::{Exclusion, Stage},
     timer::Timer,
 };
+
+/// How many times as large as the mean a block counts at the most. Larger, and one that is made up makes
+/// the window small for all others; smaller, and it takes longer until blocks that grew are expected.
+const STEP: f64 = 8.0;
 
 /// Peers among which the window is shared out at the most. More, and each one's share would not use up a
 /// link that is long and wide: a sixteenth of 64 MiB is 40 MB/s from 100 ms away.
@@ -30,16 +34,54 @@ impl Schedule {
         mean.map_or(self.largest_block, |mean| (mean * 1.25) as usize + 1)
     }
 
-    /// Bytes that are on their way, as far as can be told: what was asked for while blocks were small
-    /// counts as what they are now.
+    /// Bytes that are on their way, as far as can be told: what was asked for counts as what blocks were
+    /// then, or as what they are now, if that is more.
     pub(super) fn expected_bytes(&self) -> usize {
-        self.asked.saturating_mul(self.expected_size())
+        let now = self.asked.saturating_mul(self.expected_size());
+        now.max(self.expected_then)
+    }
+
+    /// Takes a request off the books. Who still owes a height that was applied stands in nobody's way.
+    pub(super) fn strike(&mut self, height: Height, ask: Ask) {
+        if height >= self.first() {
+            self.asked -= 1;
+            self.expected_then -= ask.expected;
+        }
+    }
+
+    /// The same for all requests for a height, which leaves the window as the lowest.
+    pub(super) fn strike_all(&mut self, height: Height, asked: &[PeerId]) {
+        for peer in asked {
+            let ask = self.peers.get(peer).and_then(|peer| peer.asks.get(&height));
+            if let Some(&ask) = ask {
+                self.strike(height, ask);
+            }
+        }
+    }
+
+    /// A block of so many bytes came, which anybody may have made up: what is expected goes up step by
+    /// step.
+    pub(super) fn note_size(&mut self, bytes: usize) {
+        let most = match self.block_size.get() {
+            Some(mean) => mean * STEP + STEP,
+            None => self.largest_block as f64,
+        };
+        self.block_size.add((bytes as f64).min(most));
     }
 
     /// How many blocks one peer may owe: its share of the window, or two blocks. Of large blocks whoever
     /// comes first would be asked for all that there is room for, and whoever comes later for nothing.
+    /// Among those who are relied on it is shared, if there are any.
     fn most_of_one_peer(&self) -> usize {
-        let share = self.config.window_bytes / self.peers.len().clamp(1, SHARERS);
+        let (next, has_proven) = (self.first(), self.has_proven());
+        let shares = self.peers.values().filter(|peer| {
+            // Whoever has not told yet is about to.
+            let serves = peer
+                .serves()
+                .map_or(peer.range.is_none(), |(_, top)| top >= next);
+            serves && !peer.is_benched(self.now) && (peer.is_proven() || !has_proven)
+        });
+        let share = self.config.window_bytes / shares.take(SHARERS).count().max(1);
         (share / self.expected_size()).max(2)
     }
 
@@ -61,9 +103,9 @@ impl Schedule {
         self.ask_for_the_next(now);
         let mut idle: Vec<PeerId> = Vec::new();
         let has_proven = self.has_proven();
+        let most = self.most_of_one_peer();
         loop {
             let size = self.expected_size() as f64;
-            let most = self.most_of_one_peer();
             let are_strangers_busy =
                 has_proven && self.asked_of_strangers() >= self.config.first_allowance;
             let candidate = self
@@ -112,7 +154,7 @@ impl Schedule {
             let owing = |peer: &Peer| peer.overdue.contains_key(&height);
             let owing = self.peers.iter().filter(|(_, peer)| owing(peer));
             let owing: Vec<PeerId> = owing.map(|(&id, _)| id).collect();
-            if let Some(peer) = self.second_for(height, &owing) {
+            if let Some(peer) = self.second_for(height, &owing, false) {
                 self.ask(now, peer, height);
             }
         }
@@ -131,11 +173,14 @@ impl Schedule {
 
     /// Asks one peer for one height.
     pub(super) fn ask(&mut self, now: Instant, peer: PeerId, height: Height) {
+        let is_known = self.block_size.get().is_some();
+        let expected = if is_known { self.expected_size() } else { 0 };
         let Some(known) = self.peers.get_mut(&peer) else {
             return;
         };
-        known.ask(now, height);
+        known.ask(now, height, expected);
         self.asked += 1;
+        self.expected_then += expected;
         self.after_answer(peer);
         if let Some(slot) = self.slot_mut(height) {
             slot.asks.push(peer);
@@ -251,8 +296,8 @@ impl Schedule {
             let Some(known) = self.peers.get_mut(&peer) else {
                 return;
             };
-            if known.give_up(now, height, deadline * 30).is_some() {
-                self.asked -= 1;
+            if let Some(ask) = known.give_up(now, height, deadline * 30) {
+                self.strike(height, ask);
             }
             self.give_up(peer, height, Exclusion::Late);
         }
@@ -270,8 +315,8 @@ impl Schedule {
         for slot in &mut self.slots {
             slot.forget(peer);
         }
-        self.asked -= known.asks.len();
-        for &height in known.asks.keys() {
+        for (height, ask) in known.asks {
+            self.strike(height, ask);
             self.note_need(height);
         }
     }

@@ -323,7 +323,7 @@ impl Schedule {
         if let Some(known) = self.peers.get_mut(&from) {
             known.bench(now, self.config.bench);
         }
-        if self.second_for(height, &[]).is_some() {
+        if self.second_for(height, &[], false).is_some() {
             self.drop_block(height);
         }
     }

@@ -163,8 +163,9 @@ impl Schedule {
         let forget = self.config.peer_deadline * 30;
         for peer in slot.asks {
             let known = self.peers.get_mut(&peer);
-            let ask = known.and_then(|it| it.withdraw(self.now, height, forget));
-            self.asked -= usize::from(ask.is_some());
+            if let Some(ask) = known.and_then(|it| it.withdraw(self.now, height, forget)) {
+                self.strike(height, ask);
+            }
             self.after_answer(peer);
         }
     }
@@ -251,6 +252,7 @@ impl Schedule {
             let Some(slot) = self.slots.pop_front() else {
                 return Vec::new();
             };
+            self.strike_all(below, &slot.asks);
             if let Some(held) = slot.held {
                 self.held_bytes -= held.bytes;
                 let last = below == height && held.block.block_id() == id;
