@@ -139,6 +139,7 @@ impl Schedule {
     ) -> Option<PeerId> {
         let slot = self.slot(height)?;
         let size = self.expected_size() as f64;
+        let is_full = |peer: &Peer| with_room && peer.waits_for_room(self.now);
         self.peers
             .iter()
             .filter(|(id, peer)| {
@@ -146,7 +147,7 @@ impl Schedule {
                     && !slot.is_excluded(**id)
                     && peer.asks.len() < self.config.peer_allowance
                     && peer.overdue.len() < MAX_OVERDUE
-                    && !(with_room && peer.waits_for_room(self.now))
+                    && !is_full(peer)
                     && !peer.asks.contains_key(&height)
                     && peer
                         .serves()
