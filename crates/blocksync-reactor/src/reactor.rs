@@ -110,12 +110,13 @@ impl Peer {
 
     /// Hands a request to the task that asks the peer; never waits.
     fn ask(&self, ask: Ask) {
-        // Before it is sent: the answer must not come first.
-        if matches!(ask, Ask::Block(_)) {
+        let is_block = matches!(ask, Ask::Block(_));
+        if is_block {
+            // Before it is sent: the answer must not come first.
             self.handle.expect_answer();
         }
         if self.asks.try_send(ask).is_err() {
-            let _ = matches!(ask, Ask::Block(_)) && self.handle.take_answer();
+            let _ = is_block && self.handle.take_answer();
             debug!(peer = %self.handle.id(), ?ask, "request dropped: the peer reads nothing");
         }
     }

@@ -367,7 +367,7 @@ impl Peer {
 
     /// Nothing of it is read for now, for what it sends finds no room here: neither its silence nor
     /// its requests' lateness since this was noticed last is its own. To be told several times a second.
-    pub(crate) fn is_held_back(&mut self, now: Instant) {
+    pub(crate) fn hold_back(&mut self, now: Instant) {
         let before = self.held_back_at.replace(now);
         let since = before.map(|at| now.saturating_duration_since(at));
         let Some(since) = since.filter(|&since| since <= NOTICED) else {

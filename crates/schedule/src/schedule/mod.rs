@@ -313,7 +313,7 @@ impl Schedule {
     pub fn handle_held_back(&mut self, now: Instant, peer: PeerId) {
         self.tick(now);
         if let Some(known) = self.peers.get_mut(&peer) {
-            known.is_held_back(now);
+            known.hold_back(now);
             if let Some(at) = self.deadline_of(peer) {
                 self.timers.set(Timer::Peer(peer), at);
             }

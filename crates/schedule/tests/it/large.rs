@@ -9,7 +9,10 @@ use std::{
 use perihelion_schedule::{Config, Effect, Schedule};
 use perihelion_types::{Height, HeightRange, PeerId};
 
-use crate::blocks::{CHAINS, peer, start};
+use crate::{
+    blocks::{CHAINS, peer, start},
+    driver::Driver,
+};
 
 const STEP: Duration = Duration::from_millis(100);
 
@@ -161,6 +164,27 @@ fn who_was_slow_is_asked_only_for_what_nobody_else_has() {
             got.insert(height);
         }
     }
+}
+
+/// Rule: who still owes a block that another one sent, and that was applied, takes no room in the window.
+#[test]
+fn what_was_applied_is_expected_no_more() {
+    let mut driver = Driver::new(Config::default());
+    driver.join(0, 30);
+    driver.join(1, 30);
+    let expected = |driver: &Driver| driver.schedule.progress().window.expected_bytes;
+    assert!(expected(&driver) > 0);
+    // Nothing ever comes from the first.
+    for _ in 0..40 {
+        driver.wait(100);
+        for height in driver.owes(1) {
+            driver.deliver(1, height, 0);
+        }
+    }
+    assert_eq!(driver.schedule.progress().height, Height::new(29));
+    assert!(driver.owes(0).len() > 2, "{:?}", driver.owes(0));
+    assert!(driver.owes(0).iter().all(|&height| height < 30));
+    assert_eq!(expected(&driver), 0);
 }
 
 /// Rule: few large blocks count as near the apply height, so that few of them come twice.

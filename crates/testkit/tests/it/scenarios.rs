@@ -491,7 +491,7 @@ fn scenario_21_large_blocks_from_many_peers() {
         outcome.most_held
     );
     let requests: u64 = outcome.requests.iter().sum();
-    assert!(requests <= 120, "{requests}");
+    assert!(requests <= 100, "{requests}");
 }
 
 /// Rule: after a crash at any height the sync goes on there, and is not over before the last
