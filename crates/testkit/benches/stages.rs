@@ -2,25 +2,43 @@
 //! 160 transactions, 59 KB).
 #![allow(missing_docs, reason = "the macros of criterion make functions")]
 
-use std::{hint::black_box, sync::Arc, time::Duration};
+use std::{
+    hint::black_box,
+    sync::Arc,
+    time::{Duration, Instant},
+};
 
 use bytes::Bytes;
 use criterion::{BatchSize, Criterion, Throughput, criterion_group, criterion_main};
 use perihelion_abci::{AppConnections, KvStore, KvStoreOptions};
 use perihelion_blocksync_reactor::wire;
-use perihelion_certify::{Anchor, CertifiedBlock, Run, certify_run, verify_commit_light};
-use perihelion_p2p::frame::{FrameOpener, FrameSealer, SEALED_FRAME};
+use perihelion_certify::{
+    Anchor, CertifiedBlock, Run, RunVerdict, certify_every, certify_run, verify_commit_light,
+};
+use perihelion_p2p::{
+    ByteBudget, MConnectionConfig, Permit,
+    frame::{FrameOpener, FrameSealer, LENGTH_BYTES, SEALED_FRAME},
+    mconnection::{ChannelConfig, Event, MConnection},
+};
 use perihelion_proto::tendermint::{state as pb, types as pb_types};
 use perihelion_state::{Executor, ExecutorConfig};
 use perihelion_store::{BlockSave, IndexKind, Store, StoreOptions, Sync};
-use perihelion_testkit::home::{ChainShape, make_genesis, make_home};
+use perihelion_testkit::{
+    chain,
+    home::{ChainShape, make_genesis, make_home},
+};
 use perihelion_types::{
-    Block, BlockId, FetchedBlock, Genesis, Height, State, ValidatorSet, part_set,
+    Block, BlockId, FetchedBlock, Genesis, Hash, Height, State, ValidatorSet, part_set,
 };
 use prost::Message as _;
 
 /// Blocks of the chain; a run has all but the last.
 const BLOCKS: u64 = 33;
+/// Blocks whose commits are verified in one batch.
+const BATCH: usize = 16;
+/// Bytes of packets that a connection seals at once, and sealed bytes that it reads at once.
+const WRITE: usize = 64 * 1024;
+const READ: usize = 64 * SEALED_FRAME;
 
 /// A chain as it comes from a peer, and what our own state knows.
 struct Input {
@@ -66,7 +84,13 @@ impl Input {
     }
 
     fn run(&self) -> Run {
-        let (closing, blocks) = self.blocks.split_last().expect("there are blocks");
+        self.run_of(self.blocks.len() - 1)
+    }
+
+    /// The first blocks, and the one above them.
+    fn run_of(&self, length: usize) -> Run {
+        let blocks = self.blocks.get(..=length);
+        let (closing, blocks) = blocks.and_then(<[_]>::split_last).expect("enough blocks");
         Run {
             chain_id: self.shape.chain_id.as_str().into(),
             anchor: Anchor {
@@ -152,7 +176,50 @@ fn certify(criterion: &mut Criterion, input: &Input) {
             )
         });
     });
+    let run = input.run_of(BATCH);
+    let known = |hash: Hash| (input.set.hash() == hash).then(|| Arc::clone(&input.set));
+    group.bench_function("every_16", |bencher| {
+        bencher.iter(|| {
+            let (verdict, _) = certify_every(black_box(&run), &known);
+            let RunVerdict::Certified { blocks, .. } = &verdict else {
+                panic!("{verdict:?}");
+            };
+            assert!(blocks.len() == BATCH && blocks.iter().all(CertifiedBlock::commit_verified));
+            verdict
+        });
+    });
+    let (chain, unverified) = extended_blocks();
+    group.bench_function("extended_16", |bencher| {
+        let verify = |mut blocks: Vec<CertifiedBlock>| {
+            let set = chain.set(1);
+            let mut checks: Vec<_> = blocks.iter_mut().map(|block| (block, &*set)).collect();
+            let chain_id = &chain.shape().chain_id;
+            let results = CertifiedBlock::verify_extended_commits(chain_id, &mut checks);
+            assert!(results.iter().all(Result::is_ok), "{results:?}");
+            blocks
+        };
+        bencher.iter_batched(|| unverified.clone(), verify, BatchSize::SmallInput);
+    });
     group.finish();
+}
+
+/// Final blocks of a chain with vote extensions of 100 validators, their extended commits yet to be
+/// verified.
+fn extended_blocks() -> (chain::Chain, Vec<CertifiedBlock>) {
+    let shape = chain::Shape {
+        extensions_from: Some(1),
+        ..chain::Shape::simple(100)
+    };
+    let chain = chain::Chain::new(shape, BATCH);
+    let certify = |height: i64| {
+        let block = chain.block(height).expect("the chain is so long");
+        let extended = block.extended_commit().expect("extensions are enabled");
+        let (block, commit) = (Arc::clone(block), extended.to_commit());
+        CertifiedBlock::decided(block, commit, &chain.set(1), &chain.shape().chain_id)
+            .expect("the commit holds")
+    };
+    let blocks = (1..).take(BATCH).map(certify).collect();
+    (chain, blocks)
 }
 
 /// A store in a folder that lives as long.
@@ -185,12 +252,29 @@ fn disk(criterion: &mut Criterion, input: &Input) {
     group.bench_function("apply_32", |bencher| {
         let start = || {
             let (folder, store) = empty_store();
+            let mut executor = executor(input, store);
+            // As a sync does.
+            executor.begin_catch_up();
+            (folder, executor)
+        };
+        let apply = |(folder, mut executor): (tempfile::TempDir, Executor)| {
+            for block in &certified {
+                executor.apply(block).expect("the block follows");
+            }
+            (folder, executor)
+        };
+        bencher.iter_batched(start, apply, BatchSize::PerIteration);
+    });
+    group.bench_function("apply_and_sync_32", |bencher| {
+        let start = || {
+            let (folder, store) = empty_store();
             (folder, executor(input, store))
         };
         let apply = |(folder, mut executor): (tempfile::TempDir, Executor)| {
             for block in &certified {
                 executor.apply(block).expect("the block follows");
             }
+            executor.flush().expect("the store syncs");
             (folder, executor)
         };
         bencher.iter_batched(start, apply, BatchSize::PerIteration);
@@ -275,12 +359,156 @@ fn aead(criterion: &mut Criterion, input: &Input) {
     group.finish();
 }
 
+/// One end of a connection with the channel of blocksync, without a socket.
+struct End {
+    core: MConnection,
+    sealer: FrameSealer,
+    opener: FrameOpener,
+    budget: ByteBudget,
+    /// The room of the message that is arriving.
+    room: Option<Permit>,
+    /// Packets to be sealed, and those that were opened.
+    plain: Vec<u8>,
+    opened: Vec<u8>,
+}
+
+impl End {
+    fn new() -> Self {
+        let config = MConnectionConfig {
+            send_rate: 0,
+            recv_rate: 0,
+            ..MConnectionConfig::default()
+        };
+        let channel = ChannelConfig {
+            id: wire::CHANNEL,
+            priority: 5,
+            max_message_bytes: wire::MAX_MESSAGE_BYTES,
+            budgeted: true,
+        };
+        let key = zeroize::Zeroizing::new([7; 32]);
+        Self {
+            core: MConnection::new(config, &[channel], Instant::now()),
+            sealer: FrameSealer::new(&key),
+            opener: FrameOpener::new(&key),
+            budget: ByteBudget::new(64 << 20),
+            room: None,
+            plain: Vec::new(),
+            opened: Vec::new(),
+        }
+    }
+
+    /// Cuts a message into packets, of which each batch goes to `batch`.
+    fn cut(&mut self, message: &Bytes, mut batch: impl FnMut(&mut FrameSealer, &[u8])) {
+        let sent = self.core.handle_send(wire::CHANNEL, message.clone());
+        sent.expect("the channel has room");
+        let now = Instant::now();
+        while self.core.poll_transmit(now, &mut self.plain, WRITE) {
+            batch(&mut self.sealer, &self.plain);
+            self.plain.clear();
+        }
+    }
+
+    /// The packets of a message.
+    fn packets_of(&mut self, message: &Bytes) -> Vec<u8> {
+        let mut packets = Vec::new();
+        self.cut(message, |_, batch| packets.extend_from_slice(batch));
+        packets
+    }
+
+    /// Appends the sealed frames of a message.
+    fn send(&mut self, message: &Bytes, sealed: &mut Vec<u8>) {
+        self.cut(message, |sealer, batch| {
+            sealer.seal_all(batch, sealed).expect("nonces are left");
+        });
+    }
+
+    /// The block whose frames come in.
+    fn receive(&mut self, sealed: &mut [u8]) -> wire::EncodedBlock {
+        let mut opened = std::mem::take(&mut self.opened);
+        let mut block = None;
+        for read in sealed.chunks_mut(READ) {
+            for frame in read.chunks_exact_mut(SEALED_FRAME) {
+                let frame: &mut [u8; SEALED_FRAME] = frame.try_into().expect("a whole frame");
+                let length = self.opener.open(&mut *frame).expect("the frame is ours");
+                opened.extend_from_slice(&frame[LENGTH_BYTES..LENGTH_BYTES + length]);
+            }
+            let (taken, arrived) = self.assemble(&opened);
+            opened.drain(..taken);
+            block = block.or(arrived);
+        }
+        self.opened = opened;
+        block.expect("all of the block came")
+    }
+
+    /// Puts a block together out of packets, as far as they go; and how many bytes of them it took.
+    fn assemble(&mut self, packets: &[u8]) -> (usize, Option<wire::EncodedBlock>) {
+        let (now, mut taken) = (Instant::now(), 0);
+        loop {
+            let next = self.core.handle_bytes(now, &packets[taken..]);
+            let (length, event) = next.expect("the packets are ours");
+            taken += length;
+            match event {
+                None => return (taken, None),
+                Some(Event::NeedsRoom { bytes, .. }) => {
+                    self.room = self.budget.try_acquire(bytes);
+                    self.core.handle_room(now);
+                }
+                Some(Event::Message { bytes, .. }) => {
+                    self.room = None;
+                    match wire::Message::decode(&bytes) {
+                        Ok(wire::Message::BlockResponse(block)) => return (taken, Some(block)),
+                        other => panic!("{other:?}"),
+                    }
+                }
+            }
+        }
+    }
+}
+
+fn connection(criterion: &mut Criterion, input: &Input) {
+    let (_, raw) = input.sample();
+    let response = wire::block_response(&raw, None);
+    let mut group = criterion.benchmark_group("p2p");
+    group.throughput(Throughput::Bytes(response.len() as u64));
+    let mut server = End::new();
+    group.bench_function("cut", |bencher| {
+        bencher.iter(|| server.cut(black_box(&response), |_, batch| _ = black_box(batch)));
+    });
+    group.bench_function("cut_and_seal", |bencher| {
+        let mut sealed = Vec::new();
+        bencher.iter(|| {
+            sealed.clear();
+            server.send(black_box(&response), &mut sealed);
+        });
+    });
+    let (packets, mut client) = (server.packets_of(&response), End::new());
+    group.bench_function("assemble", |bencher| {
+        bencher.iter(|| {
+            let (taken, block) = client.assemble(black_box(&packets));
+            assert_eq!(taken, packets.len());
+            block.expect("all of the block came")
+        });
+    });
+    let (mut server, mut client) = (End::new(), End::new());
+    group.bench_function("open_and_assemble", |bencher| {
+        let send = || {
+            let mut sealed = Vec::new();
+            server.send(&response, &mut sealed);
+            sealed
+        };
+        let receive = |mut sealed: Vec<u8>| (client.receive(&mut sealed), sealed);
+        bencher.iter_batched(send, receive, BatchSize::SmallInput);
+    });
+    group.finish();
+}
+
 fn stages(criterion: &mut Criterion) {
     let input = Input::make();
     pure(criterion, &input);
     certify(criterion, &input);
     disk(criterion, &input);
     aead(criterion, &input);
+    connection(criterion, &input);
 }
 
 criterion_group!(
