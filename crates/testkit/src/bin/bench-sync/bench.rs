@@ -17,9 +17,9 @@ use crate::{
     INDEX, Options, Rows,
     chains::{self, BenchChain},
     goals::{Figure, Sheet},
-    measure::{self, Feed, Settings, Subject, Sync},
+    measure::{Feed, Settings, Subject, Sync},
     predictions::{self, Predictions},
-    report,
+    report, turns,
 };
 
 /// Why a comparison is not there.
@@ -148,11 +148,23 @@ impl Bench {
         settings: &Settings,
         runs: usize,
     ) -> anyhow::Result<Vec<Sync>> {
+        self.sync_beside(feed, subjects, settings, runs, || Ok(()))
+    }
+
+    /// The same, with something else measured once in each turn, next to the first subject's sync.
+    pub(crate) fn sync_beside(
+        &self,
+        feed: &Feed<'_>,
+        subjects: &[Subject],
+        settings: &Settings,
+        runs: usize,
+        beside: impl FnMut() -> anyhow::Result<()>,
+    ) -> anyhow::Result<Vec<Sync>> {
         let name = &feed.chain.name;
         let tell = |subject: &Subject, sync: &Sync| {
             eprintln!("{}", report::line(name, subject, sync));
         };
-        let syncs = measure::in_turn(&self.folder, feed, subjects, settings, runs, tell)?;
+        let syncs = turns::take(&self.folder, feed, subjects, settings, runs, beside, tell)?;
         print!("{}", report::table(feed.chain, subjects, &syncs));
         Ok(syncs)
     }

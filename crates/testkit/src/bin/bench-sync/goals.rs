@@ -274,6 +274,8 @@ impl Unit {
 #[derive(Debug)]
 pub(crate) struct Sheet {
     outcomes: BTreeMap<Figure, Outcome>,
+    /// What else is to be known beside what was measured; judged by nobody.
+    remarks: BTreeMap<Figure, String>,
 }
 
 /// How far a figure is, for a plot.
@@ -302,6 +304,7 @@ impl Sheet {
         };
         Self {
             outcomes: Figure::all().into_iter().map(outcome).collect(),
+            remarks: BTreeMap::new(),
         }
     }
 
@@ -328,6 +331,11 @@ impl Sheet {
         }
     }
 
+    /// Says what stands behind a figure, besides whether its goal holds.
+    pub(crate) fn remark(&mut self, figure: Figure, remark: String) {
+        self.remarks.insert(figure, remark);
+    }
+
     /// Says why a figure is not there.
     pub(crate) fn leave_out(&mut self, figure: Figure, why: &str) {
         self.outcomes.insert(figure, Outcome::Left(why.to_owned()));
@@ -351,7 +359,11 @@ impl Sheet {
                     row.push(unit.write(figures[0]));
                     row.push(unit.write(figures[figures.len() - 1]));
                     row.push(figures.len().to_string());
-                    row.push(verdict(goal, reach, unit, median));
+                    let mut said = verdict(goal, reach, unit, median);
+                    if let Some(remark) = self.remarks.get(&figure) {
+                        said += &format!(" (not judged: {remark})");
+                    }
+                    row.push(said);
                 }
                 Some(Outcome::Left(why)) => {
                     row.extend(["-", "-", "-", "0"].map(str::to_owned));
@@ -506,6 +518,19 @@ mod tests {
         assert!(row(&sheet, Figure::Rate('b')).ends_with("3 holds"));
         assert!(row(&sheet, Figure::Memory).ends_with("above it by 88 MiB"));
         assert!(row(&sheet, Figure::Disk('a')).ends_with("holds"));
+    }
+
+    #[test]
+    fn a_remark_stands_behind_the_verdict_of_what_was_measured() {
+        let mut sheet = everything();
+        sheet.add(Figure::Ceiling('b'), [0.7, 0.8, 0.6]);
+        for chain in ['a', 'b'] {
+            sheet.remark(Figure::Ceiling(chain), "all cores busy".to_owned());
+        }
+        let said = row(&sheet, Figure::Ceiling('b'));
+        let end = "3 short of it by 30.0 % (not judged: all cores busy)";
+        assert!(said.ends_with(end), "{said}");
+        assert!(row(&sheet, Figure::Ceiling('a')).ends_with("NOT MEASURED: nothing came of it"));
     }
 
     #[test]

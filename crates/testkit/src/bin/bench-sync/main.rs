@@ -10,6 +10,7 @@ mod predictions;
 mod report;
 mod rows;
 mod slow_app;
+mod turns;
 
 use std::{path::PathBuf, process::ExitCode, time::Duration};
 
@@ -39,7 +40,7 @@ enum Rows {
     Memory,
     /// Blocks served to one requester with 200 requests in flight, and to twenty.
     Serving,
-    /// Chains from a CometBFT server, and what that serves at most.
+    /// Chains from a CometBFT server, in turn with what that serves at most.
     Cometbft,
     /// An application that takes 5 ms a block, in its own process.
     Application,

@@ -224,41 +224,6 @@ fn fresh_node(
         .set("log_level", "error"))
 }
 
-/// Lets each subject sync a chain `runs` times, in turn, so that whatever else the machine does hits
-/// all alike; each begins once in a row.
-pub(crate) fn in_turn(
-    folder: &Path,
-    feed: &Feed<'_>,
-    subjects: &[Subject],
-    settings: &Settings,
-    runs: usize,
-    mut tell: impl FnMut(&Subject, &Sync),
-) -> anyhow::Result<Vec<Sync>> {
-    let mut syncs = Vec::new();
-    for run in 0..runs {
-        for place in 0..subjects.len() {
-            let index = (run + place) % subjects.len();
-            let subject = &subjects[index];
-            let sync = sync(folder, feed, subject, settings).with_context(|| {
-                format!(
-                    "chain {}, run {}, {}",
-                    feed.chain.name,
-                    run + 1,
-                    subject.name
-                )
-            })?;
-            let sync = Sync {
-                subject: index,
-                run,
-                ..sync
-            };
-            tell(subject, &sync);
-            syncs.push(sync);
-        }
-    }
-    Ok(syncs)
-}
-
 /// Lets a subject sync a chain.
 pub(crate) fn sync(
     folder: &Path,

@@ -163,7 +163,7 @@ pub(crate) fn align_words(mut rows: Vec<Vec<String>>) -> String {
 }
 
 /// The median of sorted figures, the least and the most.
-fn spread(figures: &[f64]) -> String {
+pub(crate) fn spread(figures: &[f64]) -> String {
     let figure = |figure: f64| {
         let digits = if figure < 3.0 { 3 } else { 1 };
         format!("{figure:.digits$}")

@@ -1,5 +1,6 @@
 //! The rows: what is started, and which figures come of it.
 
+mod ceiling;
 pub(crate) mod lossy;
 mod serving;
 
@@ -37,7 +38,7 @@ pub(crate) fn measure(rows: Rows, bench: &mut Bench) -> anyhow::Result<()> {
         Rows::Extensions => extensions(bench),
         Rows::Memory => memory(bench),
         Rows::Serving => serving::serving(bench),
-        Rows::Cometbft => serving::from_cometbft(bench),
+        Rows::Cometbft => ceiling::from_cometbft(bench),
         Rows::Application => application(bench),
         Rows::Rates => rates(bench),
         Rows::Lossy => lossy::lossy(bench),

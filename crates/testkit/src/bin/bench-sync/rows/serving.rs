@@ -11,10 +11,9 @@ use perihelion_types::{Height, HeightRange};
 
 use crate::{
     PATIENCE,
-    bench::{Bench, Way},
+    bench::Bench,
     chains::{self, BenchChain},
     goals::Figure,
-    measure::Feed,
 };
 
 /// Requests in flight of one requester.
@@ -23,15 +22,15 @@ const WINDOW: usize = 200;
 const PEERS: usize = 20;
 
 /// A server that is asked.
-struct Server {
+pub(super) struct Server {
     name: String,
-    node: NodeProcess,
+    pub(super) node: NodeProcess,
     address: String,
     height: i64,
 }
 
 impl Server {
-    fn start(launch: &Launch) -> anyhow::Result<Self> {
+    pub(super) fn start(launch: &Launch) -> anyhow::Result<Self> {
         let address = launch.address()?;
         let mut node = launch.start()?;
         let height = node.wait_ready(PATIENCE)?.height;
@@ -44,7 +43,7 @@ impl Server {
     }
 
     /// Has it serve the blocks up to a height.
-    fn ask(
+    pub(super) fn ask(
         &self,
         chain: &BenchChain,
         to: i64,
@@ -74,19 +73,19 @@ pub(super) fn served_height(home: &Path, cometbft: &Contender) -> anyhow::Result
 }
 
 /// How long a server is asked, and before that, so that nothing is read for the first time.
-fn times(bench: &Bench) -> (Duration, Duration) {
+pub(super) fn times(bench: &Bench) -> (Duration, Duration) {
     let time = Duration::from_secs(if bench.quick { 1 } else { 3 });
     (time, time / 3)
 }
 
 /// What several servers, or one in several ways, served in turn.
-struct Turns {
+pub(super) struct Turns {
     name: String,
-    served: Vec<Served>,
+    pub(super) served: Vec<Served>,
 }
 
 impl Turns {
-    fn new(name: &str) -> Self {
+    pub(super) fn new(name: &str) -> Self {
         Self {
             name: name.to_owned(),
             served: Vec::new(),
@@ -102,7 +101,7 @@ fn ratios(of: &Turns, against: &Turns, figure: fn(&Served) -> f64) -> Vec<f64> {
         .collect()
 }
 
-fn table(turns: &[Turns]) -> String {
+pub(super) fn table(turns: &[Turns]) -> String {
     let heads = [
         "",
         "blocks/s",
@@ -210,70 +209,5 @@ fn many_peers(bench: &mut Bench, chain: &BenchChain, server: &Server) -> anyhow:
     print!("{}", table(&turns));
     let shares = ratios(&turns[1], &turns[0], Served::blocks_per_second);
     bench.sheet.add(Figure::Peers, shares);
-    Ok(())
-}
-
-/// Chains from a CometBFT server.
-pub(super) fn from_cometbft(bench: &mut Bench) -> anyhow::Result<()> {
-    let Some(cometbft) = bench.cometbft().cloned() else {
-        let ceilings = bench.chains().into_iter().map(Figure::Ceiling);
-        let figures: Vec<_> = ceilings.chain([Figure::FromCometBft]).collect();
-        bench.needs_cometbft(figures);
-        return Ok(());
-    };
-    for name in bench.chains() {
-        let chain = bench.chain(&name.to_string())?;
-        let home = bench.cometbft_home(&chain, &cometbft)?;
-        let launch = chains::cometbft_server(&cometbft, &home)?;
-        let mut subjects = bench.subjects();
-        subjects.truncate(1);
-        if name == 'c' {
-            let others = bench.subjects().into_iter();
-            subjects.extend(others.filter(|subject| subject.contender.is_cometbft));
-        }
-        let (time, before) = times(bench);
-        let mut ceilings = Turns::new(&cometbft.name);
-        println!("\nFrom one server, {}:", cometbft.name);
-        let mut last = 0;
-        for _ in 0..bench.runs {
-            let server = Server::start(&launch)?;
-            last = server.height - 1;
-            ensure!(last > 1, "{} has no chain", home.display());
-            server.ask(&chain, server.height, 1, before)?;
-            ceilings
-                .served
-                .push(server.ask(&chain, server.height, 1, time)?);
-            server.node.stop()?;
-        }
-        let feed = Feed {
-            addresses: None,
-            chain: &chain,
-            servers: vec![launch],
-            last,
-        };
-        let settings = bench.settings();
-        let syncs = bench.sync(&feed, &subjects, &settings, bench.runs)?;
-        println!("What it serves to a requester that does nothing with the blocks:");
-        print!("{}", table(std::slice::from_ref(&ceilings)));
-        let ours = || syncs.iter().filter(|sync| sync.subject == 0);
-        let cores = Bench::cores()?;
-        let used = sorted(ours().map(|sync| sync.share_of_bound(cores)));
-        let bound = sorted(ours().map(|sync| sync.blocks_per_second / sync.share_of_bound(cores)));
-        println!(
-            "{}: it and Perihelion used {:.0} % of the cores; busy all the time, these would carry {:.0} blocks/s",
-            chain.title,
-            100.0 * median(&used),
-            median(&bound)
-        );
-        let shares: Vec<_> = ours()
-            .zip(&ceilings.served)
-            .map(|(sync, ceiling)| sync.blocks_per_second / ceiling.blocks_per_second())
-            .collect();
-        bench.sheet.add(Figure::Ceiling(name), shares);
-        if name == 'c' {
-            let more = Way::MoreIsBetter(super::rate);
-            bench.compare(Figure::FromCometBft, 0, &subjects, &syncs, more);
-        }
-    }
     Ok(())
 }
