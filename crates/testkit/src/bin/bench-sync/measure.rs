@@ -45,6 +45,9 @@ pub(crate) struct Settings {
     pub(crate) is_tuned: bool,
     /// Whether the application is the slow one, which tells how long it was busy.
     pub(crate) tells_busy: bool,
+    /// A sync that is measured for less is repeated within its turn, and its end is looked for
+    /// closely; zero: never.
+    pub(crate) at_least: Duration,
 }
 
 /// Who syncs.
@@ -87,13 +90,15 @@ pub(crate) struct Feed<'a> {
     pub(crate) last: i64,
 }
 
-/// What one sync took.
+/// What one sync took, or several short ones in one turn.
 #[derive(Debug, Clone)]
 pub(crate) struct Sync {
     /// Which subject's.
     pub(crate) subject: usize,
     /// In which turn.
     pub(crate) run: usize,
+    /// Whole syncs that were added up.
+    pub(crate) syncs: usize,
     /// From the first to the last block seen.
     pub(crate) blocks_per_second: f64,
     /// Seconds from the first to the last block seen. When they are few, the figures are coarse.
@@ -129,6 +134,38 @@ impl Sync {
         self.blocks_per_second * (self.client_cpu + self.server_cpu) / 1_000.0 / cores
     }
 
+    /// Both as if they were one: blocks, seconds and CPU are added up; of waits and memory the most
+    /// counts. Heights over time are those of the first.
+    pub(crate) fn plus(self, other: &Self) -> Self {
+        let weights = (self.blocks(), other.blocks());
+        let a_block = |figure: fn(&Self) -> f64| mean(weights, figure(&self), figure(other));
+        let weights = (self.seconds, other.seconds);
+        let a_second = |one, another| mean(weights, one, another);
+        let busy = self.busy_share.zip(other.busy_share);
+        let entered = [self.until_consensus, other.until_consensus];
+        Self {
+            syncs: self.syncs + other.syncs,
+            blocks_per_second: a_second(self.blocks_per_second, other.blocks_per_second),
+            seconds: self.seconds + other.seconds,
+            until_first: self.until_first.max(other.until_first),
+            until_consensus: entered.into_iter().flatten().reduce(f64::max),
+            client_cpu: a_block(|sync| sync.client_cpu),
+            server_cpu: a_block(|sync| sync.server_cpu),
+            peak_rss_bytes: self.peak_rss_bytes.max(other.peak_rss_bytes),
+            disk_bytes_per_block: a_block(|sync| sync.disk_bytes_per_block),
+            other_cores: a_second(self.other_cores, other.other_cores),
+            stolen_cores: a_second(self.stolen_cores, other.stolen_cores),
+            is_cut: self.is_cut || other.is_cut,
+            busy_share: busy.map(|(one, another)| a_second(one, another)),
+            ..self
+        }
+    }
+
+    /// Blocks that it was measured over.
+    fn blocks(&self) -> f64 {
+        self.blocks_per_second * self.seconds
+    }
+
     /// Whether it had all blocks and did not come to consensus while it was waited for.
     pub(crate) fn is_stranded(&self) -> bool {
         let most = SWITCH_PATIENCE.as_secs_f64();
@@ -148,6 +185,11 @@ impl Sync {
                 .then(|| before + (after - before) * (height - low) / (high - low))
         })
     }
+}
+
+/// Of two figures, each counting by its weight.
+fn mean(weights: (f64, f64), one: f64, other: f64) -> f64 {
+    (one * weights.0 + other * weights.1) / (weights.0 + weights.1)
 }
 
 /// The client's height and what was used, at a moment.
@@ -276,6 +318,7 @@ pub(crate) fn sync(
     let result = Sync {
         subject: 0,
         run: 0,
+        syncs: 1,
         blocks_per_second: blocks / seconds,
         seconds,
         until_first: first.at.duration_since(start).as_secs_f64(),
@@ -335,8 +378,19 @@ fn follow(
                 client.log_end()
             );
         }
-        thread::sleep(if first.is_some() { LOOK } else { CLOSE_LOOK });
+        let is_close =
+            first.is_none() || (!settings.at_least.is_zero() && ends_soon(&heights, end));
+        thread::sleep(if is_close { CLOSE_LOOK } else { LOOK });
     }
+}
+
+/// Whether a client comes to the end within two looks, at its rate so far: it is seen up to a look late.
+fn ends_soon(heights: &[(f64, f64)], end: i64) -> bool {
+    let [(begin, low), .., (now, height)] = heights else {
+        return false;
+    };
+    let rate = (height - low) / (now - begin);
+    (end as f64 - height) / rate < 2.0 * LOOK.as_secs_f64()
 }
 
 /// When a client that has all blocks is in consensus; `None` when it does not come there.
@@ -377,6 +431,7 @@ mod tests {
     use serde_json::json;
 
     use super::*;
+    use crate::report::tests::sync;
 
     #[test]
     fn consensus_has_begun_once_there_is_a_round() {
@@ -397,5 +452,52 @@ mod tests {
         assert_eq!(until_consensus(before, None), most);
         // It came just in time, and the look before the last block was a little earlier.
         assert_eq!(until_consensus(before, after(10_040)), most);
+    }
+
+    #[test]
+    fn syncs_are_added_up_by_their_blocks_and_seconds() {
+        // 3,000 blocks in half a second, then 1,000 in one and a half.
+        let quick = Sync {
+            seconds: 0.5,
+            until_first: 0.1,
+            until_consensus: Some(0.3),
+            client_cpu: 1.0,
+            peak_rss_bytes: 10,
+            other_cores: 1.0,
+            ..sync(3, 2, 6_000.0)
+        };
+        let slow = Sync {
+            seconds: 1.5,
+            until_first: 0.2,
+            until_consensus: Some(0.2),
+            client_cpu: 2.0,
+            peak_rss_bytes: 20,
+            other_cores: 0.0,
+            blocks_per_second: 1_000.0 / 1.5,
+            ..quick.clone()
+        };
+        let sum = quick.plus(&slow);
+        let close = |figure: f64, expected: f64| {
+            assert!((figure - expected).abs() < 1e-9, "{figure} for {expected}");
+        };
+        assert_eq!((sum.subject, sum.run, sum.syncs), (3, 2, 2));
+        close(sum.seconds, 2.0);
+        close(sum.blocks_per_second, 2_000.0);
+        close(sum.client_cpu, 1.25);
+        close(sum.other_cores, 0.25);
+        close(sum.until_first, 0.2);
+        assert_eq!(sum.until_consensus, Some(0.3));
+        assert_eq!(sum.peak_rss_bytes, 20);
+        // 5 CPU seconds of the client and 4 of the server, over 2 seconds of two cores.
+        close(sum.share_of_bound(2.0), 9.0 / 4.0);
+    }
+
+    #[test]
+    fn the_end_is_soon_when_the_rest_is_of_two_looks() {
+        // 1,000 blocks a second.
+        let heights = [(0.0, 1.0), (0.1, 51.0), (0.5, 501.0)];
+        assert!(ends_soon(&heights, 599));
+        assert!(!ends_soon(&heights, 603));
+        assert!(!ends_soon(&heights[..1], 2), "it has no rate yet");
     }
 }

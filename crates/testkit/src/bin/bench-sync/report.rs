@@ -15,11 +15,16 @@ const COARSE_SECONDS: f64 = 1.0;
 /// One run.
 pub(crate) fn line(chain: &str, subject: &Subject, sync: &Sync) -> String {
     format!(
-        "{chain} run {}  {:<18} {:>8.1} blocks/s over {:>4.1} s, CPU of the client {:>6.2} s/1000, of the server {:>5.2}; others used {:.1} cores, the host took {:.1}",
+        "{chain} run {}  {:<18} {:>8.1} blocks/s over {:>4.1} s{}, CPU of the client {:>6.2} s/1000, of the server {:>5.2}; others used {:.1} cores, the host took {:.1}",
         sync.run + 1,
         subject.name,
         sync.blocks_per_second,
         sync.seconds,
+        if sync.syncs > 1 {
+            format!(" in {} syncs", sync.syncs)
+        } else {
+            String::new()
+        },
         sync.client_cpu,
         sync.server_cpu,
         sync.other_cores,
@@ -103,6 +108,18 @@ pub(crate) fn table(chain: &BenchChain, subjects: &[Subject], syncs: &[Sync]) ->
     text += &align(&rows);
     if syncs.iter().any(|sync| sync.seconds < COARSE_SECONDS) {
         text += "A sync was measured for less than a second: heights are looked at each 50 ms, so take its figures for coarse ones.\n";
+    }
+    for (index, subject) in subjects.iter().enumerate() {
+        let of = syncs.iter().filter(|sync| sync.subject == index);
+        let (runs, all) = (of.clone().count(), of.map(|sync| sync.syncs).sum::<usize>());
+        if all > runs {
+            // Writing into a String cannot fail.
+            let _ = writeln!(
+                text,
+                "{} synced {all} times in {runs} runs: short syncs were repeated, and those of a run are added up",
+                subject.name
+            );
+        }
     }
     for (index, subject) in subjects.iter().enumerate() {
         let cut = syncs
@@ -236,6 +253,7 @@ pub(crate) mod tests {
         Sync {
             subject,
             run,
+            syncs: 1,
             blocks_per_second,
             seconds: 2.0,
             until_first: 0.1,

@@ -1,10 +1,14 @@
-//! Who syncs when.
+//! Who syncs when, and short syncs added up.
 
-use std::path::Path;
+use std::{path::Path, time::Duration};
 
 use anyhow::Context as _;
 
 use crate::measure::{self, Feed, Settings, Subject, Sync};
+
+/// Syncs of one subject in one turn at most. Fewer, and those that take half a second are measured for
+/// little; more, and runs with short chains take long.
+const MOST_SYNCS: usize = 4;
 
 /// What is done in a turn.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -56,7 +60,8 @@ pub(crate) fn take(
             continue;
         };
         let subject = &subjects[index];
-        let sync = measure::sync(folder, feed, subject, settings).with_context(|| {
+        let sync = || measure::sync(folder, feed, subject, settings);
+        let sync = repeat(settings.at_least, sync).with_context(|| {
             let chain = &feed.chain.name;
             format!("chain {chain}, run {}, {}", run + 1, subject.name)
         })?;
@@ -71,9 +76,23 @@ pub(crate) fn take(
     Ok(syncs)
 }
 
+/// Syncs until that was measured for so long, [`MOST_SYNCS`] times at most or until a sync is cut off,
+/// and adds all up.
+fn repeat(
+    at_least: Duration,
+    mut sync: impl FnMut() -> anyhow::Result<Sync>,
+) -> anyhow::Result<Sync> {
+    let mut sum = sync()?;
+    while sum.seconds < at_least.as_secs_f64() && sum.syncs < MOST_SYNCS && !sum.is_cut {
+        sum = sum.plus(&sync()?);
+    }
+    Ok(sum)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::report::tests::sync;
 
     #[test]
     fn each_begins_once_and_what_stands_beside_the_first_is_next_to_it() {
@@ -87,5 +106,39 @@ mod tests {
         assert_eq!(steps(3, 3), all.concat());
         let alone = [beside, sync(0, 0), sync(1, 0), beside];
         assert_eq!(steps(2, 1), alone);
+    }
+
+    /// What comes of so many seconds of each sync, and how many there were.
+    fn repeated(at_least: u64, seconds: f64, is_cut: bool) -> Sync {
+        let mut syncs = 0;
+        let one = || {
+            syncs += 1;
+            let sync = sync(0, 0, 1_000.0);
+            Ok(Sync {
+                seconds,
+                is_cut,
+                ..sync
+            })
+        };
+        let sum = repeat(Duration::from_secs(at_least), one).unwrap();
+        assert_eq!(sum.syncs, syncs);
+        sum
+    }
+
+    #[test]
+    fn short_syncs_are_repeated_until_enough_was_measured() {
+        for (seconds, syncs) in [(2.5, 1), (2.0, 1), (1.5, 2), (0.75, 3), (0.5, 4), (0.25, 4)] {
+            let sum = repeated(2, seconds, false);
+            assert_eq!(sum.syncs, syncs, "of {seconds} s");
+            assert_eq!(sum.seconds, seconds * syncs as f64);
+            assert_eq!(
+                repeated(0, seconds, false).syncs,
+                1,
+                "nobody asked for more"
+            );
+        }
+        assert_eq!(repeated(2, 0.5, true).syncs, 1, "it is to take no longer");
+        let fails = repeat(Duration::from_secs(2), || anyhow::bail!("it is stuck"));
+        assert!(fails.is_err());
     }
 }

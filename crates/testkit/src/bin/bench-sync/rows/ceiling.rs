@@ -1,15 +1,21 @@
 //! Chains from a CometBFT server, beside what that serves at most.
 
+use std::time::Duration;
+
 use perihelion_testkit::measure::{Served, median, sorted};
 
 use crate::{
     bench::{Bench, Way},
     chains,
     goals::Figure,
-    measure::{Feed, Sync},
+    measure::{Feed, Settings, Sync},
     report::spread,
     rows::serving::{self, Server, Turns},
 };
+
+/// How long syncs are measured in a turn, as far as some of them together take so long: what the
+/// server serves at most is measured for about as long.
+const AT_LEAST: Duration = Duration::from_secs(2);
 
 /// A sync of ours beside what the server gave in the same turn to a requester that does nothing with
 /// the blocks.
@@ -113,7 +119,10 @@ pub(super) fn from_cometbft(bench: &mut Bench) -> anyhow::Result<()> {
             servers: vec![launch.clone()],
             last: height - 1,
         };
-        let settings = bench.settings();
+        let settings = Settings {
+            at_least: AT_LEAST,
+            ..bench.settings()
+        };
         let syncs = bench.sync_beside(&feed, &subjects, &settings, bench.runs, beside)?;
         println!(
             "What it serves to a requester that does nothing with the blocks, next to each sync of ours:"

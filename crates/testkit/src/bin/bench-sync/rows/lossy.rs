@@ -254,6 +254,7 @@ fn blocks(options: &Options, ours: &Contender, time: Duration) -> anyhow::Result
         cut: time,
         is_tuned: true,
         tells_busy: false,
+        at_least: Duration::ZERO,
     };
     let sync = measure::sync(&folder, &feed, &Subject::new(ours), &settings)?;
     chains::remove(&folder)?;
