@@ -25,7 +25,9 @@ struct Turn {
     reached: f64,
     /// The share of the cores that client and server used.
     busy: f64,
-    /// Blocks a second if these were busy all the time.
+    /// The share that other work and the host took meanwhile.
+    taken: f64,
+    /// Blocks a second if the two had all of the cores' time.
     bound: f64,
     /// The same, of what it serves at most.
     bound_of_most: f64,
@@ -39,6 +41,7 @@ impl Turn {
         Self {
             reached: sync.blocks_per_second / most,
             busy,
+            taken: (sync.other_cores + sync.stolen_cores) / cores,
             bound,
             bound_of_most: bound / most,
         }
@@ -61,8 +64,9 @@ fn of(turns: &[Turn], figure: fn(&Turn) -> f64) -> Vec<f64> {
 fn remark(turns: &[Turn]) -> String {
     let percent = |figure| 100.0 * median(&of(turns, figure));
     format!(
-        "client and server used {:.0} % of the cores; busy all the time, these would carry {:.0} % of it",
+        "client and server used {:.0} % of the cores, others {:.0} %; all of the cores would carry {:.0} % of it",
         percent(|turn| turn.busy),
+        percent(|turn| turn.taken),
         percent(|turn| turn.bound_of_most),
     )
 }
@@ -164,7 +168,11 @@ mod tests {
             sync(0, 0, 500.0),
             sync(1, 0, 7.0),
             sync(1, 1, 7.0),
-            sync(0, 1, 250.0),
+            Sync {
+                other_cores: 0.3,
+                stolen_cores: 0.1,
+                ..sync(0, 1, 250.0)
+            },
         ];
         let turns = turns(&syncs, &[served(2_000), served(1_000)], 2.0);
         let close = |figure, expected: [f64; 2]| {
@@ -181,7 +189,10 @@ mod tests {
         assert!(told.contains("56.2 (37.5-75.0) % of the cores"), "{told}");
         assert!(told.ends_with("reached: 50.0 (50.0-50.0) %"), "{told}");
         let told = remark(&turns);
-        assert!(told.contains("used 56 % of the cores"), "{told}");
+        assert!(
+            told.contains("used 56 % of the cores, others 10 %"),
+            "{told}"
+        );
         assert!(told.contains("would carry 100 %"), "{told}");
     }
 }
