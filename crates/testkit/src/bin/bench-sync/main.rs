@@ -36,7 +36,7 @@ enum Rows {
     Index,
     /// A chain of 100 validators with vote extensions.
     Extensions,
-    /// The most memory with blocks of 10 MB from ten servers.
+    /// The most memory with blocks of 10 MB from ten servers; two runs at most.
     Memory,
     /// Blocks served to one requester with 200 requests in flight, and to twenty.
     Serving,

@@ -23,6 +23,8 @@ use crate::{
 
 /// Servers of the chain of large blocks.
 const MANY: usize = 10;
+/// Syncs of that chain by each node at most: they take long, and its memory differs little between two.
+const MEMORY_RUNS: usize = 2;
 /// What a connection carries each second by default.
 const DEFAULT_RATE: f64 = 5_120_000.0;
 /// Where the first stretch of a long chain that is timed begins: before it, the node is still starting.
@@ -160,7 +162,8 @@ fn memory(bench: &mut Bench) -> anyhow::Result<()> {
         ..bench.settings()
     };
     println!("\nFrom {MANY} servers, application persistent_kvstore:");
-    let syncs = bench.sync(&feed, &bench.subjects(), &settings, 1)?;
+    let runs = bench.runs.min(MEMORY_RUNS);
+    let syncs = bench.sync(&feed, &bench.subjects(), &settings, runs)?;
     let ours = syncs.iter().filter(|sync| sync.subject == 0);
     let mebibytes = ours.map(|sync| sync.peak_rss_bytes as f64 / f64::from(1 << 20));
     bench.sheet.add(Figure::Memory, mebibytes);
