@@ -384,7 +384,8 @@ fn follow(
     }
 }
 
-/// Whether a client comes to the end within two looks, at its rate so far: it is seen up to a look late.
+/// Whether a client comes to the end within two looks, at its rate so far: that is seen up to a
+/// look late.
 fn ends_soon(heights: &[(f64, f64)], end: i64) -> bool {
     let [(begin, low), .., (now, height)] = heights else {
         return false;

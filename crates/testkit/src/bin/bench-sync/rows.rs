@@ -23,7 +23,7 @@ use crate::{
 
 /// Servers of the chain of large blocks.
 const MANY: usize = 10;
-/// Syncs of that chain by each node at most: they take long, and its memory differs little between two.
+/// Syncs of that chain by each node at most: they take long, and the memory of two differs little.
 const MEMORY_RUNS: usize = 2;
 /// What a connection carries each second by default.
 const DEFAULT_RATE: f64 = 5_120_000.0;

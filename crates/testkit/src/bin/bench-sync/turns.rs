@@ -6,8 +6,8 @@ use anyhow::Context as _;
 
 use crate::measure::{self, Feed, Settings, Subject, Sync};
 
-/// Syncs of one subject in one turn at most. Fewer, and those that take half a second are measured for
-/// little; more, and runs with short chains take long.
+/// Syncs of one subject in one turn at most. Fewer, and those that take half a second are measured
+/// for little; more, and runs with short chains take long.
 const MOST_SYNCS: usize = 4;
 
 /// What is done in a turn.
@@ -19,9 +19,9 @@ enum Step {
     Beside,
 }
 
-/// All steps, in order. Each subject begins once in a row, so that whatever else the machine does hits
-/// all alike; for the same reason what stands beside the first one's sync is measured right before it
-/// in one turn and right after it in the next.
+/// All steps, in order. Each subject begins once in a row, so that whatever else the machine does
+/// hits all alike; for the same reason what stands beside the first one's sync is measured right
+/// before it in one turn and right after it in the next.
 fn steps(runs: usize, subjects: usize) -> Vec<Step> {
     let mut steps = Vec::new();
     for run in 0..runs {
@@ -38,8 +38,8 @@ fn steps(runs: usize, subjects: usize) -> Vec<Step> {
     steps
 }
 
-/// Lets each subject sync a chain `runs` times, in turn, and has `beside` measure something else once in
-/// each turn, next to the first subject's sync.
+/// Lets each subject sync a chain `runs` times, in turn, and has `beside` measure something else
+/// once in each turn, next to the first subject's sync.
 pub(crate) fn take(
     folder: &Path,
     feed: &Feed<'_>,
@@ -76,8 +76,8 @@ pub(crate) fn take(
     Ok(syncs)
 }
 
-/// Syncs until that was measured for so long, [`MOST_SYNCS`] times at most or until a sync is cut off,
-/// and adds all up.
+/// Syncs until that was measured for so long, [`MOST_SYNCS`] times at most or until a sync is cut
+/// off, and adds all up.
 fn repeat(
     at_least: Duration,
     mut sync: impl FnMut() -> anyhow::Result<Sync>,

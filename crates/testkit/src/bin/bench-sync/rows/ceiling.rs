@@ -17,8 +17,8 @@ use crate::{
 /// server serves at most is measured for about as long.
 const AT_LEAST: Duration = Duration::from_secs(2);
 
-/// A sync of ours beside what the server gave in the same turn to a requester that does nothing with
-/// the blocks.
+/// A sync of ours beside what the server gave in the same turn to a requester that does nothing
+/// with the blocks.
 #[derive(Debug, Clone, Copy)]
 struct Turn {
     /// Blocks a second, of what it serves at most.
@@ -87,8 +87,8 @@ fn line(turns: &[Turn]) -> String {
     )
 }
 
-/// Chains from a CometBFT server; what that serves at most is measured in each turn, next to our sync,
-/// so that what else the machine does hits both.
+/// Chains from a CometBFT server; what that serves at most is measured in each turn, next to our
+/// sync, so that what else the machine does hits both.
 pub(super) fn from_cometbft(bench: &mut Bench) -> anyhow::Result<()> {
     let Some(cometbft) = bench.cometbft().cloned() else {
         let ceilings = bench.chains().into_iter().map(Figure::Ceiling);
