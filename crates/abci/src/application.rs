@@ -1,8 +1,5 @@
-use bytes::Bytes;
-use prost::Message as _;
-
 use crate::{
-    AppFault, AppWrite,
+    AppFault, AppWrite, Finalized,
     types::{
         ExecTxResult, RequestApplySnapshotChunk, RequestCheckTx, RequestCommit, RequestExtendVote,
         RequestFinalizeBlock, RequestInfo, RequestInitChain, RequestListSnapshots,
@@ -27,60 +24,6 @@ pub enum Persistence {
     InBlock,
     /// Nobody: the application begins anew with each process and is replayed to the head.
     Volatile,
-}
-
-/// An answer to `FinalizeBlock`, and the bytes that are stored of it.
-#[derive(Debug, Clone, PartialEq)]
-pub struct Finalized {
-    response: ResponseFinalizeBlock,
-    encoded: Vec<u8>,
-    is_complete: bool,
-}
-
-impl Finalized {
-    /// Of an answer that `encoded` holds with the results' events, and `response` without them.
-    #[must_use]
-    pub fn without_events(response: ResponseFinalizeBlock, encoded: Vec<u8>) -> Self {
-        Self {
-            response,
-            encoded,
-            is_complete: false,
-        }
-    }
-
-    /// The answer; the events of its results may be missing.
-    #[must_use]
-    pub fn response(&self) -> &ResponseFinalizeBlock {
-        &self.response
-    }
-
-    /// The whole answer, encoded.
-    #[must_use]
-    pub fn encoded(&self) -> &[u8] {
-        &self.encoded
-    }
-
-    /// The answer with all events.
-    ///
-    /// # Errors
-    /// When the application encoded something else than an answer.
-    pub fn into_response(self) -> Result<ResponseFinalizeBlock, AppFault> {
-        if self.is_complete {
-            return Ok(self.response);
-        }
-        ResponseFinalizeBlock::decode(Bytes::from(self.encoded))
-            .map_err(|error| AppFault::Contradiction(format!("no answer: {error}")))
-    }
-}
-
-impl From<ResponseFinalizeBlock> for Finalized {
-    fn from(response: ResponseFinalizeBlock) -> Self {
-        Self {
-            encoded: response.encode_to_vec(),
-            response,
-            is_complete: true,
-        }
-    }
 }
 
 /// The answer to a call that has begun.
@@ -251,6 +194,14 @@ pub trait Application: Send + Sync + 'static {
     /// Makes the state after the last finalized block the application's own.
     fn commit(&self, _request: &RequestCommit) -> Result<ResponseCommit, AppFault> {
         Ok(ResponseCommit::default())
+    }
+
+    /// [`Self::commit`] whose answer is waited for by [`Answer::wait`]. Nothing else is asked on
+    /// this connection before.
+    ///
+    /// By default: committed at once.
+    fn begin_commit(&self, request: &RequestCommit) -> Result<Answer<ResponseCommit>, AppFault> {
+        self.commit(request).map(Answer::Now)
     }
 
     /// The snapshots that the application can give to others.

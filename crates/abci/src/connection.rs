@@ -10,20 +10,20 @@ use perihelion_types::Height;
 
 use crate::{
     AppAddress, AppError, AppFault, AppTransport, AppWrite, Application, CallName, ConnectError,
-    ConnectionName, Finalized, LostConnection, Persistence, RunningCall,
-    application::Answer,
+    ConnectionName, LostConnection, Persistence, RunningCall,
     calls::Calls,
+    pending::{PendingCheckTx, PendingCommit, PendingFinalizeBlock, one_result_a_transaction},
     remote::{Dialer, Link},
     types::{
-        RequestApplySnapshotChunk, RequestCheckTx, RequestCommit, RequestExtendVote,
-        RequestFinalizeBlock, RequestInfo, RequestInitChain, RequestListSnapshots,
-        RequestLoadSnapshotChunk, RequestOfferSnapshot, RequestPrepareProposal,
-        RequestProcessProposal, RequestQuery, RequestVerifyVoteExtension,
-        ResponseApplySnapshotChunk, ResponseCheckTx, ResponseCommit, ResponseExtendVote,
-        ResponseFinalizeBlock, ResponseInfo, ResponseInitChain, ResponseListSnapshots,
-        ResponseLoadSnapshotChunk, ResponseOfferSnapshot, ResponsePrepareProposal,
-        ResponseProcessProposal, ResponseQuery, ResponseVerifyVoteExtension,
-        response_process_proposal::ProposalStatus, response_verify_vote_extension::VerifyStatus,
+        RequestApplySnapshotChunk, RequestCheckTx, RequestExtendVote, RequestFinalizeBlock,
+        RequestInfo, RequestInitChain, RequestListSnapshots, RequestLoadSnapshotChunk,
+        RequestOfferSnapshot, RequestPrepareProposal, RequestProcessProposal, RequestQuery,
+        RequestVerifyVoteExtension, ResponseApplySnapshotChunk, ResponseCheckTx, ResponseCommit,
+        ResponseExtendVote, ResponseFinalizeBlock, ResponseInfo, ResponseInitChain,
+        ResponseListSnapshots, ResponseLoadSnapshotChunk, ResponseOfferSnapshot,
+        ResponsePrepareProposal, ResponseProcessProposal, ResponseQuery,
+        ResponseVerifyVoteExtension, response_process_proposal::ProposalStatus,
+        response_verify_vote_extension::VerifyStatus,
     },
 };
 
@@ -258,20 +258,7 @@ impl ConsensusConnection {
         &self,
         request: &RequestFinalizeBlock,
     ) -> Result<PendingFinalizeBlock, AppError> {
-        let height = Height::new(request.height);
-        let number = self.0.calls.begin(CallName::FinalizeBlock, Some(height));
-        let mut pending = PendingFinalizeBlock {
-            line: self.0.clone(),
-            number,
-            height,
-            txs: request.txs.len(),
-            answer: None,
-        };
-        let begun = self.0.run(CallName::FinalizeBlock, Some(height), |app| {
-            app.begin_finalize_block(request)
-        });
-        pending.answer = Some(begun?);
-        Ok(pending)
+        PendingFinalizeBlock::begin(&self.0, request)
     }
 
     /// Commits the block of `height`, the last one that was finalized.
@@ -279,16 +266,15 @@ impl ConsensusConnection {
     /// # Errors
     /// When the application fails or panics, or asks to retain from a negative height.
     pub fn commit(&self, height: Height) -> Result<ResponseCommit, AppError> {
-        self.0.call(CallName::Commit, Some(height), |app| {
-            let response = app.commit(&RequestCommit {})?;
-            if response.retain_height < 0 {
-                return Err(AppFault::Contradiction(format!(
-                    "retain height {}",
-                    response.retain_height
-                )));
-            }
-            Ok(response)
-        })
+        self.begin_commit(height)?.wait()
+    }
+
+    /// The same; the answer is waited for by [`PendingCommit::wait`], before anything else is asked.
+    ///
+    /// # Errors
+    /// When the application fails or panics.
+    pub fn begin_commit(&self, height: Height) -> Result<PendingCommit, AppError> {
+        PendingCommit::begin(&self.0, height)
     }
 }
 
@@ -315,17 +301,7 @@ impl MempoolConnection {
     /// # Errors
     /// When the application fails or panics.
     pub fn begin_check_tx(&self, request: &RequestCheckTx) -> Result<PendingCheckTx, AppError> {
-        let number = self.0.calls.begin(CallName::CheckTx, None);
-        let mut pending = PendingCheckTx {
-            line: self.0.clone(),
-            number,
-            answer: None,
-        };
-        let begun = self
-            .0
-            .run(CallName::CheckTx, None, |app| app.begin_check_tx(request));
-        pending.answer = Some(begun?);
-        Ok(pending)
+        PendingCheckTx::begin(&self.0, |app| app.begin_check_tx(request))
     }
 
     /// Asks for everything that is still under way.
@@ -442,77 +418,9 @@ impl SnapshotConnection {
     }
 }
 
-/// A transaction that is being checked.
-pub struct PendingCheckTx {
-    line: Line,
-    number: u64,
-    /// `None` while it begins, and once it was waited for.
-    answer: Option<Answer<ResponseCheckTx>>,
-}
-
-impl PendingCheckTx {
-    /// Whether the answer is here, so that it need not be waited for.
-    #[must_use]
-    pub fn is_answered(&self) -> bool {
-        matches!(self.answer, Some(Answer::Now(_)))
-    }
-
-    /// Waits for the answer.
-    ///
-    /// # Errors
-    /// When the application fails or panics.
-    pub fn wait(mut self) -> Result<ResponseCheckTx, AppError> {
-        let answer = self.answer.take();
-        self.line.run(CallName::CheckTx, None, |_| match answer {
-            Some(answer) => answer.wait(),
-            None => Err(AppFault::failed("it was waited for already")),
-        })
-    }
-}
-
-impl Drop for PendingCheckTx {
-    fn drop(&mut self) {
-        self.line.calls.end(self.number);
-    }
-}
-
-/// A block that is being executed.
-pub struct PendingFinalizeBlock {
-    line: Line,
-    number: u64,
-    height: Height,
-    /// Transactions in the block.
-    txs: usize,
-    /// `None` while it begins, and once it was waited for.
-    answer: Option<Answer<Finalized>>,
-}
-
-impl PendingFinalizeBlock {
-    /// Waits for the answer.
-    ///
-    /// # Errors
-    /// When the application fails or panics, or does not give one result a transaction.
-    pub fn wait(mut self) -> Result<Finalized, AppError> {
-        let (answer, txs) = (self.answer.take(), self.txs);
-        self.line
-            .run(CallName::FinalizeBlock, Some(self.height), |_| {
-                let answer = answer.ok_or_else(|| AppFault::failed("it was waited for already"))?;
-                let finalized = answer.wait()?;
-                one_result_a_transaction(txs, finalized.response())?;
-                Ok(finalized)
-            })
-    }
-}
-
-impl Drop for PendingFinalizeBlock {
-    fn drop(&mut self) {
-        self.line.calls.end(self.number);
-    }
-}
-
 /// One connection: the application and the calls that run.
 #[derive(Clone)]
-struct Line {
+pub(crate) struct Line {
     app: Arc<dyn Application>,
     calls: Arc<Calls>,
 }
@@ -520,6 +428,10 @@ struct Line {
 impl Line {
     fn new(calls: Arc<Calls>, app: Arc<dyn Application>) -> Self {
         Self { app, calls }
+    }
+
+    pub(crate) fn calls(&self) -> &Calls {
+        &self.calls
     }
 
     fn busy(&self) -> Option<(CallName, Duration)> {
@@ -541,7 +453,7 @@ impl Line {
     }
 
     /// The same for a call that is noted already.
-    fn run<R>(
+    pub(crate) fn run<R>(
         &self,
         call: CallName,
         height: Option<Height>,
@@ -566,16 +478,6 @@ pub(crate) fn panic_text(panic: &(dyn Any + Send)) -> String {
     } else {
         "without a message".to_owned()
     }
-}
-
-fn one_result_a_transaction(txs: usize, response: &ResponseFinalizeBlock) -> Result<(), AppFault> {
-    let results = response.tx_results.len();
-    if results == txs {
-        return Ok(());
-    }
-    Err(AppFault::Contradiction(format!(
-        "{results} results for {txs} transactions"
-    )))
 }
 
 fn unknown_status(status: i32) -> AppFault {

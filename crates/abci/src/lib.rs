@@ -10,8 +10,10 @@ mod application;
 mod calls;
 mod connection;
 mod error;
+mod finalized;
 mod kvstore;
 mod noop;
+mod pending;
 mod remote;
 mod server;
 mod store;
@@ -30,15 +32,16 @@ pub mod types {
     pub use prost_types::Timestamp;
 }
 
-pub use application::{Answer, Application, Finalized, Persistence};
+pub use application::{Answer, Application, Persistence};
 pub use calls::{ConnectionName, RunningCall};
 pub use connection::{
-    AppConnections, ConsensusConnection, MempoolConnection, PendingCheckTx, PendingFinalizeBlock,
-    QueryConnection, SnapshotConnection,
+    AppConnections, ConsensusConnection, MempoolConnection, QueryConnection, SnapshotConnection,
 };
 pub use error::{AppError, AppFault, CallName};
+pub use finalized::Finalized;
 pub use kvstore::{KvStore, KvStoreOptions};
 pub use noop::Noop;
+pub use pending::{PendingCheckTx, PendingCommit, PendingFinalizeBlock};
 pub use remote::{AddressError, AppAddress, AppTransport, ConnectError, LostConnection};
 pub use server::{AppServer, ServeError};
 pub use store::{AppStore, AppStoreError, AppWrite, KeyValue, MemoryAppStore, OwnAppStore};

@@ -85,6 +85,9 @@ pub enum StartError {
     /// The store cannot be read or written.
     #[error(transparent)]
     Storage(#[from] StoreError),
+    /// The operating system grants no thread.
+    #[error("no thread that syncs the store can be started: {0}; raise the limit of threads")]
+    Thread(#[source] std::io::Error),
     /// The application has executed blocks that are not stored here.
     #[error(
         "the application is at height {app} (app hash {app_hash}), above the last stored block {store} (state at {state}, app hash {state_hash}): restart it if it has run since before this node, as it may tell a block that it executed and never committed; else it belongs to other data: give it the data of this home, or this node the home that it was run with",

@@ -2,7 +2,7 @@
 
 use perihelion_abci::{
     AppError, AppFault, AppWrite, CallName, ConsensusConnection, Finalized, PendingFinalizeBlock,
-    types::ResponseFinalizeBlock,
+    types::{RequestFinalizeBlock, ResponseFinalizeBlock},
 };
 use perihelion_certify::EvidenceError;
 use perihelion_store::{Store, StoreError};
@@ -33,11 +33,19 @@ pub(crate) fn begin(
     block: &Block,
     block_id: BlockId,
 ) -> Result<PendingFinalizeBlock, ApplyError> {
+    Ok(app.begin_finalize_block(&request(state, block, block_id)?)?)
+}
+
+/// What the application is given of `block`.
+pub(crate) fn request(
+    state: &State,
+    block: &Block,
+    block_id: BlockId,
+) -> Result<RequestFinalizeBlock, ApplyError> {
     let height = block.header.height;
     let initial = height == state.initial_height;
-    let request = request::finalize_block(block, block_id.hash, &state.last_validators, initial)
-        .map_err(|fault| not_valid(height, block_id, fault.into()))?;
-    Ok(app.begin_finalize_block(&request)?)
+    request::finalize_block(block, block_id.hash, &state.last_validators, initial)
+        .map_err(|fault| not_valid(height, block_id, fault.into()))
 }
 
 /// The state that follows from `block` and the application's answer to it.

@@ -1,5 +1,6 @@
 //! Applies certified blocks, strictly in order.
 
+mod sync_thread;
 mod unsettled;
 
 use std::{
@@ -28,6 +29,7 @@ use crate::{
     validate_block,
     validation::validate_against_state,
 };
+use sync_thread::SyncThread;
 use unsettled::Unsettled;
 
 /// Blocks that are worth writing tables out for before it is time.
@@ -49,6 +51,10 @@ pub struct Executor {
     follower: Option<Arc<dyn Follower>>,
     /// The block of the next height, when it is stored already.
     decided: Option<BlockId>,
+    /// Where the application keeps its own state.
+    syncs: Option<SyncThread>,
+    /// How long the answer to the last block was waited for.
+    waited: Duration,
     /// What is still to be done for the last block.
     unsettled: Option<Unsettled>,
     /// The block of the next height, when the application executes it already.
@@ -103,7 +109,11 @@ impl Executor {
             config: &config,
         };
         let state = handshake.run(report)?;
+        let keeps_own = app.persistence() == Persistence::Own;
+        let syncs = keeps_own.then(|| SyncThread::start(&store)).transpose();
         Ok(Self {
+            syncs: syncs.map_err(StartError::Thread)?,
+            waited: Duration::ZERO,
             group: SyncGroup::new(config.sync_blocks, config.sync_interval),
             state: Arc::new(state),
             pruner: Pruner::default(),
@@ -303,7 +313,7 @@ impl Executor {
     fn store_next(&mut self, block: &CertifiedBlock) -> Result<(), ApplyError> {
         self.settle()?;
         let height = block.height();
-        self.validate_certified(block.block())
+        self.validate_certified(&self.state, block.block())
             .map_err(|fault| not_valid(height, block.block_id(), fault))?;
         self.store
             .save_block(&save_of(block, None), Sync::Yes)
@@ -325,7 +335,7 @@ impl Executor {
         let is_stored = self.decided == Some(block.block_id());
         let begun = self.begun.take().filter(|(id, _)| *id == block.block_id());
         if !is_stored && begun.is_none() {
-            self.validate_certified(block.block())
+            self.validate_certified(&self.state, block.block())
                 .map_err(|fault| not_valid(height, block.block_id(), fault))?;
         }
         times.validate = clock.lap();
@@ -334,24 +344,39 @@ impl Executor {
             None => begin(&self.app, &self.state, block.block(), block.block_id())?,
         };
         self.use_waiting_time(block, is_stored)?;
+        times.store = clock.lap();
         let finalized = pending.wait()?;
+        self.waited = clock.lap();
+        times.execute = self.waited;
+        let results = finalized.encoded();
+        self.save_before_commit(block, results)?;
         let transition = transition(
             &self.state,
             block.block(),
             block.block_id(),
             finalized.response(),
         )?;
-        times.execute = clock.lap();
-        let results = finalized.encoded();
-        self.save_before_commit(block, results)?;
-        times.store = clock.lap();
-        let mut hold = hold();
-        let committed = self.app.commit(height)?;
-        let writes = self.app.take_writes(height)?.unwrap_or_default();
-        times.execute += clock.lap();
         let mut applied = Applied::of(&transition, finalized.response());
         let state = Arc::new(transition.state);
         let keeps_own = self.app.persistence() == Persistence::Own;
+        let following = following.filter(|_| keeps_own);
+        let mut next = None;
+        if self.is_syncing(height)? {
+            next = following.and_then(|following| self.prepare(following, &state));
+        }
+        self.await_sync(height)?;
+        times.store += clock.lap();
+        let mut hold = hold();
+        let committing = self.app.begin_commit(height)?;
+        if next.is_none() {
+            next = following.and_then(|following| self.prepare(following, &state));
+        }
+        let committed = committing.wait()?;
+        if let Some(next) = &next {
+            self.begin_prepared(next);
+        }
+        let writes = self.app.take_writes(height)?.unwrap_or_default();
+        times.execute += clock.lap();
         applied.synced = keeps_own || self.save(block, is_stored, results, &state, writes)?;
         let previous = std::mem::replace(&mut self.state, Arc::clone(&state));
         self.decided = None;
@@ -364,9 +389,6 @@ impl Executor {
             told: None,
         });
         mark_evidence(&self.store, block.block()).map_err(storage(height))?;
-        if let Some(following) = following.filter(|_| keeps_own) {
-            self.begin_following(following);
-        }
         hold.applied(block.block(), &applied, &self.state)?;
         let told = if self.config.events.has_subscribers() {
             let response = complete(finalized, height)?;
@@ -393,27 +415,11 @@ impl Executor {
     }
 
     /// A certified block has passed decoding, and its last commit is final with it.
-    fn validate_certified(&self, block: &Block) -> Result<(), ValidationError> {
+    fn validate_certified(&self, state: &State, block: &Block) -> Result<(), ValidationError> {
         let rules = self.config.rules.at(block.header.height);
-        validate_against_state(&self.state, block, LastCommit::Trust, rules)?;
-        let history = StoreHistory::new(&self.store, self.state.last_block_height);
-        Ok(verify_evidence_list(
-            &block.evidence,
-            &self.state,
-            &history,
-        )?)
-    }
-
-    /// An application that keeps its own state will remember the block; so must we, before it does:
-    /// the block, which stands in the log by now, and what it yielded.
-    fn save_before_commit(&self, block: &CertifiedBlock, results: &[u8]) -> Result<(), ApplyError> {
-        match self.app.persistence() {
-            Persistence::Own => self
-                .store
-                .save_block(&rest_of(block, results), Sync::Yes)
-                .map_err(storage(block.height())),
-            Persistence::InBlock | Persistence::Volatile => Ok(()),
-        }
+        validate_against_state(state, block, LastCommit::Trust, rules)?;
+        let history = StoreHistory::new(&self.store, state.last_block_height);
+        Ok(verify_evidence_list(&block.evidence, state, &history)?)
     }
 
     /// Stores the state, and with it what is not stored yet of the block; returns whether the block

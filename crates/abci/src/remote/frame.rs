@@ -122,6 +122,17 @@ pub(crate) fn disclose(mut message: Bytes) -> Result<Bytes, prost::DecodeError> 
     Ok(message)
 }
 
+/// The number and the bytes of a message's field, where it is the only one and has a length.
+pub(crate) fn only_field(message: &Bytes) -> Option<(u32, Bytes)> {
+    let mut body = message.clone();
+    let (field, wire_type) = prost::encoding::decode_key(&mut body).ok()?;
+    if wire_type != prost::encoding::WireType::LengthDelimited {
+        return None;
+    }
+    let length = prost::encoding::decode_varint(&mut body).ok()?;
+    (length == body.len() as u64).then_some((field, body))
+}
+
 #[cfg(test)]
 #[path = "frame_tests.rs"]
 mod tests;

@@ -16,7 +16,7 @@ use hyper::{
     client::conn::http2::{Builder, Connection, SendRequest},
 };
 use hyper_util::rt::{TokioExecutor, TokioIo};
-use prost::Message;
+use prost::{DecodeError, Message};
 use tokio::{
     io::{AsyncRead, AsyncWrite},
     net::{TcpStream, UnixStream},
@@ -108,14 +108,16 @@ impl GrpcClient {
         call: CallName,
         request: &impl Message,
     ) -> Result<R, AppFault> {
-        self.begin(call, request)?.wait()
+        self.begin(call, request, |call, body| decode_answer(call, &body))?
+            .wait()
     }
 
-    /// Sends a request, whose response is waited for by [`Answer::wait`].
-    pub(super) fn begin<R: Message + Default + 'static>(
+    /// Sends a request, whose response is waited for by [`Answer::wait`], and decoded then.
+    pub(super) fn begin<R: 'static>(
         &self,
         call: CallName,
         request: &impl Message,
+        decode: fn(CallName, Bytes) -> Result<R, DecodeError>,
     ) -> Result<Answer<R>, AppFault> {
         let path = PathAndQuery::try_from(format!("{METHODS}{call}"))
             .map_err(|error| AppFault::failed(error.to_string()))?;
@@ -138,7 +140,7 @@ impl GrpcClient {
         });
         let shared = Arc::clone(&self.shared);
         Ok(Answer::later(move || match answered.recv() {
-            Ok(Ok(response)) => decode_answer(call, &response)
+            Ok(Ok(response)) => decode(call, response)
                 .map_err(|error| AppFault::Contradiction(format!("it cannot be decoded: {error}"))),
             Ok(Err(status)) => Err(shared.fault(&status)),
             Err(_) => Err(closed("its threads are gone")),

@@ -7,7 +7,7 @@ mod grpc;
 mod link;
 mod socket;
 mod stream;
-mod text;
+pub(crate) mod text;
 
 use std::{io, sync::Arc};
 
@@ -18,7 +18,11 @@ pub use self::{
     address::{AddressError, AppAddress, AppTransport},
     link::LostConnection,
 };
-use self::{grpc::GrpcClient, socket::SocketClient};
+use self::{
+    grpc::GrpcClient,
+    socket::{Reply, SocketClient},
+    text::decode_answer,
+};
 pub(crate) use self::{link::Link, stream::Stream};
 use crate::{
     AppFault, Application, CallName, Finalized,
@@ -111,7 +115,7 @@ impl Remote {
             Self::Grpc(client) => client.call(call, request),
             Self::Socket(client) => client
                 .call(call, request)
-                .and_then(|value| picked(pick(value))),
+                .and_then(|reply| picked(reply.value().and_then(pick))),
         }
     }
 }
@@ -159,8 +163,8 @@ impl Application for Remote {
         request: &RequestCheckTx,
     ) -> Result<Answer<ResponseCheckTx>, AppFault> {
         match self {
-            Self::Socket(client) => client.begin(CallName::CheckTx, request, |value| {
-                picked(check_tx_of(value))
+            Self::Socket(client) => client.begin(CallName::CheckTx, request, |reply| {
+                picked(reply.value().and_then(check_tx_of))
             }),
             Self::Grpc(_) => self.check_tx(request).map(Answer::Now),
         }
@@ -239,25 +243,37 @@ impl Application for Remote {
         &self,
         request: &RequestFinalizeBlock,
     ) -> Result<Answer<Finalized>, AppFault> {
-        let answer: Answer<ResponseFinalizeBlock> = match self {
+        match self {
             Self::Socket(client) => {
-                client.begin_flushed(CallName::FinalizeBlock, request, |value| {
-                    picked(match value {
-                        Value::FinalizeBlock(response) => Some(response),
-                        _ => None,
+                client.begin_flushed(CallName::FinalizeBlock, request, |reply| {
+                    picked(match reply {
+                        Reply::Finalized(finalized) => Some(finalized),
+                        Reply::Value(_) => None,
                     })
                 })
             }
-            Self::Grpc(client) => client.begin(CallName::FinalizeBlock, request),
-        }?;
-        Ok(Answer::later(move || answer.wait().map(Finalized::from)))
+            Self::Grpc(client) => client.begin(CallName::FinalizeBlock, request, |_, body| {
+                Finalized::read(body)
+            }),
+        }
     }
 
     fn commit(&self, request: &RequestCommit) -> Result<ResponseCommit, AppFault> {
-        self.call(CallName::Commit, request, |value| match value {
-            Value::Commit(response) => Some(response),
-            _ => None,
-        })
+        self.begin_commit(request)?.wait()
+    }
+
+    fn begin_commit(&self, request: &RequestCommit) -> Result<Answer<ResponseCommit>, AppFault> {
+        match self {
+            Self::Socket(client) => client.begin_flushed(CallName::Commit, request, |reply| {
+                picked(match reply {
+                    Reply::Value(Value::Commit(response)) => Some(response),
+                    _ => None,
+                })
+            }),
+            Self::Grpc(client) => client.begin(CallName::Commit, request, |call, body| {
+                decode_answer(call, &body)
+            }),
+        }
     }
 
     fn list_snapshots(

@@ -15,16 +15,17 @@ use std::{
     thread,
 };
 
-use prost::Message;
+use bytes::Bytes;
+use prost::{DecodeError, Message};
 
 use super::{
-    frame::{FrameError, put_request, read_frame},
+    frame::{FrameError, only_field, put_request, read_frame},
     link::{Link, LostConnection},
     stream::Stream,
     text::decode_response,
 };
 use crate::{
-    AppFault, CallName,
+    AppFault, CallName, Finalized,
     application::Answer,
     calls::Calls,
     types::{RequestFlush, response::Value},
@@ -74,7 +75,42 @@ struct Waiting {
 struct Request {
     call: CallName,
     /// `None` where nobody waits for the response.
-    answer: Option<SyncSender<Result<Value, AppFault>>>,
+    answer: Option<SyncSender<Result<Reply, AppFault>>>,
+}
+
+/// A response. That to a `FinalizeBlock` is read by itself, and never a value.
+pub(super) enum Reply {
+    Finalized(Finalized),
+    Value(Value),
+}
+
+impl Reply {
+    pub(super) fn value(self) -> Option<Value> {
+        match self {
+            Self::Value(value) => Some(value),
+            Self::Finalized(_) => None,
+        }
+    }
+
+    fn answers(&self, call: CallName) -> bool {
+        match self {
+            Self::Finalized(_) => call == CallName::FinalizeBlock,
+            Self::Value(value) => call.is_answered_by(value),
+        }
+    }
+
+    /// Decodes a `Response`; `None` where it has no value of a known kind.
+    fn read(frame: &Bytes) -> Result<Option<Self>, DecodeError> {
+        Ok(match only_field(frame) {
+            Some((field, body)) if field == CallName::FinalizeBlock.field() + 1 => {
+                Some(Self::Finalized(Finalized::read(body)?))
+            }
+            _ => match decode_response(frame)?.value {
+                Some(Value::FinalizeBlock(response)) => Some(Self::Finalized(response.into())),
+                value => value.map(Self::Value),
+            },
+        })
+    }
 }
 
 impl SocketClient {
@@ -111,7 +147,7 @@ impl SocketClient {
     }
 
     /// Sends a request and waits for its response.
-    pub(super) fn call(&self, call: CallName, request: &impl Message) -> Result<Value, AppFault> {
+    pub(super) fn call(&self, call: CallName, request: &impl Message) -> Result<Reply, AppFault> {
         let (answer, _) = self.0.send(call, request, true)?;
         self.0.wait(&answer)
     }
@@ -122,7 +158,7 @@ impl SocketClient {
         &self,
         call: CallName,
         request: &impl Message,
-        pick: impl FnOnce(Value) -> Result<R, AppFault> + Send + 'static,
+        pick: impl FnOnce(Reply) -> Result<R, AppFault> + Send + 'static,
     ) -> Result<Answer<R>, AppFault> {
         let (answer, number) = self.0.send(call, request, false)?;
         let inner = Arc::clone(&self.0);
@@ -137,7 +173,7 @@ impl SocketClient {
         &self,
         call: CallName,
         request: &impl Message,
-        pick: impl FnOnce(Value) -> Result<R, AppFault> + Send + 'static,
+        pick: impl FnOnce(Reply) -> Result<R, AppFault> + Send + 'static,
     ) -> Result<Answer<R>, AppFault> {
         let (answer, _) = self.0.send(call, request, true)?;
         let inner = Arc::clone(&self.0);
@@ -167,7 +203,7 @@ impl Inner {
         call: CallName,
         request: &impl Message,
         flush: bool,
-    ) -> Result<(Receiver<Result<Value, AppFault>>, u64), AppFault> {
+    ) -> Result<(Receiver<Result<Reply, AppFault>>, u64), AppFault> {
         let (answer, answered) = sync_channel(1);
         let mut writer = self.writer();
         self.expect(call, Some(answer))?;
@@ -206,7 +242,7 @@ impl Inner {
     fn expect(
         &self,
         call: CallName,
-        answer: Option<SyncSender<Result<Value, AppFault>>>,
+        answer: Option<SyncSender<Result<Reply, AppFault>>>,
     ) -> Result<(), AppFault> {
         let is_full = |it: &mut Waiting| it.closed.is_none() && it.requests.len() >= MAX_IN_FLIGHT;
         let mut waiting = self
@@ -232,7 +268,7 @@ impl Inner {
         })
     }
 
-    fn wait(&self, answer: &Receiver<Result<Value, AppFault>>) -> Result<Value, AppFault> {
+    fn wait(&self, answer: &Receiver<Result<Reply, AppFault>>) -> Result<Reply, AppFault> {
         answer.recv().unwrap_or_else(|_| {
             let reason = self.waiting().closed.clone().unwrap_or_default();
             Err(AppFault::Closed(reason))
@@ -255,17 +291,17 @@ impl Inner {
         let Some(frame) = read_frame(stream)? else {
             return Ok(Some("the application closed it".to_owned()));
         };
-        let value = decode_response(&frame)?.value;
+        let reply = Reply::read(&frame)?;
         let Some(request) = self.waiting().requests.pop_front() else {
             return Ok(Some("a response came that nobody asked for".to_owned()));
         };
         self.room.notify_all();
-        let (answer, end) = match value {
-            Some(Value::Exception(exception)) => {
+        let (answer, end) = match reply {
+            Some(Reply::Value(Value::Exception(exception))) => {
                 let reason = format!("{} failed: {}", request.call, exception.error);
                 (Err(AppFault::Failed(exception.error)), Some(reason))
             }
-            Some(value) if request.call.is_answered_by(&value) => (Ok(value), None),
+            Some(reply) if reply.answers(request.call) => (Ok(reply), None),
             other => {
                 let what = other.map_or(
                     "a response of no known kind",

@@ -57,7 +57,7 @@ pub(super) fn decode_response(message: &Bytes) -> Result<Response, DecodeError> 
 ///
 /// # Errors
 /// When it is none.
-pub(super) fn decode_answer<R: Message + Default>(
+pub(crate) fn decode_answer<R: Message + Default>(
     call: CallName,
     message: &Bytes,
 ) -> Result<R, DecodeError> {

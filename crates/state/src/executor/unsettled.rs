@@ -3,17 +3,21 @@
 
 use std::sync::Arc;
 
-use perihelion_abci::Persistence;
+use perihelion_abci::{Persistence, types::RequestFinalizeBlock};
 use perihelion_certify::CertifiedBlock;
 use perihelion_events::AppliedBlock;
 use perihelion_store::{StateSave, Sync};
-use perihelion_types::{Height, State};
+use perihelion_types::{BlockId, Height, State};
 
-use super::{Executor, save_of};
+use super::{Executor, rest_of, save_of};
 use crate::{
     Applied, ApplyError,
-    execution::{begin, storage},
+    execution::{request, storage},
 };
+
+/// How many times as long as a sync takes the last block was waited for, where the next one's is
+/// synced early: less, and the sync that counts would wait for the early one.
+const EARLY_SYNC: u32 = 2;
 
 /// What is left of a block that an application which keeps its own state has committed.
 pub(super) struct Unsettled {
@@ -23,6 +27,12 @@ pub(super) struct Unsettled {
     pub(super) retain: Height,
     /// What subscribers are to be told.
     pub(super) told: Option<AppliedBlock>,
+}
+
+/// A block that the application can be given.
+pub(super) struct Prepared {
+    id: BlockId,
+    request: RequestFinalizeBlock,
 }
 
 impl Executor {
@@ -85,17 +95,24 @@ impl Executor {
         Ok(())
     }
 
-    /// Gives the application the next block, if nothing speaks against it; what does is told when that
-    /// block is applied.
-    pub(super) fn begin_following(&mut self, block: &CertifiedBlock) {
-        let params = &self.state.consensus_params;
+    /// What the application is to be given next, if nothing speaks against it; what does is told when
+    /// that block is applied. `state` is the one that it follows.
+    pub(super) fn prepare(&self, block: &CertifiedBlock, state: &State) -> Option<Prepared> {
+        let params = &state.consensus_params;
         let is_whole =
             block.extended_commit().is_some() || !params.vote_extensions_enabled(block.height());
-        if is_whole && self.validate_certified(block.block()).is_ok() {
-            let id = block.block_id();
-            let begun = begin(&self.app, &self.state, block.block(), id);
-            self.begun = begun.ok().map(|pending| (id, pending));
+        if !is_whole || self.validate_certified(state, block.block()).is_err() {
+            return None;
         }
+        let id = block.block_id();
+        let request = request(state, block.block(), id).ok()?;
+        Some(Prepared { id, request })
+    }
+
+    /// Gives the application the block that was prepared.
+    pub(super) fn begin_prepared(&mut self, prepared: &Prepared) {
+        let begun = self.app.begin_finalize_block(&prepared.request);
+        self.begun = begun.ok().map(|pending| (prepared.id, pending));
     }
 
     /// While an application in another process executes `block`: what is left of the block below,
@@ -112,6 +129,48 @@ impl Executor {
         }
         self.store
             .save_block(&save_of(block, None), Sync::No)
-            .map_err(storage(block.height()))
+            .map_err(storage(block.height()))?;
+        // Most of what the block's sync will have to write is here: less is left for it, where the
+        // application leaves time for a sync of its own.
+        if let Some(syncs) = &mut self.syncs
+            && self.waited > EARLY_SYNC * syncs.took()
+        {
+            syncs.begin();
+        }
+        Ok(())
+    }
+
+    /// An application that keeps its own state will remember the block; so must we, before it does:
+    /// the block, which stands in the log by now, and what it yielded. Nothing else does it wait for,
+    /// so what can be done beside the sync is: see [`Self::await_sync`].
+    pub(super) fn save_before_commit(
+        &mut self,
+        block: &CertifiedBlock,
+        results: &[u8],
+    ) -> Result<(), ApplyError> {
+        let Some(syncs) = &mut self.syncs else {
+            return Ok(());
+        };
+        self.store
+            .save_block(&rest_of(block, results), Sync::No)
+            .map_err(storage(block.height()))?;
+        syncs.begin();
+        Ok(())
+    }
+
+    /// Whether what [`Self::save_before_commit`] wrote is not durable yet.
+    pub(super) fn is_syncing(&mut self, height: Height) -> Result<bool, ApplyError> {
+        match &mut self.syncs {
+            Some(syncs) => syncs.is_under_way().map_err(storage(height)),
+            None => Ok(false),
+        }
+    }
+
+    /// Waits until what [`Self::save_before_commit`] wrote survives a power cut.
+    pub(super) fn await_sync(&mut self, height: Height) -> Result<(), ApplyError> {
+        match &mut self.syncs {
+            Some(syncs) => syncs.wait().map_err(storage(height)),
+            None => Ok(()),
+        }
     }
 }
