@@ -378,8 +378,7 @@ fn follow(
                 client.log_end()
             );
         }
-        let is_close =
-            first.is_none() || (!settings.at_least.is_zero() && ends_soon(&heights, end));
+        let is_close = first.is_none() || ends_soon(&heights, end);
         thread::sleep(if is_close { CLOSE_LOOK } else { LOOK });
     }
 }
