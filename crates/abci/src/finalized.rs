@@ -55,6 +55,12 @@ impl Finalized {
         &self.encoded
     }
 
+    /// The same, given away.
+    #[must_use]
+    pub fn into_encoded(self) -> Bytes {
+        self.encoded
+    }
+
     /// The answer with all that it says.
     ///
     /// # Errors

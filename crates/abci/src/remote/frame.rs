@@ -97,6 +97,17 @@ pub(crate) fn put_message(message: &impl Message, buffer: &mut Vec<u8>) {
     message.encode_raw(buffer);
 }
 
+/// Appends a frame of a message that has `inner`, already encoded, as its only field.
+pub(crate) fn put_enclosed(field: u32, inner: &[u8], buffer: &mut Vec<u8>) {
+    let tag = prost::encoding::key_len(field) + encoded_len_varint(inner.len() as u64);
+    let length = tag + inner.len();
+    buffer.reserve(encoded_len_varint(length as u64) + length);
+    encode_varint(length as u64, buffer);
+    prost::encoding::encode_key(field, prost::encoding::WireType::LengthDelimited, buffer);
+    encode_varint(inner.len() as u64, buffer);
+    buffer.extend_from_slice(inner);
+}
+
 /// A frame of a message that has `inner` as its only field.
 fn put(field: u32, inner: &impl Message, buffer: &mut Vec<u8>) {
     let length = message::encoded_len(field, inner);

@@ -5,9 +5,13 @@ use std::{
     sync::{Arc, Mutex, PoisonError},
 };
 
+use bytes::Bytes;
+use prost::{DecodeError, Message as _};
+
 use crate::{
-    AppError, AppFault, Application, CallName,
+    AppError, AppFault, Application, CallName, Finalized,
     connection::panic_text,
+    remote::frame::{disclose, put_enclosed, put_message},
     types::{
         Response, ResponseEcho, ResponseException, ResponseFlush, request::Value as Asked,
         response::Value as Answered,
@@ -43,7 +47,7 @@ impl Served {
     }
 
     /// Calls the application.
-    pub(super) fn answer(&self, request: Asked) -> Result<Answered, AppError> {
+    pub(super) fn answer(&self, request: Asked) -> Result<Reply, AppError> {
         let call = name(&request);
         let to_error = |reason| AppError {
             call,
@@ -79,17 +83,48 @@ impl Served {
     }
 }
 
-/// A response of the socket protocol.
-pub(super) fn response(value: Answered) -> Response {
-    Response { value: Some(value) }
+/// What the application answers.
+pub(super) enum Reply {
+    Value(Answered),
+    /// An answer to `FinalizeBlock`, which the application may have encoded itself.
+    Finalized(Finalized),
 }
 
-/// The response that says that there is none. The connection ends with it.
-pub(super) fn exception(reason: impl ToString) -> Response {
-    response(Answered::Exception(ResponseException {
-        error: reason.to_string(),
-    }))
+impl Reply {
+    /// That there is no answer. The connection ends with it.
+    pub(super) fn exception(reason: impl ToString) -> Self {
+        Self::Value(Answered::Exception(ResponseException {
+            error: reason.to_string(),
+        }))
+    }
+
+    /// Appends it as a message of the socket protocol.
+    pub(super) fn put(self, buffer: &mut Vec<u8>) {
+        match self {
+            Self::Value(value) => put_message(&Response { value: Some(value) }, buffer),
+            Self::Finalized(finalized) => {
+                put_enclosed(FINALIZED, finalized.encoded(), buffer);
+            }
+        }
+    }
+
+    /// The response alone, as gRPC carries it.
+    ///
+    /// # Errors
+    /// Never: it was just encoded.
+    pub(super) fn into_body(self) -> Result<Bytes, DecodeError> {
+        match self {
+            Self::Value(value) => {
+                let response = Response { value: Some(value) };
+                disclose(response.encode_to_vec().into())
+            }
+            Self::Finalized(finalized) => Ok(finalized.into_encoded()),
+        }
+    }
 }
+
+/// The field of `Response` that holds the answer to `FinalizeBlock`.
+const FINALIZED: u32 = CallName::FinalizeBlock.field() + 1;
 
 const fn changes_state(call: CallName) -> bool {
     matches!(
@@ -123,8 +158,8 @@ const fn name(request: &Asked) -> CallName {
     }
 }
 
-fn dispatch(app: &dyn Application, request: Asked) -> Result<Answered, AppFault> {
-    Ok(match request {
+fn dispatch(app: &dyn Application, request: Asked) -> Result<Reply, AppFault> {
+    Ok(Reply::Value(match request {
         Asked::Echo(request) => Answered::Echo(ResponseEcho {
             message: app.echo(&request.message)?,
         }),
@@ -155,6 +190,8 @@ fn dispatch(app: &dyn Application, request: Asked) -> Result<Answered, AppFault>
         Asked::VerifyVoteExtension(request) => {
             Answered::VerifyVoteExtension(app.verify_vote_extension(&request)?)
         }
-        Asked::FinalizeBlock(request) => Answered::FinalizeBlock(app.finalize_block(&request)?),
-    })
+        Asked::FinalizeBlock(request) => {
+            return app.finalize_block_encoded(&request).map(Reply::Finalized);
+        }
+    }))
 }

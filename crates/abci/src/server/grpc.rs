@@ -14,12 +14,12 @@ use tonic::{
     server::Grpc,
 };
 
-use super::dispatch::{Served, response};
+use super::dispatch::Served;
 use crate::{
     CallName,
     remote::{
         codec::{BytesCodec, METHODS},
-        frame::{MAX_MESSAGE_BYTES, disclose, enclose},
+        frame::{MAX_MESSAGE_BYTES, enclose},
     },
     types,
 };
@@ -95,6 +95,5 @@ fn run(call: CallName, app: &Served, body: &Bytes) -> Result<Bytes, Status> {
         tracing::error!("{error}");
         Status::unknown(error.reason.to_string())
     })?;
-    let encoded = response(answer).encode_to_vec();
-    disclose(encoded.into()).map_err(undecodable)
+    answer.into_body().map_err(undecodable)
 }

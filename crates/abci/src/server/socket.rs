@@ -4,13 +4,13 @@ use std::io::{self, BufReader, BufWriter, Write};
 
 use prost::Message as _;
 
-use super::dispatch::{Served, exception, response};
+use super::dispatch::{Reply, Served};
 use crate::{
     remote::{
         Stream,
-        frame::{FrameError, put_message, read_frame},
+        frame::{FrameError, read_frame},
     },
-    types::{Request, Response, request::Value},
+    types::{Request, request::Value},
 };
 
 /// Bytes read and written at once.
@@ -24,7 +24,7 @@ pub(super) fn serve(stream: &Stream, app: &Served) -> Result<(), FrameError> {
     let outcome = answer_all(&mut requests, &mut responses, app);
     if let Err(error) = &outcome {
         // The node shall learn why; it may be gone.
-        let _told = write(&exception(error), &mut responses).and_then(|()| responses.flush());
+        let _told = write(Reply::exception(error), &mut responses).and_then(|()| responses.flush());
     }
     outcome
 }
@@ -36,16 +36,16 @@ fn answer_all(
 ) -> Result<(), FrameError> {
     while let Some(frame) = read_frame(requests)? {
         let Some(request) = Request::decode(frame)?.value else {
-            write(&exception("unknown request"), responses)?;
+            write(Reply::exception("unknown request"), responses)?;
             responses.flush()?;
             return Ok(());
         };
         let is_flush = matches!(request, Value::Flush(_));
         match app.answer(request) {
-            Ok(answer) => write(&response(answer), responses)?,
+            Ok(answer) => write(answer, responses)?,
             Err(error) => {
                 tracing::error!("{error}");
-                write(&exception(error.reason), responses)?;
+                write(Reply::exception(error.reason), responses)?;
                 responses.flush()?;
                 return Ok(());
             }
@@ -57,8 +57,8 @@ fn answer_all(
     Ok(())
 }
 
-fn write(response: &Response, stream: &mut impl Write) -> io::Result<()> {
+fn write(reply: Reply, stream: &mut impl Write) -> io::Result<()> {
     let mut frame = Vec::new();
-    put_message(response, &mut frame);
+    reply.put(&mut frame);
     stream.write_all(&frame)
 }

@@ -24,7 +24,7 @@ use crate::{
 /// Between two looks at the client's height. Shorter, and answering takes a share of the client's
 /// time; longer, and quick syncs are measured coarsely.
 const LOOK: Duration = Duration::from_millis(50);
-/// The same while the client has nothing to do but what is waited for.
+/// The same while the client has nothing to do but what is waited for, or comes to its end.
 const CLOSE_LOOK: Duration = Duration::from_millis(5);
 /// A client that applies nothing for this long is stuck.
 const STUCK: Duration = Duration::from_secs(120);
@@ -45,8 +45,7 @@ pub(crate) struct Settings {
     pub(crate) is_tuned: bool,
     /// Whether the application is the slow one, which tells how long it was busy.
     pub(crate) tells_busy: bool,
-    /// A sync that is measured for less is repeated within its turn, and its end is looked for
-    /// closely; zero: never.
+    /// A sync that is measured for less is repeated within its turn; zero: never.
     pub(crate) at_least: Duration,
 }
 

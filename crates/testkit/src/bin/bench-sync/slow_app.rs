@@ -16,7 +16,7 @@ use std::{
 use anyhow::{Context as _, ensure};
 use base64::{Engine as _, prelude::BASE64_STANDARD};
 use perihelion_abci::{
-    AppAddress, AppFault, AppServer, AppTransport, Application, KvStore, KvStoreOptions,
+    AppAddress, AppFault, AppServer, AppTransport, Application, Finalized, KvStore, KvStoreOptions,
     types::{
         RequestCheckTx, RequestCommit, RequestFinalizeBlock, RequestInfo, RequestInitChain,
         RequestQuery, ResponseCheckTx, ResponseCommit, ResponseFinalizeBlock, ResponseInfo,
@@ -83,6 +83,13 @@ impl Application for SlowApp {
         request: &RequestFinalizeBlock,
     ) -> Result<ResponseFinalizeBlock, AppFault> {
         self.timed(|app| app.finalize_block(request), BLOCK_TIME)
+    }
+
+    fn finalize_block_encoded(
+        &self,
+        request: &RequestFinalizeBlock,
+    ) -> Result<Finalized, AppFault> {
+        self.timed(|app| app.finalize_block_encoded(request), BLOCK_TIME)
     }
 
     fn commit(&self, request: &RequestCommit) -> Result<ResponseCommit, AppFault> {
