@@ -2,6 +2,7 @@
 
 mod apply;
 mod blocks;
+mod network;
 mod pool;
 mod wire;
 
@@ -101,16 +102,29 @@ fn measure_shape(
     let decode = blocks::decode(&chain, stop)?;
     let certify = blocks::certify(&chain, verify, stop)?;
     let read = blocks::read(&chain, &served, stop)?;
+    let network = network::measure(&chain, &served, folder.path(), stop)?;
+    // What both sides do beside the stages by themselves: requests, tasks that wake one another,
+    // data that is in no cache.
+    let answer = network
+        .server
+        .saturating_sub(read + wire.cut + wire.seal + wire.send);
+    let request = network
+        .client
+        .saturating_sub(wire.receive + wire.open + wire.assemble);
     let pool = pool::measure(&chain, verify, folder.path(), stop)?;
     let by_stages = decode + certify + applied.on_thread() + applied.background;
     let hand_over = pool.saturating_sub(by_stages);
     let durable_write_us = apply::durable_write(&chain, folder.path(), stop)?;
     let stages = vec![
-        server("read from the store", Place::Connection, read),
+        server("read from the store", Place::Tasks, read),
+        server("answer requests", Place::Tasks, answer),
+        server("cut into packets", Place::Connection, wire.cut),
         server("seal (AEAD)", Place::Connection, wire.seal),
         server("send (loopback)", Place::Connection, wire.send),
         client("receive (loopback)", Place::Connection, wire.receive),
         client("open (AEAD)", Place::Connection, wire.open),
+        client("put together", Place::Connection, wire.assemble),
+        client("request and pass on", Place::Tasks, request),
         client("ask and hand over", Place::Tasks, hand_over),
         client("decode and hash", Place::Workers, decode),
         client("certify", Place::Workers, certify),
@@ -142,6 +156,12 @@ fn stage(chain: &Chain, side: Side, name: &'static str, place: Place, time: Dura
 
 fn micros(time: Duration) -> f64 {
     time.as_secs_f64() * 1e6
+}
+
+/// The median of what passes took.
+fn median(mut passes: Vec<Duration>) -> Duration {
+    passes.sort();
+    passes[passes.len() / 2]
 }
 
 /// Ends a stage that is to be stopped.
