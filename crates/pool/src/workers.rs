@@ -1,8 +1,10 @@
 //! Worker threads: whatever is heavy and needs nothing but its input.
 //!
 //! The threads take jobs from two bounded queues, certification before decoding, since certified
-//! blocks are what the executor waits for. Results go back through one bounded channel; a worker
-//! that finds it full waits, which is how a busy pool slows its workers down.
+//! blocks are what the executor waits for. Where many blocks wait to be decoded, a worker takes
+//! several jobs of them together, since their parts are hashed quickest side by side. Results go
+//! back through one bounded channel; a worker that finds it full waits, which is how a busy pool
+//! slows its workers down.
 
 use std::{
     num::NonZero,
@@ -35,6 +37,12 @@ const RESULTS: usize = 256;
 /// Bytes of blocks in one decoding job at most: small blocks are handed over in batches, so that a
 /// hand-over costs less than the work.
 pub(crate) const DECODE_BATCH_BYTES: usize = 64 << 10;
+
+/// Blocks that a worker decodes together, and their bytes: with so many it takes no further job, so
+/// that it holds less than these and one job more. Sixteen messages are hashed at once; more would
+/// hash no quicker, keep what has to be certified waiting and hold back what is decoded.
+const DECODE_TOGETHER: usize = 16;
+const DECODE_TOGETHER_BYTES: usize = 1 << 20;
 
 /// Extended commits in one job at most, and bytes of their blocks: signatures of one batch share the
 /// work for each key. More would save little, and delay the first of them.
@@ -136,7 +144,7 @@ pub(crate) struct Refused {
 /// The threads and the way to them. Dropping it ends the threads once their jobs are done.
 pub(crate) struct Workers {
     urgent: Sender<Job>,
-    ordinary: Sender<Job>,
+    ordinary: Sender<Vec<Encoded>>,
     _threads: Vec<JoinHandle<()>>,
 }
 
@@ -160,7 +168,14 @@ impl Workers {
                 let (results, rules) = (results.clone(), Arc::clone(&rules));
                 thread::Builder::new()
                     .name(format!("verify-{index}"))
-                    .spawn(move || work(&urgent, &ordinary, &results, verify, &rules))
+                    .spawn(move || {
+                        let jobs = Jobs {
+                            urgent,
+                            ordinary,
+                            workers: count,
+                        };
+                        work(&jobs, &results, verify, &rules);
+                    })
             })
             .collect::<Result<_, _>>()?;
         Ok((
@@ -176,29 +191,63 @@ impl Workers {
     /// Hands a job over, or gives it back when its queue is full; a result will follow once there
     /// is room.
     pub(crate) fn try_submit(&self, job: Job) -> Option<Job> {
-        let queue = if matches!(job, Job::Decode(_)) {
-            &self.ordinary
-        } else {
-            &self.urgent
-        };
-        queue.try_send(job).err().map(TrySendError::into_inner)
+        match job {
+            Job::Decode(blocks) => {
+                let error = self.ordinary.try_send(blocks).err()?;
+                Some(Job::Decode(error.into_inner()))
+            }
+            job => self
+                .urgent
+                .try_send(job)
+                .err()
+                .map(TrySendError::into_inner),
+        }
+    }
+}
+
+/// Where the workers find their jobs.
+struct Jobs {
+    urgent: Receiver<Job>,
+    ordinary: Receiver<Vec<Encoded>>,
+    /// How many share them.
+    workers: NonZero<usize>,
+}
+
+impl Jobs {
+    /// The next job, once there is one. `None` when none will come.
+    fn next(&self) -> Option<Job> {
+        select_biased! {
+            recv(self.urgent) -> job => job.ok(),
+            recv(self.ordinary) -> blocks => {
+                let blocks = blocks.ok()?;
+                Some(Job::Decode(self.with_waiting(blocks)))
+            }
+        }
+    }
+
+    /// Adds blocks that wait to be decoded: with its own job this worker's share of all, rounded
+    /// up, so that the others are not left without work.
+    fn with_waiting(&self, mut blocks: Vec<Encoded>) -> Vec<Encoded> {
+        let share = (self.ordinary.len() + 1).div_ceil(self.workers.get());
+        let size = |blocks: &[Encoded]| -> usize { blocks.iter().map(|it| it.block.len()).sum() };
+        let mut bytes = size(&blocks);
+        for _ in 1..share {
+            if blocks.len() >= DECODE_TOGETHER || bytes >= DECODE_TOGETHER_BYTES {
+                break;
+            }
+            let Ok(more) = self.ordinary.try_recv() else {
+                break;
+            };
+            bytes += size(&more);
+            blocks.extend(more);
+        }
+        blocks
     }
 }
 
 /// The life of one worker: until the pool is gone.
-fn work(
-    urgent: &Receiver<Job>,
-    ordinary: &Receiver<Job>,
-    results: &mpsc::Sender<Done>,
-    verify: VerifyMode,
-    rules: &RulesByHeight,
-) {
-    loop {
-        let job = select_biased! {
-            recv(urgent) -> job => job,
-            recv(ordinary) -> job => job,
-        };
-        let Ok(job) = job else { return };
+fn work(jobs: &Jobs, results: &mpsc::Sender<Done>, verify: VerifyMode, rules: &RulesByHeight) {
+    while let Some(job) = jobs.next() {
         if results.blocking_send(perform(job, verify, rules)).is_err() {
             return;
         }
@@ -207,10 +256,7 @@ fn work(
 
 fn perform(job: Job, verify: VerifyMode, rules: &RulesByHeight) -> Done {
     match job {
-        Job::Decode(blocks) => {
-            let decoded = blocks.into_iter().map(|block| decode(block, rules));
-            Done::Decoded(decoded.collect())
-        }
+        Job::Decode(blocks) => Done::Decoded(decode(blocks, rules)),
         Job::Certify { id, run, known } => {
             let (verdict, signatures) = match verify {
                 VerifyMode::Pinned => certify_run(&run),
@@ -248,7 +294,27 @@ fn perform(job: Job, verify: VerifyMode, rules: &RulesByHeight) -> Done {
     }
 }
 
-fn decode(encoded: Encoded, rules: &RulesByHeight) -> Decoded {
+fn decode(blocks: Vec<Encoded>, rules: &RulesByHeight) -> Vec<Decoded> {
+    let height_of = |encoded: &Encoded| Block::peek_height(&encoded.block);
+    let heights: Vec<_> = blocks.iter().map(height_of).collect();
+    let rules_at = |height: &Option<Height>| rules.at(height.unwrap_or(Height::ZERO));
+    let encoded = blocks.iter().zip(&heights).map(|(it, height)| {
+        let (block, extended_commit) = (it.block.clone(), it.extended_commit.clone());
+        (block, extended_commit, rules_at(height))
+    });
+    let results = FetchedBlock::decode_each(encoded);
+    let each = blocks.into_iter().zip(heights).zip(results);
+    each.map(|((encoded, height), result)| conclude(encoded, height, rules_at(&height), result))
+        .collect()
+}
+
+/// What came of decoding a block by the rules of its height.
+fn conclude(
+    encoded: Encoded,
+    height: Option<Height>,
+    rules: Rules,
+    result: Result<FetchedBlock, DecodeError>,
+) -> Decoded {
     let Encoded {
         peer,
         connection,
@@ -256,13 +322,10 @@ fn decode(encoded: Encoded, rules: &RulesByHeight) -> Decoded {
         extended_commit,
         hold,
     } = encoded;
-    let height = Block::peek_height(&block);
-    let rules = rules.at(height.unwrap_or(Height::ZERO));
-    let decode = |extended_commit| FetchedBlock::decode_by(block.clone(), extended_commit, rules);
     // A bad extended commit says nothing of the block: it is left out, and asked for elsewhere.
-    let decoded = decode(extended_commit.clone()).or_else(|error| {
+    let decoded = result.or_else(|error| {
         if extended_commit.is_some() {
-            decode(None)
+            FetchedBlock::decode_by(block.clone(), None, rules)
         } else {
             Err(error)
         }
@@ -319,130 +382,4 @@ fn probe(request: &ProbeRequest, chain_id: &str) -> Result<SignatureCount, Commi
 
 #[cfg(test)]
 #[allow(clippy::unwrap_used, reason = "a test fails by panicking")]
-mod tests {
-    use perihelion_test_support::{Hex, load_lines};
-    use perihelion_types::{ConsensusParams, Genesis, GenesisDefaults, Time};
-    use serde::Deserialize;
-
-    use super::*;
-
-    #[derive(Deserialize)]
-    struct Line {
-        block: Hex,
-    }
-
-    /// Makes a signature of the last commit so long, and has the header name that commit.
-    fn lengthen(block: &mut Block, length: usize) {
-        let commit = block.last_commit.as_mut().unwrap();
-        let mut places = commit.signatures.iter_mut();
-        let signed = places.find(|place| !place.signature.is_empty()).unwrap();
-        signed.signature = vec![7; length].into();
-        block.header.last_commit_hash = commit.hash();
-    }
-
-    fn encoded(block: Bytes) -> Encoded {
-        Encoded {
-            peer: PeerId::new([1; 20]),
-            connection: ConnectionId(1),
-            block,
-            extended_commit: None,
-            hold: None,
-        }
-    }
-
-    #[test]
-    fn a_block_is_decoded_by_the_rules_of_its_height() {
-        let lines: Vec<Line> = load_lines("chain_basic/blocks.jsonl");
-        let blocks: Vec<_> = lines[5..8]
-            .iter()
-            .map(|line| {
-                let mut block = Block::decode(line.block.0.clone().into()).unwrap();
-                lengthen(&mut block, 65);
-                (block.header.height, block.encode())
-            })
-            .collect();
-        let upgrade = blocks[1].0;
-        let rules = RulesByHeight::new(vec![(upgrade, Rules::V040)]).unwrap();
-        for (height, block) in blocks {
-            let decoded = decode(encoded(block), &rules);
-            assert_eq!(decoded.result.is_ok(), height >= upgrade, "{height}");
-            let refused = decoded.result.err();
-            assert!(refused.is_none_or(|it| it.fits_later_rules), "{height}");
-        }
-    }
-
-    /// Only where the rules of the height are what is wrong is that said.
-    #[test]
-    fn no_later_rules_are_named_for_what_no_release_takes() {
-        let lines: Vec<Line> = load_lines("chain_basic/blocks.jsonl");
-        let block = Block::decode(lines[5].block.0.clone().into()).unwrap();
-        let (mut of_another, mut too_long) = (block.clone(), block);
-        let named = of_another.header.last_commit_hash;
-        lengthen(&mut of_another, 65);
-        of_another.header.last_commit_hash = named;
-        lengthen(&mut too_long, Rules::STORED.max_signature_bytes() + 1);
-        let blocks = [of_another.encode(), too_long.encode()];
-        for block in blocks.into_iter().chain([Bytes::from_static(b"\xff")]) {
-            let decoded = decode(encoded(block), &RulesByHeight::default());
-            let refused = decoded.result.unwrap_err();
-            assert!(!refused.fits_later_rules, "{}", refused.error);
-        }
-    }
-
-    #[derive(Deserialize)]
-    struct ExtendedLine {
-        block: Hex,
-        extended_commit: Option<Hex>,
-    }
-
-    /// A wrong one among those that are verified together is found, and costs no other anything.
-    #[test]
-    fn each_extended_commit_of_a_job_gets_its_own_verdict() {
-        let genesis = perihelion_test_support::read("chain_extensions/genesis.json");
-        let defaults = GenesisDefaults {
-            time: Time::ZERO,
-            consensus_params: ConsensusParams::default_v038(),
-        };
-        let genesis = Genesis::from_json(genesis.as_bytes(), &defaults).unwrap();
-        let set = Arc::new(genesis.validator_set().unwrap());
-        let lines: Vec<ExtendedLine> = load_lines("chain_extensions/blocks.jsonl");
-        let mut blocks = Vec::new();
-        let mut expected = Vec::new();
-        for line in lines {
-            let Some(extended) = line.extended_commit else {
-                continue;
-            };
-            let block = line.block.0.into();
-            let fetched = FetchedBlock::decode(block, Some(extended.0.into())).unwrap();
-            if fetched.block().header.validators_hash != set.hash() {
-                continue;
-            }
-            let good = expected.len().is_multiple_of(2);
-            let mut copy = fetched.clone();
-            if !good {
-                let mut bent = fetched.extended_commit().unwrap().clone();
-                bent.extended_signatures[0].extension = Bytes::from_static(b"other");
-                copy = copy.with_extended_commit(bent);
-            }
-            let from = PeerId::new([expected.len() as u8; 20]);
-            expected.push((fetched.height(), from, good));
-            let chain_id = &genesis.chain_id;
-            let block = CertifiedBlock::decided_extended(Arc::new(fetched), &set, chain_id);
-            let block = block.unwrap().with_extended_commit_of(Arc::new(copy));
-            blocks.push(WithExtended {
-                from,
-                block: block.unwrap(),
-                set: Arc::clone(&set),
-            });
-        }
-        assert!(blocks.len() > 2, "there are wrong ones and right ones");
-        let verdicts: Vec<_> = verify_extended(blocks, &genesis.chain_id)
-            .into_iter()
-            .map(|it| {
-                let verified = it.result.map(|block| block.extended_commit().is_some());
-                (it.height, it.from, verified == Ok(true))
-            })
-            .collect();
-        assert_eq!(verdicts, expected);
-    }
-}
+mod tests;

@@ -7,7 +7,7 @@ use thiserror::Error;
 use crate::{
     DecodeError, InvalidError, PartSetHeader,
     bounds::MAX_BLOCK_BYTES,
-    merkle::{self, Proof, ProofError},
+    merkle::{self, Node, Proof, ProofError},
 };
 
 /// Bytes of a block's part; the last one is shorter.
@@ -208,9 +208,38 @@ impl PartSet {
 #[must_use]
 pub fn header_of(data: &[u8]) -> PartSetHeader {
     let parts: Vec<_> = data.chunks(PART_SIZE).collect();
+    header_over(merkle::leaf_hashes(&parts))
+}
+
+/// [`header_of`] each of `blocks`, in their order. The parts of all are hashed at once, those of
+/// about one length together: most blocks are one part, which by itself is hashed slowest.
+#[must_use]
+pub fn headers_of(blocks: &[&[u8]]) -> Vec<PartSetHeader> {
+    let mut parts: Vec<(usize, &[u8])> = Vec::with_capacity(blocks.len());
+    for block in blocks {
+        let first = parts.len();
+        parts.extend((first..).zip(block.chunks(PART_SIZE)));
+    }
+    parts.sort_unstable_by_key(|(_, part)| part.len());
+    let sorted: Vec<_> = parts.iter().map(|(_, part)| *part).collect();
+    let mut nodes = vec![[0; 32]; parts.len()];
+    for ((place, _), node) in parts.iter().zip(merkle::leaf_hashes(&sorted)) {
+        nodes[*place] = node;
+    }
+    let mut rest = &nodes[..];
+    let header = |block: &&[u8]| {
+        let (own, behind) = rest.split_at(block.len().div_ceil(PART_SIZE));
+        rest = behind;
+        header_over(own.to_vec())
+    };
+    blocks.iter().map(header).collect()
+}
+
+/// Count and root of parts that are hashed already.
+fn header_over(parts: Vec<Node>) -> PartSetHeader {
     PartSetHeader {
         total: parts.len() as u32,
-        hash: merkle::root(&parts),
+        hash: merkle::root_of(parts),
     }
 }
 

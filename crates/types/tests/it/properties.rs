@@ -237,6 +237,79 @@ fn decode_all(raw: &Bytes) {
     }
 }
 
+/// Lengths of blocks around those where parts begin, and any.
+fn block_length() -> impl Strategy<Value = usize> {
+    const EDGES: [usize; 11] = [
+        0, 1, 54, 55, 63, 64, 65_535, 65_536, 65_537, 131_072, 200_000,
+    ];
+    prop_oneof![
+        prop::sample::select(&EDGES[..]),
+        58_000..60_000_usize,
+        0..100_usize
+    ]
+}
+
+/// A block's bytes with an unknown field of `padding` bytes, and with what breaks it by `fault`.
+fn padded(block: &Block, padding: usize, fault: u8) -> Bytes {
+    let mut raw = block.encode().to_vec();
+    raw.push(15 << 3 | 2);
+    prost::encoding::encode_varint(padding as u64, &mut raw);
+    raw.resize(raw.len() + padding, 7);
+    match fault {
+        0 => raw.clear(),
+        1 => drop(raw.pop()),
+        // The header's hash of the body.
+        2 => raw.extend([1 << 3 | 2, 4, 7 << 3 | 2, 2, 1, 2]),
+        _ => {}
+    }
+    raw.into()
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(32))]
+
+    #[test]
+    fn parts_of_many_blocks_hash_as_those_of_each(lengths in vec(block_length(), 0..40)) {
+        let byte = |i: u32| (i.wrapping_mul(0x9e37_79b9) >> 24) as u8;
+        let data: Bytes = (0..250_000).map(byte).collect();
+        let blocks = (0..).zip(lengths).map(|(at, length)| data.slice(at..at + length));
+        let blocks: Vec<_> = blocks.collect();
+        let raw: Vec<&[u8]> = blocks.iter().map(|block| &block[..]).collect();
+        let each = blocks.iter().map(|block| PartSet::from_data(block.clone()).header());
+        prop_assert_eq!(part_set::headers_of(&raw), each.collect::<Vec<_>>());
+    }
+
+    #[test]
+    fn blocks_decode_together_as_each_by_itself(
+        blocks in vec(
+            (block(), block_length(), 0..8_u8, option::of(extended_commit()), any::<bool>()),
+            0..20,
+        ),
+    ) {
+        let encoded: Vec<_> = blocks
+            .iter()
+            .map(|(block, padding, fault, extended, broken)| {
+                let mut extended = extended.as_ref().map(ExtendedCommit::encode);
+                if let Some(bytes) = extended.as_mut().filter(|_| *broken) {
+                    bytes.truncate(bytes.len() - 1);
+                }
+                (padded(block, *padding, *fault), extended, Rules::V038)
+            })
+            .collect();
+        let together = FetchedBlock::decode_each(encoded.clone());
+        prop_assert_eq!(together.len(), encoded.len());
+        for (together, (raw, extended, rules)) in together.into_iter().zip(encoded) {
+            let alone = FetchedBlock::decode_by(raw.clone(), extended, rules);
+            if let Ok(block) = &together {
+                prop_assert_eq!(block.raw(), &raw);
+                let header = PartSet::from_data(raw).header();
+                prop_assert_eq!(block.block_id().part_set_header, header);
+            }
+            prop_assert_eq!(format!("{together:?}"), format!("{alone:?}"));
+        }
+    }
+}
+
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(128))]
 
