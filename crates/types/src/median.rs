@@ -73,13 +73,73 @@ pub fn median_time(
         total = total.saturating_add(power);
         weighted.push((place.timestamp, power));
     }
-    weighted.sort_unstable();
+    Ok(weighted_median(&mut weighted, total).unwrap_or(Time::ZERO))
+}
+
+/// The first time at which the powers up to it are half of `total` or more (rounded down), those of
+/// equal times in any order. No power is negative and `total` is their sum. `None` of nothing.
+///
+/// Times are put in order only as far as needed: those before a place and those behind it, then
+/// the side that has the median.
+fn weighted_median(mut weighted: &mut [(Time, i64)], total: i64) -> Option<Time> {
     let mut rest = total / 2;
-    for (time, power) in weighted {
-        if rest <= power {
-            return Ok(time);
+    // Where all have the same power, this is the median's place.
+    let first = i128::from((rest - 1).max(0)) * weighted.len() as i128 / i128::from(total.max(1));
+    let mut place = first as usize;
+    while !weighted.is_empty() {
+        let (before, (time, power), behind) =
+            weighted.select_nth_unstable_by_key(place, |(time, _)| *time);
+        let powers = before.iter().map(|(_, power)| *power);
+        let below = powers.fold(0, i64::saturating_add);
+        if rest <= below && !before.is_empty() {
+            weighted = before;
+        } else if rest - below <= *power {
+            return Some(*time);
+        } else {
+            rest -= below + *power;
+            weighted = behind;
         }
-        rest -= power;
+        place = weighted.len() / 2;
     }
-    Ok(Time::ZERO)
+    None
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::{collection::vec, prelude::*};
+
+    use super::*;
+
+    /// As CometBFT does: all in order, and counted from the first on.
+    fn by_sorting(weighted: &mut [(Time, i64)], total: i64) -> Option<Time> {
+        weighted.sort_unstable();
+        let mut rest = total / 2;
+        for (time, power) in weighted {
+            if rest <= *power {
+                return Some(*time);
+            }
+            rest -= *power;
+        }
+        None
+    }
+
+    /// Many times are equal; powers are all the same, small ones, or of all sizes.
+    fn weighted() -> impl Strategy<Value = Vec<(Time, i64)>> {
+        let power = prop::sample::select(vec![0..1, 1..2, 10..11, 0..3, 1..5, 0..i64::MAX / 8]);
+        let times = prop_oneof![0..12_i64, 0..1000_i64];
+        let many = prop_oneof![0..12_usize, 0..400_usize];
+        (power, many).prop_flat_map(move |(power, many)| {
+            vec((times.clone().prop_map(|at| Time::new(at, 7)), power), many)
+        })
+    }
+
+    proptest! {
+        #[test]
+        fn the_median_is_that_of_all_in_order(mut weighted in weighted()) {
+            let powers = weighted.iter().map(|(_, power)| *power);
+            let total = powers.fold(0, i64::saturating_add);
+            let expected = by_sorting(&mut weighted.clone(), total);
+            prop_assert_eq!(weighted_median(&mut weighted, total), expected);
+        }
+    }
 }
