@@ -1,10 +1,11 @@
 use std::{
     collections::hash_map::RandomState,
     hash::BuildHasher as _,
-    sync::{PoisonError, RwLock, RwLockReadGuard},
+    sync::{LazyLock, PoisonError, RwLock, RwLockReadGuard},
 };
 
 use bytes::Bytes;
+use foldhash::{SharedSeed, quality::SeedableRandomState};
 use hashbrown::{HashTable, hash_table::Entry};
 use thiserror::Error;
 
@@ -70,7 +71,28 @@ struct Pairs {
     pairs: Vec<Pair>,
     /// Places in `pairs`, by the hash of the key.
     places: HashTable<usize>,
-    hasher: RandomState,
+    hasher: KeyHasher,
+}
+
+/// Hashes keys. They come from transactions of strangers, who must not know which have one hash:
+/// the seeds are random, and from the operating system, since foldhash's own are little more than
+/// addresses. It takes a fraction of the time of the standard library's SipHash, and is weaker: who
+/// could see hashes might find their seeds, but none leaves the process.
+#[derive(Debug, Clone)]
+struct KeyHasher(SeedableRandomState);
+
+/// The seed that all hashers of the process share.
+static SHARED_SEED: LazyLock<SharedSeed> = LazyLock::new(|| SharedSeed::from_u64(random()));
+
+/// The standard library takes keys for its hashers from the operating system.
+fn random() -> u64 {
+    RandomState::new().hash_one(0)
+}
+
+impl Default for KeyHasher {
+    fn default() -> Self {
+        Self(SeedableRandomState::with_seed(random(), &SHARED_SEED))
+    }
 }
 
 /// Where a key and its value are.
@@ -105,7 +127,7 @@ impl Pair {
 impl Pairs {
     /// The place of a key, where it is there.
     fn find(&self, key: &[u8]) -> Option<usize> {
-        let hash = self.hasher.hash_one(key);
+        let hash = self.hasher.0.hash_one(key);
         let is_it = |at: &usize| self.pairs[*at].has(hash, key, &self.bytes);
         self.places.find(hash, is_it).copied()
     }
@@ -123,7 +145,7 @@ impl Pairs {
         let key = &self.bytes[start..start + prefix.len() + rest.len()];
         let length = |bytes: usize| u32::try_from(bytes).expect("no transaction has 4 GiB");
         let new = Pair {
-            hash: self.hasher.hash_one(key),
+            hash: self.hasher.0.hash_one(key),
             start,
             key_bytes: length(key.len()),
             value_bytes: length(value.len()),
@@ -243,7 +265,7 @@ impl AppStore for MemoryAppStore {
 
 #[cfg(test)]
 mod tests {
-    use std::collections::BTreeMap;
+    use std::collections::{BTreeMap, BTreeSet};
 
     use proptest::{collection::vec, option, prelude::*};
 
@@ -275,6 +297,17 @@ mod tests {
         }
         assert_eq!(store.read().kept, 0);
         assert!(store.scan_prefix(&[]).unwrap().is_empty());
+    }
+
+    /// Whoever sends keys cannot know which of them have one hash.
+    #[test]
+    fn no_two_stores_hash_alike() {
+        let key: &[u8] = &[7; 250];
+        let hash = |hasher: &KeyHasher| hasher.0.hash_one(key);
+        let hashers: Vec<_> = (0..20).map(|_| KeyHasher::default()).collect();
+        let hashes: BTreeSet<_> = hashers.iter().map(hash).collect();
+        assert_eq!(hashes.len(), hashers.len());
+        assert_eq!(hash(&hashers[0]), hash(&hashers[0].clone()));
     }
 
     proptest! {
