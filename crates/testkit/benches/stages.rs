@@ -154,6 +154,19 @@ fn pure(criterion: &mut Criterion, input: &Input) {
     });
 }
 
+/// As many blocks as are hashed side by side, to be compared with `block/hash_part_set`.
+fn part_sets(criterion: &mut Criterion, input: &Input) {
+    let blocks = input.blocks.iter().rev().take(16);
+    let blocks: Vec<&[u8]> = blocks.map(|block| &block.raw()[..]).collect();
+    let bytes: usize = blocks.iter().map(|block| block.len()).sum();
+    let mut group = criterion.benchmark_group("block");
+    group.throughput(Throughput::Bytes(bytes as u64));
+    group.bench_function("part_sets_of_16", |bencher| {
+        bencher.iter(|| part_set::headers_of(black_box(&blocks)));
+    });
+    group.finish();
+}
+
 fn certify(criterion: &mut Criterion, input: &Input) {
     let mut group = criterion.benchmark_group("certify");
     group.sample_size(10);
@@ -505,6 +518,7 @@ fn connection(criterion: &mut Criterion, input: &Input) {
 fn stages(criterion: &mut Criterion) {
     let input = Input::make();
     pure(criterion, &input);
+    part_sets(criterion, &input);
     certify(criterion, &input);
     disk(criterion, &input);
     aead(criterion, &input);
