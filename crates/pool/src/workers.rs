@@ -38,10 +38,11 @@ const RESULTS: usize = 256;
 /// hand-over costs less than the work.
 pub(crate) const DECODE_BATCH_BYTES: usize = 64 << 10;
 
-/// Blocks that a worker decodes together, and their bytes: with so many it takes no further job, so
-/// that it holds less than these and one job more. Sixteen messages are hashed at once; more would
-/// hash no quicker, keep what has to be certified waiting and hold back what is decoded.
+/// Blocks that a worker decodes together: with so many it takes no further job. Sixteen messages are
+/// hashed at once; more would hash no quicker, keep what has to be certified waiting and hold back
+/// what is decoded.
 const DECODE_TOGETHER: usize = 16;
+/// Bytes of the jobs that it joins at most: one that is longer is done alone.
 const DECODE_TOGETHER_BYTES: usize = 1 << 20;
 
 /// Extended commits in one job at most, and bytes of their blocks: signatures of one batch share the
@@ -73,6 +74,13 @@ pub(crate) struct Encoded {
     pub(crate) block: Bytes,
     pub(crate) extended_commit: Option<Bytes>,
     pub(crate) hold: Option<Hold>,
+}
+
+impl Encoded {
+    /// Bytes of block and extended commit.
+    pub(crate) fn len(&self) -> usize {
+        self.block.len() + self.extended_commit.as_ref().map_or(0, Bytes::len)
+    }
 }
 
 /// What a worker can do.
@@ -173,8 +181,9 @@ impl Workers {
                             urgent,
                             ordinary,
                             workers: count,
+                            set_aside: None,
                         };
-                        work(&jobs, &results, verify, &rules);
+                        work(jobs, &results, verify, &rules);
                     })
             })
             .collect::<Result<_, _>>()?;
@@ -211,34 +220,48 @@ struct Jobs {
     ordinary: Receiver<Vec<Encoded>>,
     /// How many share them.
     workers: NonZero<usize>,
+    /// A job that was too long to be joined with another.
+    set_aside: Option<Vec<Encoded>>,
 }
 
 impl Jobs {
     /// The next job, once there is one. `None` when none will come.
-    fn next(&self) -> Option<Job> {
-        select_biased! {
-            recv(self.urgent) -> job => job.ok(),
-            recv(self.ordinary) -> blocks => {
-                let blocks = blocks.ok()?;
-                Some(Job::Decode(self.with_waiting(blocks)))
-            }
-        }
+    fn next(&mut self) -> Option<Job> {
+        let blocks = match self.set_aside.take() {
+            None => select_biased! {
+                recv(self.urgent) -> job => return job.ok(),
+                recv(self.ordinary) -> blocks => blocks.ok()?,
+            },
+            Some(blocks) => match self.urgent.try_recv() {
+                Ok(job) => {
+                    self.set_aside = Some(blocks);
+                    return Some(job);
+                }
+                Err(_) => blocks,
+            },
+        };
+        Some(Job::Decode(self.with_waiting(blocks)))
     }
 
     /// Adds blocks that wait to be decoded: with its own job this worker's share of all, rounded
-    /// up, so that the others are not left without work.
-    fn with_waiting(&self, mut blocks: Vec<Encoded>) -> Vec<Encoded> {
+    /// up, so that the others are not left without work. None while something has to be certified.
+    fn with_waiting(&mut self, mut blocks: Vec<Encoded>) -> Vec<Encoded> {
         let share = (self.ordinary.len() + 1).div_ceil(self.workers.get());
-        let size = |blocks: &[Encoded]| -> usize { blocks.iter().map(|it| it.block.len()).sum() };
+        let size = |blocks: &[Encoded]| -> usize { blocks.iter().map(Encoded::len).sum() };
         let mut bytes = size(&blocks);
         for _ in 1..share {
-            if blocks.len() >= DECODE_TOGETHER || bytes >= DECODE_TOGETHER_BYTES {
+            let is_enough = blocks.len() >= DECODE_TOGETHER || bytes >= DECODE_TOGETHER_BYTES;
+            if is_enough || !self.urgent.is_empty() {
                 break;
             }
             let Ok(more) = self.ordinary.try_recv() else {
                 break;
             };
             bytes += size(&more);
+            if bytes > DECODE_TOGETHER_BYTES {
+                self.set_aside = Some(more);
+                break;
+            }
             blocks.extend(more);
         }
         blocks
@@ -246,7 +269,7 @@ impl Jobs {
 }
 
 /// The life of one worker: until the pool is gone.
-fn work(jobs: &Jobs, results: &mpsc::Sender<Done>, verify: VerifyMode, rules: &RulesByHeight) {
+fn work(mut jobs: Jobs, results: &mpsc::Sender<Done>, verify: VerifyMode, rules: &RulesByHeight) {
     while let Some(job) = jobs.next() {
         if results.blocking_send(perform(job, verify, rules)).is_err() {
             return;

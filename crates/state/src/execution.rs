@@ -48,6 +48,12 @@ pub(crate) fn request(
         .map_err(|fault| not_valid(height, block_id, fault.into()))
 }
 
+/// Whether an answer changes validators or parameters, which may be against the rules; nothing else
+/// in one may.
+pub(crate) fn has_updates(response: &ResponseFinalizeBlock) -> bool {
+    !response.validator_updates.is_empty() || response.consensus_param_updates.is_some()
+}
+
 /// The state that follows from `block` and the application's answer to it.
 pub(crate) fn transition(
     state: &State,

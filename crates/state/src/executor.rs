@@ -22,7 +22,9 @@ use crate::{
     Applied, ApplyError, CommitHold, ExecutorConfig, Follower, LastCommit, ReplayProgress,
     StageTimes, StartError, StoreHistory, ValidationError,
     applied::Stopwatch,
-    execution::{begin, complete, mark_evidence, not_valid, storage, store_writes, transition},
+    execution::{
+        begin, complete, has_updates, mark_evidence, not_valid, storage, store_writes, transition,
+    },
     handshake::Handshake,
     pruner::Pruner,
     sync_group::SyncGroup,
@@ -348,28 +350,31 @@ impl Executor {
         let finalized = pending.wait()?;
         self.waited = clock.lap();
         times.execute = self.waited;
+        // What can be wrong with an answer is found before it is stored. All else is done beside
+        // the sync.
+        let next_state = |executor: &Self| {
+            let (block, id) = (block.block(), block.block_id());
+            transition(&executor.state, block, id, finalized.response())
+        };
+        let checked = has_updates(finalized.response()).then(|| next_state(self));
+        let checked = checked.transpose()?;
         let results = finalized.encoded();
         self.save_before_commit(block, results)?;
-        let transition = transition(
-            &self.state,
-            block.block(),
-            block.block_id(),
-            finalized.response(),
-        )?;
+        let transition = checked.map_or_else(|| next_state(self), Ok)?;
         let mut applied = Applied::of(&transition, finalized.response());
         let state = Arc::new(transition.state);
         let keeps_own = self.app.persistence() == Persistence::Own;
-        let following = following.filter(|_| keeps_own);
-        let mut next = None;
-        if self.is_syncing(height)? {
-            next = following.and_then(|following| self.prepare(following, &state));
-        }
+        // Evidence in it is not marked yet, by which that in the next block is judged.
+        let following = following.filter(|_| keeps_own && block.block().evidence.is_empty());
+        let prepare = |executor: &Self| executor.prepare(following?, &state);
+        let is_syncing = self.is_syncing(height)?;
+        let mut next = is_syncing.then(|| prepare(self)).flatten();
         self.await_sync(height)?;
         times.store += clock.lap();
         let mut hold = hold();
         let committing = self.app.begin_commit(height)?;
-        if next.is_none() {
-            next = following.and_then(|following| self.prepare(following, &state));
+        if !is_syncing {
+            next = prepare(self);
         }
         let committed = committing.wait()?;
         if let Some(next) = &next {

@@ -86,14 +86,15 @@ impl Pool {
                     self.schedule.handle_unsolicited(now, peer, height);
                     return;
                 }
-                self.to_decode_bytes += block.len();
-                self.to_decode.push(Encoded {
+                let encoded = Encoded {
                     peer,
                     connection,
                     block,
                     extended_commit,
                     hold,
-                });
+                };
+                self.to_decode_bytes += encoded.len();
+                self.to_decode.push(encoded);
                 if self.to_decode_bytes >= DECODE_BATCH_BYTES {
                     self.flush_decoding();
                 }

@@ -118,12 +118,13 @@ fn waiting(workers: usize, jobs: &[&[usize]]) -> Jobs {
         urgent: crossbeam_channel::never(),
         ordinary,
         workers: NonZero::new(workers).unwrap(),
+        set_aside: None,
     }
 }
 
 /// Blocks in each job that a worker after the other takes.
 fn taken(workers: usize, waiting_jobs: &[&[usize]]) -> Vec<usize> {
-    let jobs = waiting(workers, waiting_jobs);
+    let mut jobs = waiting(workers, waiting_jobs);
     let taken = std::iter::from_fn(|| match jobs.next() {
         Some(Job::Decode(blocks)) => Some(blocks.len()),
         _ => None,
@@ -144,12 +145,52 @@ fn a_worker_takes_its_share_of_the_blocks_that_wait() {
 }
 
 #[test]
-fn a_worker_holds_few_bytes_and_a_job_more() {
+fn a_worker_joins_no_long_job() {
     let large: &[usize] = &[DECODE_TOGETHER_BYTES];
     let half: &[usize] = &[DECODE_TOGETHER_BYTES / 2];
     assert_eq!(taken(1, &[large; 3]), [1, 1, 1]);
     assert_eq!(taken(1, &[half; 5]), [2, 2, 1]);
-    assert_eq!(taken(1, &[half, large, half]), [2, 1]);
+    assert_eq!(taken(1, &[half, large, half]), [1, 1, 1]);
+    let longest: &[usize] = &[100 * DECODE_TOGETHER_BYTES];
+    assert_eq!(taken(1, &[half, &[100], longest, half, &[100]]), [2, 1, 2]);
+}
+
+/// Peers choose how long extended commits are.
+#[test]
+fn extended_commits_count_as_blocks_do() {
+    let mut jobs = waiting(1, &[]);
+    let (queue, ordinary) = bounded(QUEUE);
+    for _ in 0..4 {
+        let mut block = encoded(Bytes::from_static(b"block"));
+        block.extended_commit = Some(vec![0; DECODE_TOGETHER_BYTES / 2].into());
+        queue.send(vec![block]).unwrap();
+    }
+    jobs.ordinary = ordinary;
+    for _ in 0..4 {
+        assert!(matches!(jobs.next(), Some(Job::Decode(blocks)) if blocks.len() == 1));
+    }
+}
+
+/// What has to be certified goes before blocks that could be joined, and before one set aside.
+#[test]
+fn certification_comes_first() {
+    let (queue, urgent) = bounded(QUEUE);
+    let mut jobs = waiting(1, &[&[100], &[100], &[DECODE_TOGETHER_BYTES]]);
+    jobs.urgent = urgent;
+    // Any job will do.
+    let certify = || queue.send(Job::Decode(Vec::new())).unwrap();
+    certify();
+    let blocks = jobs.ordinary.recv().unwrap();
+    assert_eq!(jobs.with_waiting(blocks).len(), 1);
+    let mut lengths = || match jobs.next() {
+        Some(Job::Decode(blocks)) => blocks.len(),
+        job => panic!("{job:?}"),
+    };
+    assert_eq!(lengths(), 0);
+    assert_eq!(lengths(), 1);
+    certify();
+    assert_eq!(lengths(), 0, "before the one that was set aside");
+    assert_eq!(lengths(), 1);
 }
 
 #[derive(Deserialize)]

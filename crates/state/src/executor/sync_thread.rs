@@ -52,11 +52,9 @@ impl SyncThread {
 
     /// Asks for everything that is written by now.
     pub(super) fn begin(&mut self) {
-        let is_asked = self
-            .asked
-            .as_ref()
-            .is_some_and(|asked| asked.send(()).is_ok());
-        self.under_way += usize::from(is_asked);
+        // A thread that is gone answers nobody, which is found when it is waited for.
+        let _gone = self.asked.as_ref().map(|asked| asked.send(()));
+        self.under_way += 1;
     }
 
     /// Whether something that was asked for is not durable yet.

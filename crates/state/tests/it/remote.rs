@@ -17,7 +17,7 @@ use perihelion_test_support::copy_folder;
 use perihelion_types::Height;
 
 use crate::{
-    apps::{Hooked, Task, standalone},
+    apps::{Hooked, Recorded, Task, Trouble, standalone},
     chain_file::Chain,
     crashes::open_store,
 };
@@ -120,6 +120,24 @@ fn block_commit_and_response_are_on_the_disk_before_commit_is_sent() {
         for height in 1..=6 {
             assert_holds(&copies.path().join(height.to_string()), &chain, height);
         }
+    }
+}
+
+/// Who reads the store, the index of transactions among them, takes results for those of the chain.
+#[test]
+fn an_answer_against_the_rules_is_not_stored() {
+    let chain = Chain::load("chain_basic");
+    for transport in TRANSPORTS {
+        let folder = tempfile::tempdir().unwrap();
+        let store = open_store(folder.path());
+        let disk = Arc::new(MemoryAppStore::new());
+        let (app, _) = Recorded::new(kvstore(&disk), Trouble::NegativePower(3));
+        let server = serve(transport, app);
+        let mut executor = start(&store, &chain, &connect(&server, transport)).unwrap();
+        let error = apply_to(&mut executor, &chain, 3).unwrap_err();
+        assert!(error.to_string().contains("negative power"), "{error}");
+        assert!(store.load_results(Height::new(2)).unwrap().is_some());
+        assert_eq!(store.load_results(Height::new(3)).unwrap(), None);
     }
 }
 
