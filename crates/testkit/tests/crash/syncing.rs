@@ -138,8 +138,9 @@ impl<'a> Syncing<'a> {
             self.durable
         );
         self.durable = match self.trial.app {
-            // Each block is durable before the application commits it.
-            App::OwnProcess => max(began, life.reached),
+            // Each block is durable before the application commits it, and the next one is stored, and
+            // seen, as soon as it has: that one may be lost.
+            App::OwnProcess => max(began, life.reached - 1),
             App::BuiltIn if life.is_whole => life.reached,
             App::BuiltIn if life.reached >= began + FIRST_WAIT => began + 1,
             App::BuiltIn => began,
