@@ -8,7 +8,7 @@ use std::{
     collections::HashMap,
     fmt::Write as _,
     fs::{self, File, OpenOptions, TryLockError},
-    io,
+    io::{self, BufRead as _, BufReader},
     os::unix::fs::MetadataExt as _,
     path::{Path, PathBuf},
 };
@@ -232,19 +232,32 @@ fn holder_by_fcntl(file: &File) -> Option<u32> {
 }
 
 /// The process that has locked the file with `flock`, by the system's table of locks.
+///
+/// The table is given a page at most at a time, and counted anew each time: a line is passed over
+/// where one before it goes between two pages. It is read again then, a few times.
 fn holder_in_table(file: &File) -> Option<u32> {
+    const READINGS: usize = 4;
+    // A reader of less than a page would be given less of the table at a time.
+    const PAGES: usize = 64 * 1024;
+
     let inode = file.metadata().ok()?.ino();
-    // A line: "1: FLOCK  ADVISORY  WRITE 4242 fd:00:131 0 EOF".
-    fs::read_to_string("/proc/locks")
-        .ok()?
-        .lines()
-        .find_map(|line| {
-            let mut words = line.split_whitespace().skip(1);
-            let kind = words.next()?;
-            let (process, place) = (words.nth(2)?, words.next()?);
-            let found = place.rsplit(':').next()?.parse() == Ok(inode);
-            (kind == "FLOCK" && found).then(|| process.parse().ok())?
-        })
+    (0..READINGS).find_map(|_| {
+        let table = File::open("/proc/locks").ok()?;
+        BufReader::with_capacity(PAGES, table)
+            .lines()
+            .map_while(Result::ok)
+            .find_map(|line| holder_in_line(&line, inode))
+    })
+}
+
+/// The process of a line of the system's table of locks, if its `flock` is that of this inode.
+fn holder_in_line(line: &str, inode: u64) -> Option<u32> {
+    // "1: FLOCK  ADVISORY  WRITE 4242 fd:00:131 0 EOF".
+    let mut words = line.split_whitespace().skip(1);
+    let kind = words.next()?;
+    let (process, place) = (words.nth(2)?, words.next()?);
+    let found = place.rsplit(':').next()?.parse() == Ok(inode);
+    (kind == "FLOCK" && found).then(|| process.parse().ok())?
 }
 
 fn describe(process: Option<u32>) -> String {
@@ -261,6 +274,11 @@ fn describe(process: Option<u32>) -> String {
 
 #[cfg(test)]
 mod tests {
+    use std::{
+        sync::atomic::{AtomicBool, Ordering},
+        thread,
+    };
+
     use super::*;
 
     fn database(data: &Path, name: &str) -> PathBuf {
@@ -288,6 +306,31 @@ mod tests {
             drop(held);
             assert!(CometBftLocks::of_all(data).is_ok());
         }
+    }
+
+    /// The table is given in pieces, and one that goes between two of them moves the others up.
+    #[test]
+    fn the_holder_is_found_while_other_locks_come_and_go() {
+        let folder = tempfile::tempdir().unwrap();
+        let locked = |name: &str| {
+            let file = File::create(folder.path().join(name)).unwrap();
+            file.lock().unwrap();
+            file
+        };
+        let held = locked("held");
+        let over = AtomicBool::new(false);
+        thread::scope(|scope| {
+            scope.spawn(|| {
+                while !over.load(Ordering::Relaxed) {
+                    let others: [File; 8] = std::array::from_fn(|i| locked(&i.to_string()));
+                    drop(others);
+                }
+            });
+            let lost = (0..5_000).filter(|_| holder_in_table(&held) != Some(std::process::id()));
+            let lost = lost.count();
+            over.store(true, Ordering::Relaxed);
+            assert_eq!(lost, 0);
+        });
     }
 
     #[test]
