@@ -48,6 +48,11 @@ impl<I: Copy + Ord, B> Certified<I, B> {
         self.blocks.get_mut(&height).map(|(_, block)| block)
     }
 
+    /// How many wait.
+    pub(crate) fn len(&self) -> usize {
+        self.blocks.len()
+    }
+
     /// All up to this height are applied.
     pub(crate) fn pass(&mut self, height: Height) {
         self.blocks = self.blocks.split_off(&height.next());

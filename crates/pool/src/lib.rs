@@ -10,6 +10,7 @@ mod applier;
 mod certified;
 mod config;
 mod explain;
+mod gather;
 mod handover;
 mod input;
 mod later_rules;

@@ -34,16 +34,13 @@ const QUEUE: usize = 64;
 /// Results that may wait for the pool. It takes them in batches; fewer would stop workers early.
 const RESULTS: usize = 256;
 
-/// Bytes of blocks in one decoding job at most: small blocks are handed over in batches, so that a
-/// hand-over costs less than the work.
-pub(crate) const DECODE_BATCH_BYTES: usize = 64 << 10;
-
 /// Blocks that a worker decodes together: with so many it takes no further job. Sixteen messages are
 /// hashed at once; more would hash no quicker, keep what has to be certified waiting and hold back
 /// what is decoded.
-const DECODE_TOGETHER: usize = 16;
+pub(crate) const DECODE_TOGETHER: usize = 16;
+
 /// Bytes of the jobs that it joins at most: one that is longer is done alone.
-const DECODE_TOGETHER_BYTES: usize = 1 << 20;
+pub(crate) const DECODE_TOGETHER_BYTES: usize = 1 << 20;
 
 /// Extended commits in one job at most, and bytes of their blocks: signatures of one batch share the
 /// work for each key. More would save little, and delay the first of them.

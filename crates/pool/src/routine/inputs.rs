@@ -8,7 +8,7 @@ use super::{Pool, PoolError, decided_facts};
 use crate::{
     Command, PoolInput,
     applier::Applier,
-    workers::{DECODE_BATCH_BYTES, Encoded, Job},
+    workers::{Encoded, Job},
 };
 
 impl Pool {
@@ -93,19 +93,17 @@ impl Pool {
                     extended_commit,
                     hold,
                 };
-                self.to_decode_bytes += encoded.len();
-                self.to_decode.push(encoded);
-                if self.to_decode_bytes >= DECODE_BATCH_BYTES {
-                    self.flush_decoding();
+                self.to_decode.push(now, encoded);
+                if let Some(blocks) = self.to_decode.take_full(self.certified.len()) {
+                    self.submit(Job::Decode(blocks));
                 }
             }
         }
     }
 
-    pub(super) fn flush_decoding(&mut self) {
-        if !self.to_decode.is_empty() {
-            self.to_decode_bytes = 0;
-            let blocks = std::mem::take(&mut self.to_decode);
+    /// Hands over the blocks that are not to wait for others any longer.
+    pub(super) fn decode_what_is_due(&mut self, now: Instant) {
+        if let Some(blocks) = self.to_decode.take_due(now, self.certified.len()) {
             self.submit(Job::Decode(blocks));
         }
     }

@@ -31,8 +31,9 @@ use crate::{
     applier::Applier,
     certified::Certified,
     explain::{self, ApplyTimes},
+    gather::Gathered,
     later_rules::LaterRules,
-    workers::{Done, Encoded, Job, WithExtended, Workers},
+    workers::{Done, Job, WithExtended, Workers},
 };
 
 /// Inputs that may wait for the routine. It takes them in batches; the reactor waits beyond it,
@@ -141,8 +142,7 @@ pub fn start(
         certified: Certified::new(),
         sets: VecDeque::new(),
         jobs: VecDeque::new(),
-        to_decode: Vec::new(),
-        to_decode_bytes: 0,
+        to_decode: Gathered::default(),
         to_verify: Vec::new(),
         to_verify_bytes: 0,
         commands: VecDeque::new(),
@@ -219,9 +219,7 @@ pub(crate) struct Pool {
     sets: VecDeque<Arc<ValidatorSet>>,
     /// Jobs that found the workers' queue full.
     jobs: VecDeque<Job>,
-    /// Blocks that wait to fill a decoding job.
-    to_decode: Vec<Encoded>,
-    to_decode_bytes: usize,
+    to_decode: Gathered,
     /// Final blocks whose extended commits wait to fill a job; none between two turns.
     to_verify: Vec<WithExtended>,
     to_verify_bytes: usize,
@@ -256,8 +254,10 @@ pub(crate) async fn pool_routine(
 ) -> PoolExit {
     let (mut report_batch, mut done_batch, mut input_batch) = (Vec::new(), Vec::new(), Vec::new());
     loop {
-        pool.schedule.handle_clock(Instant::now(), wall_clock());
+        let now = Instant::now();
+        pool.schedule.handle_clock(now, wall_clock());
         pool.carry_out_effects();
+        pool.decode_what_is_due(now);
         pool.publish_progress();
         if pool.failed.is_some() {
             break;
@@ -301,7 +301,6 @@ pub(crate) async fn pool_routine(
                     break;
                 }
                 input_batch.drain(..).for_each(|input| pool.take_input(input));
-                pool.flush_decoding();
             }
             () = sleep_until(deadline) => {
                 pool.schedule.handle_deadline(Instant::now());
@@ -317,10 +316,8 @@ pub(crate) async fn pool_routine(
 impl Pool {
     fn next_wake_up(&self) -> TokioInstant {
         let publish = self.published + PROGRESS_INTERVAL;
-        let wake = self
-            .schedule
-            .poll_deadline()
-            .map_or(publish, |deadline| deadline.min(publish));
+        let deadlines = [self.schedule.poll_deadline(), self.to_decode.deadline()];
+        let wake = deadlines.into_iter().flatten().fold(publish, Instant::min);
         TokioInstant::from_std(wake)
     }
 
