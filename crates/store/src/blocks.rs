@@ -7,12 +7,12 @@ use perihelion_proto::tendermint::types as pb;
 use perihelion_types::{
     Block, BlockId, Commit, DecodeError, ExtendedCommit, FetchedBlock, Hash, Header, Height,
     PartSetHeader, Rules,
+    gogo::{BlockField, block_field, usual_commit, usual_field},
 };
 use prost::Message;
 
 use crate::{
     IndexKind, StateSave, Store, StoreError, Sync,
-    codec::{BlockField, block_field},
     columns::{Column, height_key, key_height},
     database::Batch,
     packed,
@@ -292,7 +292,7 @@ impl Store {
     /// When it cannot be read or decoded.
     pub fn load_header(&self, height: Height) -> Result<Option<Header>, StoreError> {
         if let Some(raw) = self.load_block_bytes(height)? {
-            let header = block_field(&raw, BlockField::Header)
+            let header = usual_field(&raw, BlockField::Header)
                 .and_then(|field| {
                     let field = field.ok_or(DecodeError::Missing("header"))?;
                     Header::try_from(pb::Header::decode(field)?)
@@ -388,7 +388,7 @@ impl Store {
             return Ok(None);
         }
         if let Some(raw) = self.load_block_bytes(height.next())? {
-            return block_field(&raw, BlockField::LastCommit)
+            return usual_field(&raw, BlockField::LastCommit)
                 .map_err(|error| self.corrupt_block(height.next(), &error));
         }
         let light = self.load_light(height)?;
@@ -405,8 +405,8 @@ impl Store {
         let Some(raw) = self.load_bytes(Column::Commits, SEEN)? else {
             return Ok(None);
         };
-        let commit = pb::Commit::decode(raw)
-            .map_err(DecodeError::from)
+        let commit = usual_commit(&raw)
+            .and_then(|raw| Ok(pb::Commit::decode(raw)?))
             .and_then(|commit| Commit::from_proto(commit, Rules::STORED))
             .map_err(|error| self.db.corrupt(Column::Commits, SEEN, error))?;
         Ok((commit.height == height).then_some(commit))
@@ -513,10 +513,9 @@ impl Store {
         let Some(raw) = self.load_block_bytes(height)? else {
             return Ok(None);
         };
-        let read = |raw: &Bytes, field| {
-            block_field(raw, field).map_err(|error| self.corrupt_block(height, &error))
-        };
-        let header = read(&raw, BlockField::Header)?.unwrap_or_default();
+        let header = usual_field(&raw, BlockField::Header)
+            .map_err(|error| self.corrupt_block(height, &error))?
+            .unwrap_or_default();
         let commit = self.load_commit_bytes(height)?;
         let light = pb::SignedHeader {
             header: Some(

@@ -21,12 +21,14 @@ use std::{
 
 use bytes::{Buf, Bytes};
 use perihelion_proto::tendermint::abci::{Event, ExecTxResult, ResponseFinalizeBlock};
-use perihelion_types::{Data, Hash, Height};
+use perihelion_types::{
+    Data, Hash, Height,
+    gogo::{BlockField, block_field},
+};
 use prost::Message;
 
 use crate::{
     IndexKind, Store, StoreError, Sync,
-    codec::{BlockField, block_field},
     columns::{Column, height_key, key_height},
     database::Batch,
     store::{load_height, meta},

@@ -12,7 +12,6 @@
 
 mod blob_files;
 mod blocks;
-mod codec;
 mod columns;
 mod compressible;
 mod database;

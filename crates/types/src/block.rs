@@ -1,15 +1,13 @@
 //! Blocks.
 
-use bytes::{Bytes, BytesMut};
+use bytes::Bytes;
 use perihelion_proto::tendermint::types as pb;
-use prost::{
-    Message,
-    encoding::{DecodeContext, WireType, decode_key, decode_varint, skip_field},
-};
+use prost::Message;
 
 use crate::{
     Commit, Data, DecodeError, Evidence, Hash, Header, Height, InvalidError, Rules, bounds,
     evidence,
+    gogo::{self, BlockField},
 };
 
 /// A block.
@@ -38,20 +36,17 @@ struct BlockMessage {
     last_commit: Option<pb::Commit>,
 }
 
-/// What is left of a block's message besides transactions and a last commit in the usual encoding,
-/// which are read by themselves.
+/// What is left of a block's message besides transactions, evidence and last commit.
 #[derive(Clone, PartialEq, Message)]
 struct Remainder {
     #[prost(message, optional, tag = "1")]
     header: Option<pb::Header>,
-    #[prost(message, optional, tag = "3")]
-    evidence: Option<pb::EvidenceList>,
 }
 
 /// The last commit of an encoded block when it is there once, and in the usual encoding.
 fn usual_commit_of(raw: &Bytes) -> Option<Commit> {
     let mut found = None;
-    for field in bounds::Fields(raw) {
+    for field in gogo::Fields(raw) {
         match field.ok()? {
             (4, Some(commit)) if found.is_none() => found = Some(commit),
             (4, _) => return None,
@@ -61,28 +56,32 @@ fn usual_commit_of(raw: &Bytes) -> Option<Commit> {
     Commit::decode_usual(&raw.slice_ref(found?))
 }
 
-/// The transactions of an encoded block, as one piece; a field that is split over several
-/// occurrences is joined.
-fn data_of(raw: &Bytes) -> Result<Data, DecodeError> {
-    let mut joined: Option<BytesMut> = None;
-    let mut first: Option<Bytes> = None;
-    for field in bounds::Fields(raw) {
-        match (field?, &first) {
-            ((2, Some(piece)), None) => first = Some(raw.slice_ref(piece)),
-            ((2, Some(piece)), Some(first)) => joined
-                .get_or_insert_with(|| BytesMut::from(&first[..]))
-                .extend_from_slice(piece),
-            ((2, None), _) => return Err(DecodeError::Protobuf("malformed data".into())),
-            _ => {}
-        }
+/// Header, transactions and last commit of a block without evidence whose last commit is in the
+/// usual encoding and whose rest all decoders read in the same way, as nearly every block's; `None`
+/// of any other.
+///
+/// # Errors
+/// When the counts are out of bounds.
+fn plain(raw: &Bytes) -> Result<Option<(Option<pb::Header>, Data, Commit)>, DecodeError> {
+    if !gogo::is_plain(raw) {
+        return Ok(None);
     }
-    Data::decode(joined.map(BytesMut::freeze).or(first).unwrap_or_default())
+    bounds::check_block(raw)?;
+    let Some(commit) = usual_commit_of(raw) else {
+        return Ok(None);
+    };
+    let Ok(rest) = Remainder::decode(raw.clone()) else {
+        return Ok(None);
+    };
+    let data = gogo::block_field(raw, BlockField::Data)?.unwrap_or_default();
+    Ok(Some((rest.header, Data::decode(data)?, commit)))
 }
 
 impl Block {
-    /// Decodes a `tendermint.types.Block` without a length prefix, sharing `raw`'s memory, after
-    /// its counts have been checked on the raw bytes (see [`crate::bounds`]). Applies
-    /// `validate_basic`, as CometBFT's `BlockFromProto` does.
+    /// Decodes a `tendermint.types.Block` without a length prefix after its counts have been
+    /// checked on the bytes (see [`crate::bounds`]), sharing `raw`'s memory, or that of its usual
+    /// encoding where it is in another one (see [`crate::gogo`]). Applies `validate_basic`, as
+    /// CometBFT's `BlockFromProto` does.
     ///
     /// # Errors
     /// When CometBFT would refuse the bytes.
@@ -95,38 +94,25 @@ impl Block {
     /// # Errors
     /// When CometBFT would refuse the bytes.
     pub fn decode_by(raw: Bytes, rules: Rules) -> Result<Self, DecodeError> {
-        bounds::check_block(&raw)?;
-        let data = data_of(&raw)?;
-        let (header, evidence, last_commit) = match usual_commit_of(&raw) {
-            Some(commit) => {
-                let rest = Remainder::decode(raw)?;
-                (rest.header, rest.evidence, LastCommit::Decoded(commit))
-            }
-            None => {
-                let rest = BlockMessage::decode(raw)?;
-                let commit = LastCommit::Message(rest.last_commit);
-                (rest.header, rest.evidence, commit)
-            }
+        bounds::check_size(&raw)?;
+        let block = if let Some((header, data, commit)) = plain(&raw)? {
+            Self::unchecked(header, data, None, LastCommit::Decoded(commit), rules)?
+        } else {
+            let usual = gogo::usual_block(&raw, rules)?;
+            bounds::check_block(&usual)?;
+            let rest = BlockMessage::decode(usual)?;
+            let data = Data::decode(rest.data.unwrap_or_default())?;
+            let last_commit = LastCommit::Message(rest.last_commit);
+            Self::unchecked(rest.header, data, rest.evidence, last_commit, rules)?
         };
-        let block = Self::unchecked(header, data, evidence, last_commit, rules)?;
         block.checked(rules)
     }
 
     /// The height that the header in `raw` names, whatever the rest is: to know what a block that
     /// does not decode was meant to be. `None` when there is no header to be read.
     #[must_use]
-    pub fn peek_height(raw: &[u8]) -> Option<Height> {
-        let mut rest = raw;
-        while !rest.is_empty() {
-            let (field, wire_type) = decode_key(&mut rest).ok()?;
-            if (field, wire_type) == (1, WireType::LengthDelimited) {
-                let length = usize::try_from(decode_varint(&mut rest).ok()?).ok()?;
-                let header = pb::Header::decode(rest.get(..length)?).ok()?;
-                return Some(Height::new(header.height));
-            }
-            skip_field(wire_type, field, &mut rest, DecodeContext::default()).ok()?;
-        }
-        None
+    pub fn peek_height(raw: &Bytes) -> Option<Height> {
+        Some(Height::new(gogo::peek_header(raw)?.height))
     }
 
     /// The canonical encoding, without a length prefix.

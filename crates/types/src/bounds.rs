@@ -5,7 +5,7 @@
 //! what it should be (CometBFT decodes such a thing first and refuses it then). Transactions need
 //! no count: they stay as they came ([`crate::Data`]), and blocks are bounded.
 
-use crate::DecodeError;
+use crate::{DecodeError, gogo::Fields};
 
 /// Signatures in one commit, and validators in one set. CometBFT allows no larger set.
 pub const MAX_SIGNATURES: usize = 10_000;
@@ -29,13 +29,7 @@ const BYTES_PER_EVIDENCE_ITEM: usize = 16;
 /// # Errors
 /// When the bytes are no protobuf, or a count is above its bound.
 pub fn check_block(raw: &[u8]) -> Result<(), DecodeError> {
-    if raw.len() > MAX_BLOCK_BYTES {
-        return Err(DecodeError::TooMany {
-            what: "bytes",
-            count: raw.len(),
-            max: MAX_BLOCK_BYTES,
-        });
-    }
+    check_size(raw)?;
     let mut last_commit = Count::signatures();
     let mut in_evidence = Count::in_evidence(raw);
     for field in Fields(raw) {
@@ -46,6 +40,18 @@ pub fn check_block(raw: &[u8]) -> Result<(), DecodeError> {
         }
     }
     Ok(())
+}
+
+/// Checks the size of an encoded block alone.
+pub(crate) fn check_size(raw: &[u8]) -> Result<(), DecodeError> {
+    if raw.len() <= MAX_BLOCK_BYTES {
+        return Ok(());
+    }
+    Err(DecodeError::TooMany {
+        what: "bytes",
+        count: raw.len(),
+        max: MAX_BLOCK_BYTES,
+    })
 }
 
 /// The same for a `tendermint.types.EvidenceList`, as the evidence channel carries it.
@@ -178,86 +184,4 @@ fn occurrences(
         Ok(_) => None,
         Err(error) => Some(Err(error)),
     })
-}
-
-/// The fields of a message: number, and the bytes where it is length-delimited. Ends after an
-/// error.
-pub(crate) struct Fields<'a>(pub(crate) &'a [u8]);
-
-impl<'a> Iterator for Fields<'a> {
-    type Item = Result<(u64, Option<&'a [u8]>), DecodeError>;
-
-    fn next(&mut self) -> Option<Self::Item> {
-        if self.0.is_empty() {
-            return None;
-        }
-        let field = self.field();
-        if field.is_none() {
-            self.0 = &[];
-        }
-        Some(field.ok_or_else(|| DecodeError::Protobuf("malformed field".into())))
-    }
-}
-
-impl<'a> Fields<'a> {
-    fn field(&mut self) -> Option<(u64, Option<&'a [u8]>)> {
-        let (number, wire_type) = self.tag()?;
-        match wire_type {
-            2 => {
-                let length = usize::try_from(self.varint()?).ok()?;
-                return Some((number, Some(self.take(length)?)));
-            }
-            3 => {
-                // A group: everything up to its end is skipped, groups inside of it too.
-                let mut depth = 1_usize;
-                while depth > 0 {
-                    match self.tag()?.1 {
-                        3 => depth += 1,
-                        4 => depth -= 1,
-                        inner => self.skip(inner)?,
-                    }
-                }
-            }
-            other => self.skip(other)?,
-        }
-        Some((number, None))
-    }
-
-    /// Field number and wire type.
-    fn tag(&mut self) -> Option<(u64, u64)> {
-        let tag = self.varint()?;
-        Some((tag >> 3, tag & 7))
-    }
-
-    fn skip(&mut self, wire_type: u64) -> Option<()> {
-        match wire_type {
-            0 => self.varint().map(drop),
-            1 => self.take(8).map(drop),
-            2 => {
-                let length = usize::try_from(self.varint()?).ok()?;
-                self.take(length).map(drop)
-            }
-            5 => self.take(4).map(drop),
-            _ => None,
-        }
-    }
-
-    fn take(&mut self, length: usize) -> Option<&'a [u8]> {
-        let (taken, rest) = self.0.split_at_checked(length)?;
-        self.0 = rest;
-        Some(taken)
-    }
-
-    fn varint(&mut self) -> Option<u64> {
-        let mut value = 0;
-        for shift in (0..70).step_by(7) {
-            let (byte, rest) = self.0.split_first()?;
-            self.0 = rest;
-            value |= u64::from(byte & 0x7f).checked_shl(shift).unwrap_or(0);
-            if byte & 0x80 == 0 {
-                return Some(value);
-            }
-        }
-        None
-    }
 }

@@ -5,7 +5,7 @@ use std::fmt;
 use bytes::{BufMut, Bytes, BytesMut};
 use prost::encoding::{decode_varint, encode_varint};
 
-use crate::{DecodeError, Hash, bounds::Fields, merkle, tx};
+use crate::{DecodeError, Hash, gogo::Fields, merkle, tx};
 
 /// Tag of a transaction in the message: field 1, length-delimited.
 const TX: u8 = 1 << 3 | 2;
@@ -50,7 +50,7 @@ impl Data {
                     count += 1;
                     length += framed_len(tx);
                 }
-                (0 | 1, _) => return Err(DecodeError::Protobuf("malformed transactions".into())),
+                (1, _) => return Err(DecodeError::Protobuf("malformed transactions".into())),
                 _ => {}
             }
         }

@@ -205,18 +205,26 @@ impl FetchedBlock {
         });
         size_of::<Self>()
             + self.raw.len()
-            + self.own_data()
+            + self.own_copy()
             + self.block.last_commit.as_ref().map_or(0, commit_bytes)
             + self.block.evidence.len() * size_of::<Evidence>()
             + evidence
             + extended
     }
 
-    /// Bytes of transactions that are not part of `raw`, since they had to be encoded again.
-    fn own_data(&self) -> usize {
-        let data = self.block.data.encoded();
-        let shared = data.is_empty() || self.raw.as_ptr_range().contains(&data.as_ptr());
-        if shared { 0 } else { data.len() }
+    /// The most bytes that the block's fields share instead of `raw`, since it, or its transactions,
+    /// had to be encoded again; 0 where none had to.
+    fn own_copy(&self) -> usize {
+        let own = [
+            self.block.data.encoded(),
+            &self.block.header.proposer_address,
+        ];
+        let shares = |it: &Bytes| it.is_empty() || self.raw.as_ptr_range().contains(&it.as_ptr());
+        if own.into_iter().all(shares) {
+            0
+        } else {
+            self.raw.len()
+        }
     }
 }
 

@@ -3,7 +3,8 @@
 //!
 //! A value of these types is what arrived or what was read, with lengths that its Rust type
 //! implies; whether it obeys the protocol's stateless rules is said by its `validate_basic`.
-//! Decoding from protobuf (`TryFrom`) refuses what CometBFT's `FromProto` refuses.
+//! Decoding from protobuf (`TryFrom`) refuses what CometBFT's `FromProto` refuses; a block's bytes are
+//! read as CometBFT's decoder reads them ([`gogo`]).
 
 pub mod block;
 pub mod block_id;
@@ -16,6 +17,7 @@ mod error;
 pub mod evidence;
 pub mod fetched;
 pub mod genesis;
+pub mod gogo;
 pub mod hash;
 pub mod header;
 pub mod height;

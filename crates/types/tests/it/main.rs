@@ -2,6 +2,7 @@
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 #![allow(clippy::disallowed_methods, reason = "the vectors are files")]
 
+mod block_encodings;
 mod block_rules;
 mod bounds;
 mod chains;

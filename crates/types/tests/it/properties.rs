@@ -8,7 +8,7 @@ use perihelion_types::{
 use perihelion_types::{
     BlockId, BlockIdFlag, Commit, CommitSig, ExtendedCommit, ExtendedCommitSig, FetchedBlock, Hash,
     Header, Height, Part, PartSet, PartSetHeader, Proposal, Round, Rules, SignedMsgType, Time,
-    Vote, bounds, canonical, evidence, header, merkle, part_set,
+    Vote, bounds, canonical, evidence, gogo, header, merkle, part_set,
 };
 use proptest::{collection::vec, option, prelude::*};
 use prost::Message;
@@ -167,7 +167,7 @@ fn duplicate_vote() -> impl Strategy<Value = Evidence> {
 }
 
 /// A block that the stateless rules accept.
-fn block() -> impl Strategy<Value = Block> {
+pub(crate) fn block() -> impl Strategy<Value = Block> {
     (
         (
             "[a-z0-9-]{0,50}",
@@ -215,7 +215,15 @@ fn block() -> impl Strategy<Value = Block> {
 fn decode_all(raw: &Bytes) {
     let _ = bounds::check_block(raw);
     let _ = bounds::check_extended_commit(raw);
-    let _ = Block::decode(raw.clone());
+    let decoded = Block::decode(raw.clone());
+    if let Ok(usual) = gogo::usual_block(raw, Rules::V038) {
+        let again = gogo::usual_block(&usual, Rules::V038).unwrap();
+        assert_eq!(again.as_ptr(), usual.as_ptr(), "{raw:?}");
+        assert!(usual.is_empty() || usual.len() < 2 * raw.len(), "{raw:?}");
+        assert_eq!(decoded, Block::decode(usual), "{raw:?}");
+    } else {
+        assert!(decoded.is_err(), "{raw:?}");
+    }
     let _ = ExtendedCommit::decode(raw.clone());
     if let Ok(fetched) = FetchedBlock::decode(raw.clone(), Some(raw.clone())) {
         let _ = fetched.reencoded();
