@@ -15,6 +15,7 @@ mod messages;
 mod messages_on_wire;
 mod network;
 mod nodes;
+mod odd_encodings;
 mod recovering;
 mod risk;
 mod running;

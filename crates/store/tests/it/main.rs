@@ -5,6 +5,7 @@ mod chain;
 mod crash;
 mod home;
 mod index;
+mod odd_encodings;
 mod pending_evidence;
 mod prune;
 mod restore;
