@@ -36,11 +36,13 @@ struct BlockMessage {
     last_commit: Option<pb::Commit>,
 }
 
-/// What is left of a block's message besides transactions, evidence and last commit.
+/// What is left of a block's message besides transactions and last commit.
 #[derive(Clone, PartialEq, Message)]
 struct Remainder {
     #[prost(message, optional, tag = "1")]
     header: Option<pb::Header>,
+    #[prost(message, optional, tag = "3")]
+    evidence: Option<pb::EvidenceList>,
 }
 
 /// The last commit of an encoded block when it is there once, and in the usual encoding.
@@ -56,25 +58,32 @@ fn usual_commit_of(raw: &Bytes) -> Option<Commit> {
     Commit::decode_usual(&raw.slice_ref(found?))
 }
 
-/// Header, transactions and last commit of a block without evidence whose last commit is in the
-/// usual encoding and whose rest all decoders read in the same way, as nearly every block's; `None`
-/// of any other.
+/// Reads a block that is in the usual encoding.
 ///
 /// # Errors
-/// When the counts are out of bounds.
-fn plain(raw: &Bytes) -> Result<Option<(Option<pb::Header>, Data, Commit)>, DecodeError> {
-    if !gogo::is_plain(raw) {
-        return Ok(None);
-    }
+/// When the counts are out of bounds, or it is in another one that is not understood.
+fn read(raw: &Bytes) -> Result<(Remainder, Data, LastCommit), DecodeError> {
     bounds::check_block(raw)?;
-    let Some(commit) = usual_commit_of(raw) else {
-        return Ok(None);
-    };
-    let Ok(rest) = Remainder::decode(raw.clone()) else {
-        return Ok(None);
+    let last_commit = match usual_commit_of(raw) {
+        Some(commit) => LastCommit::Decoded(commit),
+        None => LastCommit::Message(
+            gogo::block_field(raw, BlockField::LastCommit)?
+                .map(pb::Commit::decode)
+                .transpose()?,
+        ),
     };
     let data = gogo::block_field(raw, BlockField::Data)?.unwrap_or_default();
-    Ok(Some((rest.header, Data::decode(data)?, commit)))
+    Ok((
+        Remainder::decode(raw.clone())?,
+        Data::decode(data)?,
+        last_commit,
+    ))
+}
+
+/// The same of one that all decoders read in the same way, as nearly every block.
+fn read_plain(raw: &Bytes) -> Option<(Remainder, Data, LastCommit)> {
+    let read = gogo::is_plain(raw).then(|| read(raw).ok())??;
+    matches!(read.2, LastCommit::Decoded(_)).then_some(read)
 }
 
 impl Block {
@@ -95,17 +104,11 @@ impl Block {
     /// When CometBFT would refuse the bytes.
     pub fn decode_by(raw: Bytes, rules: Rules) -> Result<Self, DecodeError> {
         bounds::check_size(&raw)?;
-        let block = if let Some((header, data, commit)) = plain(&raw)? {
-            Self::unchecked(header, data, None, LastCommit::Decoded(commit), rules)?
-        } else {
-            let usual = gogo::usual_block(&raw, rules)?;
-            bounds::check_block(&usual)?;
-            let rest = BlockMessage::decode(usual)?;
-            let data = Data::decode(rest.data.unwrap_or_default())?;
-            let last_commit = LastCommit::Message(rest.last_commit);
-            Self::unchecked(rest.header, data, rest.evidence, last_commit, rules)?
+        let (rest, data, last_commit) = match read_plain(&raw) {
+            Some(read) => read,
+            None => read(&gogo::usual_block(&raw, rules)?)?,
         };
-        block.checked(rules)
+        Self::unchecked(rest.header, data, rest.evidence, last_commit, rules)?.checked(rules)
     }
 
     /// The height that the header in `raw` names, whatever the rest is: to know what a block that

@@ -158,8 +158,30 @@ const EVIDENCE: u64 = 3;
 const HEADER_TIME: u64 = 4;
 
 fn has_one_time(header: &[u8]) -> bool {
-    let is_time = |field: &Result<(u64, _), _>| matches!(field, Ok((HEADER_TIME, _)));
-    Fields(header).filter(is_time).count() <= 1
+    let times = short_times(header).unwrap_or_else(|| {
+        let is_time = |field: &Result<(u64, _), _>| matches!(field, Ok((HEADER_TIME, _)));
+        Fields(header).filter(is_time).count()
+    });
+    times <= 1
+}
+
+/// The times in a header whose tags, and lengths of fields, have one byte: a quick count.
+fn short_times(header: &[u8]) -> Option<usize> {
+    const TIME: u8 = (HEADER_TIME as u8) << 3 | 2;
+    let (mut rest, mut times) = (header, 0);
+    while let Some((&tag, behind)) = rest.split_first() {
+        let length = match (tag, tag & 7) {
+            (0..0x80, 2) => match *behind.first()? {
+                length @ 0..0x80 => 1 + usize::from(length),
+                _ => return None,
+            },
+            (0..0x80, 0) => 1 + behind.iter().position(|byte| *byte < 0x80)?,
+            _ => return None,
+        };
+        rest = behind.get(length..)?;
+        times += usize::from(tag == TIME);
+    }
+    Some(times)
 }
 
 fn usual(raw: &Bytes, message: &'static Message) -> Result<Bytes, DecodeError> {
@@ -203,6 +225,21 @@ mod tests {
             assert!(block_field(&raw, BlockField::Header).is_err());
             assert!(block_field(&raw, BlockField::LastCommit).is_err());
         }
+    }
+
+    #[test]
+    fn a_second_time_is_seen_however_long_the_fields_are() {
+        for length in [32, 127, 128, 300] {
+            let (mut header, mut prefix) = (b"\x22\x02\x08\x01".to_vec(), Vec::new());
+            crate::wire::put_bytes(&mut prefix, 11, &vec![7; length]);
+            header.splice(0..0, prefix);
+            assert!(has_one_time(&header), "{length}");
+            assert_eq!(short_times(&header).is_some(), length < 128);
+            header.extend_from_slice(b"\x22\x00");
+            assert!(!has_one_time(&header), "{length}");
+        }
+        // One whose tag has two bytes.
+        assert!(!has_one_time(b"\x22\x00\xa2\x00\x00"));
     }
 
     #[test]
