@@ -2,11 +2,10 @@
 
 use std::sync::PoisonError;
 
-use bytes::{Buf, Bytes};
+use bytes::Bytes;
 use perihelion_proto::tendermint::types as pb;
 use perihelion_types::{
-    Block, BlockId, Commit, DecodeError, ExtendedCommit, FetchedBlock, Hash, Header, Height,
-    PartSetHeader, Rules,
+    Block, BlockId, Commit, DecodeError, ExtendedCommit, FetchedBlock, Hash, Header, Height, Rules,
     gogo::{BlockField, block_field, usual_commit, usual_field},
 };
 use prost::Message;
@@ -16,6 +15,7 @@ use crate::{
     columns::{Column, height_key, key_height},
     database::Batch,
     packed,
+    record::{LAST_ID, MetaRecord, check_same_block, encode_last_id, hash_key, load_last_id},
     store::{StoredRange, meta},
 };
 
@@ -78,14 +78,6 @@ pub struct BlockMeta {
     pub header: Header,
     /// Transactions in it.
     pub num_txs: usize,
-}
-
-/// The record in `block_meta`; the header is in the block.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) struct MetaRecord {
-    pub(crate) block_id: BlockId,
-    size: u32,
-    pub(crate) num_txs: u32,
 }
 
 impl Store {
@@ -185,7 +177,7 @@ impl Store {
         let key = height_key(height);
         let is_first = range.height == Height::ZERO;
         if !is_first && height == range.height {
-            self.check_same_block(height, block.block_id())?;
+            check_same_block(height, range.last_id, block.block_id())?;
         } else {
             if !height.is_positive() || (!is_first && height != range.height.next()) {
                 return Err(StoreError::NotContiguous {
@@ -193,12 +185,23 @@ impl Store {
                     last: range.height,
                 });
             }
+            if !is_first {
+                // It is the only record of that id from now on.
+                let below = block.block().header.last_block_id;
+                check_same_block(range.height, range.last_id, below)?;
+            }
             let record = MetaRecord::of(block);
             batch.put_large(Column::Blocks, key, block.raw());
             self.judge_compression(block.raw());
             batch.put(Column::BlockMeta, key, record.encode());
-            batch.put(Column::Hashes, record.block_id.hash.as_bytes(), key);
+            batch.put(Column::Hashes, record.hash, key);
+            batch.put(
+                Column::Meta,
+                LAST_ID,
+                encode_last_id(height, block.block_id()),
+            );
             range.height = height;
+            range.last_id = block.block_id();
             if is_first {
                 range.base = height;
                 range.light_base = height;
@@ -228,18 +231,6 @@ impl Store {
         if let Some(pays) = judge.note(block) {
             self.db.compress_blobs(Column::Blocks, pays);
         }
-    }
-
-    fn check_same_block(&self, height: Height, given: BlockId) -> Result<(), StoreError> {
-        let stored = self.load_block_id(height)?.unwrap_or(BlockId::NIL);
-        if stored == given {
-            return Ok(());
-        }
-        Err(StoreError::OtherBlock {
-            height,
-            stored: Box::new(stored),
-            given: Box::new(given),
-        })
     }
 
     /// Discarded results stay until they are indexed; the last ones always do.
@@ -316,7 +307,10 @@ impl Store {
     /// # Errors
     /// When it cannot be read or decoded.
     pub fn load_block_id(&self, height: Height) -> Result<Option<BlockId>, StoreError> {
-        Ok(self.load_record(height)?.map(|record| record.block_id))
+        match self.load_record(height)? {
+            Some(record) => self.id_of(height, &record),
+            None => Ok(None),
+        }
     }
 
     /// What lists of blocks show.
@@ -324,19 +318,53 @@ impl Store {
     /// # Errors
     /// When it cannot be read or decoded.
     pub fn load_block_meta(&self, height: Height) -> Result<Option<BlockMeta>, StoreError> {
+        self.load_block_meta_below(height, None)
+    }
+
+    /// The same; with the header of the block above, which tells the id, that block is not read.
+    ///
+    /// # Errors
+    /// When it cannot be read or decoded.
+    pub fn load_block_meta_below(
+        &self,
+        height: Height,
+        above: Option<&Header>,
+    ) -> Result<Option<BlockMeta>, StoreError> {
         let Some(record) = self.load_record(height)? else {
             return Ok(None);
         };
+        let id = match above {
+            Some(above) => Some(above.last_block_id),
+            None => self.id_of(height, &record)?,
+        };
         let header = self.load_header(height)?;
-        Ok(header.map(|header| BlockMeta {
-            block_id: record.block_id,
+        Ok(id.zip(header).map(|(block_id, header)| BlockMeta {
+            block_id,
             block_size: record.size as usize,
             header,
             num_txs: record.num_txs as usize,
         }))
     }
 
-    pub(crate) fn load_record(&self, height: Height) -> Result<Option<MetaRecord>, StoreError> {
+    /// The id of the block at `height`, whose record this is; `None` once it is pruned.
+    fn id_of(&self, height: Height, record: &MetaRecord) -> Result<Option<BlockId>, StoreError> {
+        if record.block_id.is_some() {
+            return Ok(record.block_id);
+        }
+        let missing = || {
+            self.db
+                .corrupt(Column::Meta, LAST_ID, "no id of the last block")
+        };
+        // Written with each record: it is of this height, or of one above.
+        let (last, id) = load_last_id(&self.db)?.ok_or_else(missing)?;
+        if last == height {
+            return Ok(Some(id));
+        }
+        let above = self.load_header(height.next())?;
+        Ok(above.map(|header| header.last_block_id))
+    }
+
+    fn load_record(&self, height: Height) -> Result<Option<MetaRecord>, StoreError> {
         if height < self.light_base() {
             return Ok(None);
         }
@@ -355,14 +383,25 @@ impl Store {
     /// # Errors
     /// When it cannot be read.
     pub fn height_by_hash(&self, hash: &Hash) -> Result<Option<Height>, StoreError> {
-        let Some(value) = self.db.get(Column::Hashes, hash.as_bytes())? else {
+        if hash.is_empty() {
             return Ok(None);
-        };
-        let height = key_height(&value).ok_or_else(|| {
-            self.db
-                .corrupt(Column::Hashes, hash.as_bytes(), "not a height")
-        })?;
-        Ok((height >= self.base()).then_some(height))
+        }
+        // Up to format 3 the whole hash is the key.
+        for key in [&hash_key(hash)[..], hash.as_bytes()] {
+            let Some(value) = self.db.get(Column::Hashes, key)? else {
+                continue;
+            };
+            let height = key_height(&value)
+                .ok_or_else(|| self.db.corrupt(Column::Hashes, key, "not a height"))?;
+            if height >= self.base()
+                && self
+                    .load_block_id(height)?
+                    .is_some_and(|id| id.hash == *hash)
+            {
+                return Ok(Some(height));
+            }
+        }
+        Ok(None)
     }
 
     /// The commit for the block at `height`, as block `height + 1` carries it: of a pruned block
@@ -543,47 +582,6 @@ impl Store {
 
     pub(crate) fn corrupt_block(&self, height: Height, error: &DecodeError) -> StoreError {
         self.db.corrupt(Column::Blocks, &height_key(height), error)
-    }
-}
-
-impl MetaRecord {
-    const LEN: usize = 32 + 4 + 32 + 4 + 4;
-
-    fn of(block: &FetchedBlock) -> Self {
-        let saturate = |count: usize| u32::try_from(count).unwrap_or(u32::MAX);
-        Self {
-            block_id: block.block_id(),
-            size: saturate(block.raw().len()),
-            num_txs: saturate(block.block().data.len()),
-        }
-    }
-
-    fn encode(&self) -> Vec<u8> {
-        let mut bytes = Vec::with_capacity(Self::LEN);
-        bytes.extend_from_slice(self.block_id.hash.as_bytes());
-        bytes.extend_from_slice(&self.block_id.part_set_header.total.to_be_bytes());
-        bytes.extend_from_slice(self.block_id.part_set_header.hash.as_bytes());
-        bytes.extend_from_slice(&self.size.to_be_bytes());
-        bytes.extend_from_slice(&self.num_txs.to_be_bytes());
-        bytes
-    }
-
-    fn decode(mut bytes: &[u8]) -> Option<Self> {
-        if bytes.len() != Self::LEN {
-            return None;
-        }
-        let hash = |bytes: &mut &[u8]| Hash::try_from(&bytes.copy_to_bytes(32)[..]).ok();
-        Some(Self {
-            block_id: BlockId {
-                hash: hash(&mut bytes)?,
-                part_set_header: PartSetHeader {
-                    total: bytes.get_u32(),
-                    hash: hash(&mut bytes)?,
-                },
-            },
-            size: bytes.get_u32(),
-            num_txs: bytes.get_u32(),
-        })
     }
 }
 

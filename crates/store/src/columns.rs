@@ -4,8 +4,8 @@ use std::path::Path;
 
 use perihelion_types::Height;
 use rocksdb::{
-    BlockBasedOptions, Cache, ColumnFamilyDescriptor, DBCompressionType, DBRecoveryMode, LogLevel,
-    Options, WriteBufferManager,
+    BlockBasedOptions, Cache, ColumnFamilyDescriptor, DBCompactionStyle, DBCompressionType,
+    DBRecoveryMode, LogLevel, Options, WriteBufferManager,
 };
 
 use crate::{StoreOptions, direct_io};
@@ -17,13 +17,13 @@ const MIN_BLOB_BYTES: u64 = 512;
 /// A column family. Keys are heights in big-endian order unless said.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Column {
-    /// By name: `base`, `swept`, `light_base`, `genesis`, `index_cursor_2`.
+    /// By name: `base`, `swept`, `light_base`, `genesis`, `index_cursor_2`, `last_id`.
     Meta,
     /// The exact bytes of a block.
     Blocks,
-    /// Block id, size, number of transactions.
+    /// Beginning of the hash, size, number of transactions.
     BlockMeta,
-    /// Block hash to height.
+    /// Beginning of the block's hash to height.
     Hashes,
     /// `seen`: the commit of the last height; block h+1 has the others.
     Commits,
@@ -103,6 +103,12 @@ impl Column {
         matches!(self, Self::Hashes | Self::IndexTxs | Self::App)
     }
 
+    /// Whether keys that follow each other in time are anywhere: each new table overlaps all there
+    /// are, so that by levels all of them would be written again with every few new ones.
+    const fn is_random(self) -> bool {
+        matches!(self, Self::Hashes | Self::IndexTxs)
+    }
+
     fn options(self, options: &StoreOptions, cache: &Cache) -> Options {
         let mut column = Options::default();
         // The shared budget comes first. While two are being written out, writing waits.
@@ -111,6 +117,9 @@ impl Column {
         column.set_arena_block_size(64 << 10);
         column.set_compression_type(DBCompressionType::Lz4);
         column.set_level_compaction_dynamic_level_bytes(true);
+        if self.is_random() {
+            column.set_compaction_style(DBCompactionStyle::Universal);
+        }
         let mut table = BlockBasedOptions::default();
         table.set_block_cache(cache);
         table.set_cache_index_and_filter_blocks(true);

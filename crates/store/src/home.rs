@@ -20,12 +20,13 @@ use perihelion_types::Hash;
 use crate::StoreError;
 
 /// The format that this program writes, and the newest that it reads.
-pub const FORMAT: u32 = 3;
+pub const FORMAT: u32 = 4;
 /// The file that tells the format.
 pub(crate) const FORMAT_FILE: &str = "FORMAT";
 /// The oldest format that is still read: in it, results are as the application gave them, and up to
-/// 2 each attribute of a transaction has an entry of the index. What is written to such a store makes
-/// it one of the new format.
+/// 2 each attribute of a transaction has an entry of the index; up to 3 `block_meta` has the whole id
+/// of each block, and `hashes` the whole hash. What is written to such a store makes it one of the new
+/// format.
 const OLDEST: u32 = 1;
 /// The store's folder within the data folder.
 const FOLDER: &str = "perihelion";

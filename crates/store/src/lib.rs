@@ -24,6 +24,7 @@ mod live_files;
 mod options;
 mod packed;
 pub mod prune;
+mod record;
 mod state;
 pub mod store;
 

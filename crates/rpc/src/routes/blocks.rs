@@ -164,8 +164,10 @@ pub(super) fn blockchain(backend: &Backend, arguments: &Arguments) -> Answer {
     let min = arguments.integer(0).unwrap_or_default();
     let max = arguments.integer(1).unwrap_or_default();
     let (min, max) = window(base.get(), height.get(), min, max)?;
+    let mut above: Option<Header> = None;
     let metas = (min..=max).rev().map(|height| {
-        let meta = store.load_block_meta(Height::new(height))?;
+        let meta = store.load_block_meta_below(Height::new(height), above.as_ref())?;
+        above = meta.as_ref().map(|meta| meta.header.clone());
         Ok(meta.map(Meta::from))
     });
     write(&Blockchain {

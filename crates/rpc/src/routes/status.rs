@@ -8,9 +8,8 @@ use std::{
 use bytes::Bytes;
 use perihelion_consensus_reactor::Standing;
 use perihelion_schedule::{Limit, Mode, PeerProgress, Progress, TargetSource};
-use perihelion_store::BlockMeta;
 use perihelion_types::{
-    Hash, Height, PublicKey, Time,
+    Hash, Header, Height, PublicKey, Time,
     json::{Hex, Text},
 };
 use serde::Serialize;
@@ -75,16 +74,16 @@ struct Status<'a> {
 }
 
 /// What is shown of a block that may not be there.
-fn shown(meta: Option<BlockMeta>) -> (Hash, HexBytes, Height, Time) {
-    meta.map_or_else(
+fn shown(header: Option<Header>) -> (Hash, HexBytes, Height, Time) {
+    header.map_or_else(
         || {
             let epoch = Time::new(0, 0);
             (Hash::EMPTY, HexBytes(Bytes::new()), Height::ZERO, epoch)
         },
-        |meta| {
-            let header = meta.header;
+        |header| {
+            let hash = header.hash();
             let app_hash = HexBytes(header.app_hash);
-            (meta.block_id.hash, app_hash, header.height, header.time)
+            (hash, app_hash, header.height, header.time)
         },
     )
 }
@@ -102,9 +101,9 @@ fn sync_info(backend: &Backend, progress: &Progress) -> Result<SyncInfo, super::
     let store = &backend.context.store;
     let (base, height) = store.base_and_height();
     let (earliest_block_hash, earliest_app_hash, earliest_block_height, earliest_block_time) =
-        shown(store.load_block_meta(base)?);
+        shown(store.load_header(base)?);
     let (latest_block_hash, latest_app_hash, _, latest_block_time) =
-        shown(store.load_block_meta(height)?);
+        shown(store.load_header(height)?);
     Ok(SyncInfo {
         latest_block_hash,
         latest_app_hash,

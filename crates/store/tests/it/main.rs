@@ -4,6 +4,7 @@
 mod chain;
 mod crash;
 mod home;
+mod ids;
 mod index;
 mod odd_encodings;
 mod pending_evidence;
