@@ -33,6 +33,8 @@ pub fn sha256_each(prefix: &[u8], messages: &[&[u8]], hashes: &mut [[u8; 32]]) {
 
 #[cfg(test)]
 mod tests {
+    use proptest::{collection::vec, prelude::*};
+
     use super::*;
 
     fn check(prefix: &[u8], messages: &[&[u8]]) {
@@ -59,6 +61,26 @@ mod tests {
                 let all = (0..count).map(|at| &data[at..at + at * 977 % 2900]);
                 check(prefix, &all.collect::<Vec<_>>());
             }
+        }
+    }
+
+    /// Messages each in memory of their own, with nothing known before and behind it; and none at
+    /// all, whose address is none.
+    fn message() -> impl Strategy<Value = Vec<u8>> {
+        prop_oneof![
+            Just(Vec::new()),
+            vec(any::<u8>(), 0..140),
+            vec(any::<u8>(), 0..700)
+        ]
+    }
+
+    proptest! {
+        #[test]
+        fn any_messages_hash_as_by_themselves(
+            prefix in vec(any::<u8>(), 0..64),
+            messages in vec(message(), 0..40),
+        ) {
+            check(&prefix, &messages.iter().map(|message| &message[..]).collect::<Vec<_>>());
         }
     }
 }

@@ -2,7 +2,8 @@
 
 use core::arch::x86_64::{
     __m512i, _mm_set_epi64x, _mm512_add_epi32, _mm512_broadcast_i32x4, _mm512_mask_add_epi32,
-    _mm512_ror_epi32, _mm512_set_epi64, _mm512_set1_epi32, _mm512_setzero_si512,
+    _mm512_mask_loadu_epi8, _mm512_mask_mov_epi8, _mm512_mask_set1_epi64, _mm512_maskz_loadu_epi8,
+    _mm512_ror_epi32, _mm512_set1_epi8, _mm512_set1_epi32, _mm512_setzero_si512,
     _mm512_shuffle_epi8, _mm512_shuffle_i32x4, _mm512_srli_epi32, _mm512_ternarylogic_epi32,
     _mm512_unpackhi_epi32, _mm512_unpackhi_epi64, _mm512_unpacklo_epi32, _mm512_unpacklo_epi64,
 };
@@ -66,39 +67,51 @@ impl<'a> Padded<'a> {
         }
     }
 
-    /// A block that stands in the message as it is.
-    fn whole(&self, block: usize) -> Option<&'a [u8; 64]> {
-        let start = (64 * block).checked_sub(self.prefix.len())?;
-        self.message.get(start..)?.first_chunk()
-    }
-
-    /// Any block, written out.
-    fn write(&self, block: usize, bytes: &mut [u8; 64]) {
-        *bytes = [0; 64];
-        let before = if block == 0 { self.prefix.len() } else { 0 };
-        bytes[..before].copy_from_slice(&self.prefix[..before]);
-        let start = 64 * block + before - self.prefix.len();
-        let rest = self.message.get(start..).unwrap_or_default();
-        // Nodes of Merkle trees, whose lengths the compiler then knows.
-        if before == 1
-            && let Some(most) = rest.first_chunk::<63>()
-        {
-            bytes[1..].copy_from_slice(most);
-        } else if before == 1
-            && let Ok(node) = <&[u8; 32]>::try_from(rest)
-        {
-            bytes[1..33].copy_from_slice(node);
-        } else {
-            let length = rest.len().min(64 - before);
-            bytes[before..before + length].copy_from_slice(&rest[..length]);
+    /// A block, with what belongs to it of prefix and padding; zeros where there are no more.
+    ///
+    /// It is put together in a register: bytes that were just written are slow to read as one.
+    #[inline]
+    #[target_feature(enable = "avx512f,avx512bw")]
+    #[allow(unsafe_code, reason = "no safe load leaves bytes out")]
+    fn block(&self, block: usize) -> __m512i {
+        let mut bytes = _mm512_setzero_si512();
+        if block >= self.blocks {
+            return bytes;
         }
+        let start = 64 * block;
         let all = self.prefix.len() + self.message.len();
+        let prefix = first_bits(self.prefix.len().saturating_sub(start));
+        let message = first_bits(all.saturating_sub(start)) & !prefix;
+        // A load of no byte at all would take long where its address is none.
+        if message != 0 {
+            let at = self.message.as_ptr().wrapping_add(start);
+            let at = at.wrapping_sub(self.prefix.len());
+            // SAFETY: byte `i` of the block is byte `start + i - prefix.len()` of the message where
+            // `start + i` is not below the prefix's length but below that of both: the bits that
+            // are set. No other byte is read.
+            bytes = unsafe { _mm512_maskz_loadu_epi8(message, at.cast()) };
+        }
+        if prefix != 0 {
+            // SAFETY: it is shorter than a block, so this is the first one, and as many bits are
+            // set as it has bytes. No other byte is read.
+            bytes = unsafe { _mm512_mask_loadu_epi8(bytes, prefix, self.prefix.as_ptr().cast()) };
+        }
         if all / 64 == block {
-            bytes[all % 64] = 0x80;
+            bytes = _mm512_mask_mov_epi8(bytes, 1 << (all % 64), _mm512_set1_epi8(i8::MIN));
         }
         if block + 1 == self.blocks {
-            bytes[56..].copy_from_slice(&(all as u64 * 8).to_be_bytes());
+            bytes = _mm512_mask_set1_epi64(bytes, 1 << 7, (all as u64 * 8).to_be().cast_signed());
         }
+        bytes
+    }
+}
+
+/// A mask with the bits below `count` set, all where it has not so many.
+fn first_bits(count: usize) -> u64 {
+    if count < 64 {
+        (1 << count) - 1
+    } else {
+        u64::MAX
     }
 }
 
@@ -114,65 +127,58 @@ fn hash_at_once(prefix: &[u8], messages: &[&[u8]], hashes: &mut [[u8; 32]]) {
     let together = lengths[LANES - WORTHWHILE];
 
     let mut state = INITIAL.map(|word| _mm512_set1_epi32(word.cast_signed()));
-    let mut written = [[0; 64]; LANES];
+    let mut rows = [_mm512_setzero_si512(); LANES];
     for block in 0..together {
         let mut live = 0;
-        for (index, (lane, written)) in lanes.iter().zip(&mut written).enumerate() {
-            if block < lane.blocks {
-                live |= 1 << index;
-                if lane.whole(block).is_none() {
-                    lane.write(block, written);
-                }
-            }
+        for (index, (lane, row)) in lanes.iter().zip(&mut rows).enumerate() {
+            live |= u16::from(block < lane.blocks) << index;
+            *row = lane.block(block);
         }
-        let mut blocks = written.each_ref();
-        for (lane, place) in lanes.iter().zip(&mut blocks) {
-            if let Some(whole) = lane.whole(block) {
-                *place = whole;
-            }
-        }
-        compress(&mut state, &blocks, live);
+        compress(&mut state, words(&rows), live);
     }
-    let state = state.map(words);
-    for (index, (lane, hash)) in lanes.iter().zip(hashes).enumerate() {
-        let mut state = state.map(|words| words[index]);
+    rows[..8].copy_from_slice(&state);
+    let states = transpose(&rows);
+    for ((lane, state), hash) in lanes.iter().zip(states).zip(hashes) {
+        let [mut state, _] = halves(state);
         for block in together..lane.blocks {
-            match lane.whole(block) {
-                Some(whole) => compress256(&mut state, std::slice::from_ref(whole)),
-                None => {
-                    let mut written = [0; 64];
-                    lane.write(block, &mut written);
-                    compress256(&mut state, &[written]);
-                }
-            }
+            compress256(&mut state, &[bytes(lane.block(block))]);
         }
         *hash = crate::hash::bytes_of(state);
     }
 }
 
-/// The lanes of a register.
+/// The first eight words of a register, and the others.
 #[allow(unsafe_code, reason = "the safe ways go lane by lane")]
-fn words(register: __m512i) -> [u32; LANES] {
+fn halves(register: __m512i) -> [[u32; 8]; 2] {
     // SAFETY: both have 64 bytes, of which any content is valid.
-    unsafe { std::mem::transmute::<__m512i, [u32; LANES]>(register) }
+    unsafe { std::mem::transmute::<__m512i, [[u32; 8]; 2]>(register) }
 }
 
-/// Reads a block of each lane: register `i` holds word `i` of all of them.
+/// The bytes of a register.
+#[allow(unsafe_code, reason = "the safe ways go lane by lane")]
+fn bytes(register: __m512i) -> [u8; 64] {
+    // SAFETY: both have 64 bytes, of which any content is valid.
+    unsafe { std::mem::transmute::<__m512i, [u8; 64]>(register) }
+}
+
+/// A block of each lane as words: register `i` holds word `i` of all of them.
 #[inline]
 #[target_feature(enable = "avx512f,avx512bw")]
-fn load(blocks: &[&[u8; 64]; LANES]) -> [__m512i; 16] {
+fn words(blocks: &[__m512i; LANES]) -> [__m512i; 16] {
     let big_endian =
         _mm512_broadcast_i32x4(_mm_set_epi64x(0x0c0d_0e0f_0809_0a0b, 0x0405_0607_0001_0203));
-    let mut rows = [_mm512_setzero_si512(); 16];
-    for (row, block) in rows.iter_mut().zip(blocks) {
-        let [a, b, c, d, e, f, g, h] = std::array::from_fn(|index| {
-            let eight = block[8 * index..].first_chunk();
-            i64::from_le_bytes(*eight.expect("a block is eight times eight bytes"))
-        });
-        *row = _mm512_shuffle_epi8(_mm512_set_epi64(h, g, f, e, d, c, b, a), big_endian);
+    let mut rows = *blocks;
+    for row in &mut rows {
+        *row = _mm512_shuffle_epi8(*row, big_endian);
     }
-    // Rows become columns: words of two rows are paired, pairs of two pairs, then quarters.
-    let mut twos = rows;
+    transpose(&rows)
+}
+
+/// Makes rows of words columns: words of two rows are paired, pairs of two pairs, then quarters.
+#[inline]
+#[target_feature(enable = "avx512f,avx512bw")]
+fn transpose(rows: &[__m512i; 16]) -> [__m512i; 16] {
+    let mut twos = *rows;
     for i in 0..8 {
         twos[2 * i] = _mm512_unpacklo_epi32(rows[2 * i], rows[2 * i + 1]);
         twos[2 * i + 1] = _mm512_unpackhi_epi32(rows[2 * i], rows[2 * i + 1]);
@@ -184,29 +190,29 @@ fn load(blocks: &[&[u8; 64]; LANES]) -> [__m512i; 16] {
         fours[i + 2] = _mm512_unpacklo_epi64(twos[i + 1], twos[i + 3]);
         fours[i + 3] = _mm512_unpackhi_epi64(twos[i + 1], twos[i + 3]);
     }
-    let mut words = fours;
+    let mut columns = fours;
     for i in 0..4 {
         let a = _mm512_shuffle_i32x4(fours[i], fours[i + 4], 0x88);
         let b = _mm512_shuffle_i32x4(fours[i + 8], fours[i + 12], 0x88);
         let c = _mm512_shuffle_i32x4(fours[i], fours[i + 4], 0xdd);
         let d = _mm512_shuffle_i32x4(fours[i + 8], fours[i + 12], 0xdd);
-        words[i] = _mm512_shuffle_i32x4(a, b, 0x88);
-        words[i + 4] = _mm512_shuffle_i32x4(c, d, 0x88);
-        words[i + 8] = _mm512_shuffle_i32x4(a, b, 0xdd);
-        words[i + 12] = _mm512_shuffle_i32x4(c, d, 0xdd);
+        columns[i] = _mm512_shuffle_i32x4(a, b, 0x88);
+        columns[i + 4] = _mm512_shuffle_i32x4(c, d, 0x88);
+        columns[i + 8] = _mm512_shuffle_i32x4(a, b, 0xdd);
+        columns[i + 12] = _mm512_shuffle_i32x4(c, d, 0xdd);
     }
-    words
+    columns
 }
 
-/// Compresses a block of each lane whose bit is set in `live` (FIPS 180-4, section 6.2.2).
+/// Compresses a block of each lane whose bit is set in `live`, given as [`words`] (FIPS 180-4,
+/// section 6.2.2).
 #[inline]
 #[target_feature(enable = "avx512f,avx512bw")]
-fn compress(state: &mut [__m512i; 8], blocks: &[&[u8; 64]; LANES], live: u16) {
+fn compress(state: &mut [__m512i; 8], mut w: [__m512i; 16], live: u16) {
     // Truth tables of three bits: exclusive or, choice, majority.
     const XOR: i32 = 0x96;
     const CHOICE: i32 = 0xca;
     const MAJORITY: i32 = 0xe8;
-    let mut w = load(blocks);
     let mut s = *state;
     macro_rules! sum {
         ($x:expr, $a:literal $b:literal $c:literal) => {
