@@ -1,6 +1,7 @@
 use std::{
     collections::hash_map::RandomState,
     hash::BuildHasher as _,
+    hint::black_box,
     sync::{LazyLock, PoisonError, RwLock, RwLockReadGuard},
 };
 
@@ -136,28 +137,56 @@ impl Pairs {
         Some(self.pairs[self.find(key)?].value(&self.bytes))
     }
 
-    /// Sets the value of the key `prefix` and `rest`; both are copied.
-    fn set(&mut self, prefix: &[u8], rest: &[u8], value: &[u8]) {
+    /// Sets values of keys that begin with `prefix`, each given without it, in their order; all are
+    /// copied.
+    ///
+    /// What a pair needs of the map lies anywhere in more memory than caches hold. So each step is
+    /// done for all before the next one: then the processor does not wait for one pair's memory
+    /// before it asks for that of the next.
+    fn set_all(&mut self, prefix: &[u8], rests_and_values: &[(&[u8], &[u8])]) {
+        let pairs = rests_and_values.iter();
+        let mut new: Vec<Pair> = pairs
+            .map(|(rest, value)| self.append(prefix, rest, value))
+            .collect();
+        for pair in &mut new {
+            pair.hash = self.hasher.0.hash_one(pair.key(&self.bytes));
+        }
+        self.places.reserve(new.len(), |at| self.pairs[*at].hash);
+        for pair in &new {
+            let is_it = |at: &usize| self.pairs[*at].hash == pair.hash;
+            black_box(self.places.find(pair.hash, is_it));
+        }
+        for pair in new {
+            self.put(pair);
+        }
+        self.give_back();
+    }
+
+    /// Copies a key and its value behind the others. The pair has no hash yet.
+    fn append(&mut self, prefix: &[u8], rest: &[u8], value: &[u8]) -> Pair {
         let start = self.bytes.len();
         for part in [prefix, rest, value] {
             self.bytes.extend_from_slice(part);
         }
-        let key = &self.bytes[start..start + prefix.len() + rest.len()];
         let length = |bytes: usize| u32::try_from(bytes).expect("no transaction has 4 GiB");
-        let new = Pair {
-            hash: self.hasher.0.hash_one(key),
+        Pair {
+            hash: 0,
             start,
-            key_bytes: length(key.len()),
+            key_bytes: length(prefix.len() + rest.len()),
             value_bytes: length(value.len()),
-        };
+        }
+    }
+
+    /// Puts a pair, whose bytes and hash are there, in the place of its key's last one.
+    fn put(&mut self, new: Pair) {
         self.kept += new.len();
+        let key = new.key(&self.bytes);
         let is_it = |at: &usize| self.pairs[*at].has(new.hash, key, &self.bytes);
         let hash = |at: &usize| self.pairs[*at].hash;
         match self.places.entry(new.hash, is_it, hash) {
             Entry::Occupied(place) => {
                 let replaced = std::mem::replace(&mut self.pairs[*place.get()], new);
                 self.kept -= replaced.len();
-                self.give_back();
             }
             Entry::Vacant(place) => {
                 place.insert(self.pairs.len());
@@ -218,7 +247,7 @@ impl MemoryAppStore {
         let mut pairs = self.pairs.write().unwrap_or_else(PoisonError::into_inner);
         for AppWrite { key, value } in writes {
             match value {
-                Some(value) => pairs.set(&[], &key, &value),
+                Some(value) => pairs.set_all(&[], &[(&key, &value)]),
                 None => pairs.remove(&key),
             }
         }
@@ -227,9 +256,7 @@ impl MemoryAppStore {
     /// Sets values of keys that begin with `prefix`, each given without it.
     pub(crate) fn set_all(&self, prefix: &[u8], rests_and_values: &[(&[u8], &[u8])]) {
         let mut pairs = self.pairs.write().unwrap_or_else(PoisonError::into_inner);
-        for (rest, value) in rests_and_values {
-            pairs.set(prefix, rest, value);
-        }
+        pairs.set_all(prefix, rests_and_values);
     }
 
     fn read(&self) -> RwLockReadGuard<'_, Pairs> {
@@ -325,6 +352,29 @@ mod tests {
             }
             let map = map.into_iter().map(|(key, value)| (key.to_be_bytes().to_vec(), value));
             prop_assert_eq!(store.fork().scan_prefix(&[]).unwrap(), map.collect::<Vec<_>>());
+        }
+
+        #[test]
+        fn pairs_that_are_set_at_once_are_set_in_their_order(
+            blocks in vec(vec((0..30_u8, vec(any::<u8>(), 0..40)), 0..60), 0..8),
+        ) {
+            let store = MemoryAppStore::new();
+            let mut map = BTreeMap::new();
+            for block in blocks {
+                let keys: Vec<[u8; 1]> = block.iter().map(|(key, _)| [*key]).collect();
+                let values = block.iter().map(|(_, value)| &value[..]);
+                let pairs: Vec<_> = keys.iter().map(|key| &key[..]).zip(values).collect();
+                store.set_all(b"key:", &pairs);
+                for (key, value) in block {
+                    map.insert([&b"key:"[..], &[key]].concat(), value);
+                }
+                for (key, value) in &map {
+                    prop_assert_eq!(store.get(key).unwrap(), Some(value.clone()));
+                }
+            }
+            let kept: usize = map.iter().map(|(key, value)| key.len() + value.len()).sum();
+            prop_assert_eq!(store.read().kept, kept);
+            prop_assert_eq!(store.scan_prefix(&[]).unwrap(), map.into_iter().collect::<Vec<_>>());
         }
     }
 }
