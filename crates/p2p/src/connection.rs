@@ -1,7 +1,11 @@
 //! The task of one connection: moves bytes between the socket, the multiplexed connection, and the
 //! reactors' and senders' queues.
 
-use std::{pin::Pin, sync::Arc, sync::atomic::Ordering, time::Duration};
+use std::{
+    pin::Pin,
+    sync::{Arc, Mutex, atomic::Ordering},
+    time::Duration,
+};
 
 use bytes::Bytes;
 use tokio::{
@@ -13,19 +17,22 @@ use tokio::{
 
 use crate::{
     ChannelDescriptor, DisconnectReason, PeerEvent, PeerHandle, Permit,
+    flow::Meter,
     frame::{FrameOpener, FrameSealer, LENGTH_BYTES, SEALED_FRAME, frame_at},
     mconnection::{Arrival, ChannelConfig, Event, MConnection, MConnectionConfig},
     peer::{Outgoing, PeerShared, lock},
     secret_connection::Established,
 };
 
-/// Bytes read at once: 64 frames at first, up to 256 where a peer sends as much. Both ends wake each
+/// Bytes read at once: 64 frames, or what comes within 10 ms, up to 256 frames. Both ends wake each
 /// other once a batch; more than 256 frames no longer fit into a core's cache, and take memory for
 /// each peer.
 const READ_BUFFER: usize = 64 * SEALED_FRAME;
 const MAX_READ_BUFFER: usize = 256 * SEALED_FRAME;
-/// Bytes of packets sealed and written at once at most: 256 frames.
-const WRITE_BATCH: usize = 256 * 1024;
+/// Bytes of packets sealed and written at once, likewise: what is sealed goes before all that is more
+/// urgent, for as long as the peer takes for it.
+const WRITE_BATCH: usize = 64 * 1024;
+const MAX_WRITE_BATCH: usize = 254 * 1024;
 /// With nothing due, a task wakes up this often at the latest; its ping is due sooner.
 const IDLE: Duration = Duration::from_secs(3600);
 
@@ -124,6 +131,8 @@ pub(crate) struct Connection {
     opened_taken: usize,
     /// Packets to be sealed; empty between batches.
     plain: Vec<u8>,
+    /// Bytes of them that make a batch.
+    batch: usize,
     /// Sealed bytes to be written; those before `wire_written` are.
     wire: Vec<u8>,
     wire_written: usize,
@@ -178,7 +187,8 @@ impl Connection {
             sealed_len,
             opened: established.opened,
             opened_taken: 0,
-            plain: Vec::new(),
+            plain: Vec::with_capacity(WRITE_BATCH + 2048),
+            batch: WRITE_BATCH,
             wire: Vec::new(),
             wire_written: 0,
             more: false,
@@ -280,11 +290,12 @@ impl Connection {
             Ok(0) => Err(DisconnectReason::ClosedByPeer),
             Ok(length) => {
                 self.sealed_len += length;
-                lock(&self.shared.received).record(Instant::now().into_std(), length);
-                let is_full = self.sealed_len == self.sealed.len();
+                let recent = record(&self.shared.received, length);
                 self.open_frames()?;
-                if is_full && self.sealed.len() < MAX_READ_BUFFER {
-                    self.sealed.resize(2 * self.sealed.len(), 0);
+                if recent > self.sealed.len() && self.sealed.len() < MAX_READ_BUFFER {
+                    self.sealed
+                        .reserve_exact(MAX_READ_BUFFER - self.sealed.len());
+                    self.sealed.resize(MAX_READ_BUFFER, 0);
                 }
                 Ok(())
             }
@@ -300,6 +311,7 @@ impl Connection {
             self.opened_taken = 0;
         }
         let whole = self.sealed_len - self.sealed_len % SEALED_FRAME;
+        self.opened.reserve_exact(whole);
         for start in (0..whole).step_by(SEALED_FRAME) {
             let frame = frame_at(&mut self.sealed, start);
             let length = self.opener.open(frame)?;
@@ -438,16 +450,17 @@ impl Connection {
         self.more = false;
         self.wire.clear();
         self.wire_written = 0;
-        while self.plain.len() < WRITE_BATCH {
+        self.plain.reserve_exact(self.batch + 2048);
+        while self.plain.len() < self.batch {
             self.refill();
-            if !self.core.poll_transmit(now, &mut self.plain, WRITE_BATCH) {
+            if !self.core.poll_transmit(now, &mut self.plain, self.batch) {
                 break;
             }
         }
         if self.plain.is_empty() {
             return Ok(());
         }
-        self.more = self.plain.len() >= WRITE_BATCH;
+        self.more = self.plain.len() >= self.batch;
         self.sealer.seal_all(&self.plain, &mut self.wire)?;
         self.plain.clear();
         for queue in self.core.queues() {
@@ -464,7 +477,7 @@ impl Connection {
             let channel = outgoing.channel;
             let mut bytes = 0;
             let mut room = self.core.room_to_send(channel);
-            while room > 0 && bytes < WRITE_BATCH {
+            while room > 0 && bytes < self.batch {
                 let Some(part) = outgoing.try_next() else {
                     break;
                 };
@@ -485,13 +498,21 @@ impl Connection {
         match self.stream.try_write(&self.wire[self.wire_written..]) {
             Ok(length) => {
                 self.wire_written += length;
-                lock(&self.shared.sent).record(Instant::now().into_std(), length);
+                let recent = record(&self.shared.sent, length);
+                self.batch = recent.clamp(WRITE_BATCH, MAX_WRITE_BATCH);
                 Ok(())
             }
             Err(error) if error.kind() == std::io::ErrorKind::WouldBlock => Ok(()),
             Err(error) => Err(error.into()),
         }
     }
+}
+
+/// Counts bytes; returns how many 10 ms carried lately.
+fn record(meter: &Mutex<Meter>, bytes: usize) -> usize {
+    let mut meter = lock(meter);
+    meter.record(Instant::now().into_std(), bytes);
+    meter.hundredth()
 }
 
 /// Waits until the socket can be read or written, as far as that is wanted.

@@ -70,6 +70,16 @@ impl Meter {
         self.last = Some(now);
     }
 
+    /// Bytes that one hundredth of a second carried lately: 0 before the first sample is over.
+    #[allow(
+        clippy::cast_possible_truncation,
+        clippy::cast_sign_loss,
+        reason = "a count of bytes, not below 0"
+    )]
+    pub(crate) fn hundredth(&self) -> usize {
+        (self.inst_rate / 100.0) as usize
+    }
+
     pub(crate) fn status(&mut self, now: Instant) -> FlowStatus {
         self.sample(now);
         let duration = now.saturating_duration_since(self.start);

@@ -95,6 +95,7 @@ impl FrameSealer {
     /// # Errors
     /// When the nonces are used up.
     pub fn seal_all(&mut self, data: &[u8], wire: &mut Vec<u8>) -> Result<(), FrameError> {
+        wire.reserve_exact(data.len().div_ceil(MAX_DATA) * SEALED_FRAME);
         for chunk in data.chunks(MAX_DATA) {
             let start = wire.len();
             wire.resize(start + SEALED_FRAME, 0);

@@ -5,7 +5,8 @@ use std::sync::PoisonError;
 use bytes::Bytes;
 use perihelion_proto::tendermint::types as pb;
 use perihelion_types::{
-    Block, BlockId, Commit, DecodeError, ExtendedCommit, FetchedBlock, Hash, Header, Height, Rules,
+    Block, BlockId, Commit, DecodeError, ExtendedCommit, FetchedBlock, Hash, Header, Height,
+    PartSetHeader, Rules,
     gogo::{BlockField, block_field, usual_commit, usual_field},
 };
 use prost::Message;
@@ -15,7 +16,7 @@ use crate::{
     columns::{Column, height_key, key_height},
     database::Batch,
     packed,
-    record::{LAST_ID, MetaRecord, check_same_block, encode_last_id, hash_key, load_last_id},
+    record::{MetaRecord, hash_key},
     store::{StoredRange, meta},
 };
 
@@ -177,7 +178,7 @@ impl Store {
         let key = height_key(height);
         let is_first = range.height == Height::ZERO;
         if !is_first && height == range.height {
-            check_same_block(height, range.last_id, block.block_id())?;
+            self.check_same_block(height, block.block_id())?;
         } else {
             if !height.is_positive() || (!is_first && height != range.height.next()) {
                 return Err(StoreError::NotContiguous {
@@ -185,23 +186,12 @@ impl Store {
                     last: range.height,
                 });
             }
-            if !is_first {
-                // It is the only record of that id from now on.
-                let below = block.block().header.last_block_id;
-                check_same_block(range.height, range.last_id, below)?;
-            }
             let record = MetaRecord::of(block);
             batch.put_large(Column::Blocks, key, block.raw());
             self.judge_compression(block.raw());
             batch.put(Column::BlockMeta, key, record.encode());
             batch.put(Column::Hashes, record.hash, key);
-            batch.put(
-                Column::Meta,
-                LAST_ID,
-                encode_last_id(height, block.block_id()),
-            );
             range.height = height;
-            range.last_id = block.block_id();
             if is_first {
                 range.base = height;
                 range.light_base = height;
@@ -231,6 +221,18 @@ impl Store {
         if let Some(pays) = judge.note(block) {
             self.db.compress_blobs(Column::Blocks, pays);
         }
+    }
+
+    fn check_same_block(&self, height: Height, given: BlockId) -> Result<(), StoreError> {
+        let stored = self.load_block_id(height)?.unwrap_or(BlockId::NIL);
+        if stored == given {
+            return Ok(());
+        }
+        Err(StoreError::OtherBlock {
+            height,
+            stored: Box::new(stored),
+            given: Box::new(given),
+        })
     }
 
     /// Discarded results stay until they are indexed; the last ones always do.
@@ -302,15 +304,21 @@ impl Store {
         Ok(Some(header))
     }
 
-    /// The block's id, of a pruned block too as long as it is within the evidence window.
+    /// The block's id, of a pruned block too as long as it is within the evidence window. Its hash is
+    /// computed from the header, so the whole block is read.
     ///
     /// # Errors
     /// When it cannot be read or decoded.
     pub fn load_block_id(&self, height: Height) -> Result<Option<BlockId>, StoreError> {
-        match self.load_record(height)? {
-            Some(record) => self.id_of(height, &record),
-            None => Ok(None),
-        }
+        Ok(self.load_block_meta(height)?.map(|meta| meta.block_id))
+    }
+
+    /// Count and root of the block's parts, in one small read.
+    ///
+    /// # Errors
+    /// When it cannot be read or decoded.
+    pub fn load_parts_header(&self, height: Height) -> Result<Option<PartSetHeader>, StoreError> {
+        Ok(self.load_record(height)?.map(|record| record.parts))
     }
 
     /// What lists of blocks show.
@@ -318,50 +326,19 @@ impl Store {
     /// # Errors
     /// When it cannot be read or decoded.
     pub fn load_block_meta(&self, height: Height) -> Result<Option<BlockMeta>, StoreError> {
-        self.load_block_meta_below(height, None)
-    }
-
-    /// The same; with the header of the block above, which tells the id, that block is not read.
-    ///
-    /// # Errors
-    /// When it cannot be read or decoded.
-    pub fn load_block_meta_below(
-        &self,
-        height: Height,
-        above: Option<&Header>,
-    ) -> Result<Option<BlockMeta>, StoreError> {
         let Some(record) = self.load_record(height)? else {
             return Ok(None);
         };
-        let id = match above {
-            Some(above) => Some(above.last_block_id),
-            None => self.id_of(height, &record)?,
-        };
         let header = self.load_header(height)?;
-        Ok(id.zip(header).map(|(block_id, header)| BlockMeta {
-            block_id,
+        Ok(header.map(|header| BlockMeta {
+            block_id: BlockId {
+                hash: header.hash(),
+                part_set_header: record.parts,
+            },
             block_size: record.size as usize,
             header,
             num_txs: record.num_txs as usize,
         }))
-    }
-
-    /// The id of the block at `height`, whose record this is; `None` once it is pruned.
-    fn id_of(&self, height: Height, record: &MetaRecord) -> Result<Option<BlockId>, StoreError> {
-        if record.block_id.is_some() {
-            return Ok(record.block_id);
-        }
-        let missing = || {
-            self.db
-                .corrupt(Column::Meta, LAST_ID, "no id of the last block")
-        };
-        // Written with each record: it is of this height, or of one above.
-        let (last, id) = load_last_id(&self.db)?.ok_or_else(missing)?;
-        if last == height {
-            return Ok(Some(id));
-        }
-        let above = self.load_header(height.next())?;
-        Ok(above.map(|header| header.last_block_id))
     }
 
     fn load_record(&self, height: Height) -> Result<Option<MetaRecord>, StoreError> {
@@ -393,11 +370,11 @@ impl Store {
             };
             let height = key_height(&value)
                 .ok_or_else(|| self.db.corrupt(Column::Hashes, key, "not a height"))?;
-            if height >= self.base()
-                && self
-                    .load_block_id(height)?
-                    .is_some_and(|id| id.hash == *hash)
-            {
+            if height < self.base() {
+                return Ok(None);
+            }
+            let header = self.load_header(height)?;
+            if header.is_some_and(|header| header.hash() == *hash) {
                 return Ok(Some(height));
             }
         }

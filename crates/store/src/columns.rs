@@ -4,8 +4,8 @@ use std::path::Path;
 
 use perihelion_types::Height;
 use rocksdb::{
-    BlockBasedOptions, Cache, ColumnFamilyDescriptor, DBCompactionStyle, DBCompressionType,
-    DBRecoveryMode, LogLevel, Options, WriteBufferManager,
+    BlockBasedOptions, Cache, ColumnFamilyDescriptor, DBCompressionType, DBRecoveryMode, LogLevel,
+    Options, WriteBufferManager,
 };
 
 use crate::{StoreOptions, direct_io};
@@ -14,14 +14,18 @@ use crate::{StoreOptions, direct_io};
 /// Larger: small blocks are rewritten at every level. Smaller: more lookups cost a second read.
 const MIN_BLOB_BYTES: u64 = 512;
 
+/// New tables of keys in no order that are compacted with the older ones at once. More: more of them
+/// are looked into, as far as their filters do not tell; less: the older ones are rewritten more often.
+const RANDOM_TABLES: i32 = 16;
+
 /// A column family. Keys are heights in big-endian order unless said.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Column {
-    /// By name: `base`, `swept`, `light_base`, `genesis`, `index_cursor_2`, `last_id`.
+    /// By name: `base`, `swept`, `light_base`, `genesis`, `index_cursor_2`.
     Meta,
     /// The exact bytes of a block.
     Blocks,
-    /// Beginning of the hash, size, number of transactions.
+    /// Beginning of the hash, parts, size, number of transactions.
     BlockMeta,
     /// Beginning of the block's hash to height.
     Hashes,
@@ -104,7 +108,7 @@ impl Column {
     }
 
     /// Whether keys that follow each other in time are anywhere: each new table overlaps all there
-    /// are, so that by levels all of them would be written again with every few new ones.
+    /// are, and is compacted with all of them.
     const fn is_random(self) -> bool {
         matches!(self, Self::Hashes | Self::IndexTxs)
     }
@@ -118,7 +122,10 @@ impl Column {
         column.set_compression_type(DBCompressionType::Lz4);
         column.set_level_compaction_dynamic_level_bytes(true);
         if self.is_random() {
-            column.set_compaction_style(DBCompactionStyle::Universal);
+            // With more of them at once, that is seldom. A filter tells which one has a key.
+            column.set_level_zero_file_num_compaction_trigger(RANDOM_TABLES);
+            column.set_level_zero_slowdown_writes_trigger(3 * RANDOM_TABLES);
+            column.set_level_zero_stop_writes_trigger(4 * RANDOM_TABLES);
         }
         let mut table = BlockBasedOptions::default();
         table.set_block_cache(cache);

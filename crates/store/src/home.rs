@@ -24,8 +24,8 @@ pub const FORMAT: u32 = 4;
 /// The file that tells the format.
 pub(crate) const FORMAT_FILE: &str = "FORMAT";
 /// The oldest format that is still read: in it, results are as the application gave them, and up to
-/// 2 each attribute of a transaction has an entry of the index; up to 3 `block_meta` has the whole id
-/// of each block, and `hashes` the whole hash. What is written to such a store makes it one of the new
+/// 2 each attribute of a transaction has an entry of the index; up to 3 `block_meta` and
+/// `hashes` have the whole hash of each block. What is written to such a store makes it one of the new
 /// format.
 const OLDEST: u32 = 1;
 /// The store's folder within the data folder.

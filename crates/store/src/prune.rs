@@ -144,8 +144,8 @@ impl Store {
             batch.delete_range(column, first, end);
         }
         for (_, record) in self.db.range(Column::BlockMeta, &first, &end, usize::MAX)? {
-            if let Some(hash) = MetaRecord::key_in_hashes(&record) {
-                batch.delete(Column::Hashes, hash);
+            if let Some(key) = MetaRecord::key_in_hashes(&record) {
+                batch.delete(Column::Hashes, key);
             }
         }
         batch.put(Column::Meta, meta::SWEPT, end);

@@ -7,7 +7,7 @@ use std::{
     sync::{Condvar, Mutex, MutexGuard, PoisonError, RwLock},
 };
 
-use perihelion_types::{BlockId, Hash, Height};
+use perihelion_types::{Hash, Height};
 
 use crate::{
     AppWrite, IndexKind, StoreError, StoreOptions, Sync,
@@ -15,7 +15,6 @@ use crate::{
     compressible::Compressible,
     database::{Batch, Database, Entry},
     home::StoreHome,
-    record,
 };
 
 /// All that the node keeps of a chain. Opened once by one process; shared as `Arc<Store>`; every
@@ -53,8 +52,6 @@ pub(crate) struct StoredRange {
     pub(crate) light_base: Height,
     /// The height of the state, 0 when there is none.
     pub(crate) state: Height,
-    /// The id of the highest block, [`BlockId::NIL`] when there is none.
-    pub(crate) last_id: BlockId,
 }
 
 /// Wakes the indexer.
@@ -357,17 +354,12 @@ impl StoredRange {
         let height = last.map_or(Ok(Height::ZERO), |(key, _)| {
             key_height(&key).ok_or_else(|| db.corrupt(Column::BlockMeta, &key, "not a height"))
         })?;
-        let last_id = match height {
-            Height::ZERO => BlockId::NIL,
-            height => record::load_id_of_last(db, height)?,
-        };
         let base = load_height(db, meta::BASE)?.unwrap_or(Height::ZERO);
         Ok(Self {
             base,
             height,
             light_base: load_height(db, meta::LIGHT_BASE)?.unwrap_or(base),
             state: crate::state::load_height(db)?.unwrap_or(Height::ZERO),
-            last_id,
         })
     }
 }

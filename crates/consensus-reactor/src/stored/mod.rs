@@ -152,8 +152,7 @@ impl Stored for Look<'_> {
 
 impl Source for Store {
     fn header(&self, height: Height) -> Option<PartSetHeader> {
-        let id = readable(self, height, self.load_block_id(height))?;
-        Some(id.part_set_header)
+        readable(self, height, self.load_parts_header(height))
     }
 
     fn parts(&self, height: Height) -> Option<Arc<PartSet>> {

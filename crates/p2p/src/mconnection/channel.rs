@@ -3,7 +3,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use bytes::Bytes;
+use bytes::{Buf as _, Bytes};
 
 use super::{Arrival, ChannelConfig, MConnectionError, packet};
 
@@ -151,12 +151,14 @@ impl Channel {
         let Some(front) = self.ready.front_mut() else {
             return 0;
         };
-        let all = front.bytes.len() <= max_payload;
+        let length = front.bytes.len().min(max_payload);
+        let all = length == front.bytes.len();
         let eof = all && front.last;
-        let piece = front.bytes.split_to(front.bytes.len().min(max_payload));
-        let written = packet::encode_message(self.config.id, eof, &piece, out);
+        let written = packet::encode_message(self.config.id, eof, &front.bytes[..length], out);
         if all {
             self.ready.pop_front();
+        } else {
+            front.bytes.advance(length);
         }
         self.recently_sent += written as f64;
         written

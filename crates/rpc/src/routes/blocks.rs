@@ -39,8 +39,13 @@ fn block_at(backend: &Backend, height: Option<Height>) -> Answer {
     let store = &backend.context.store;
     let (mut block_id, mut block) = (BlockId::default(), None);
     if let Some(height) = height {
-        block_id = store.load_block_id(height)?.unwrap_or_default();
         block = store.load_block(height)?;
+        if let (Some(block), Some(parts)) = (&block, store.load_parts_header(height)?) {
+            block_id = BlockId {
+                hash: block.header.hash(),
+                part_set_header: parts,
+            };
+        }
     }
     write(&BlockAnswer { block_id, block })
 }
@@ -164,10 +169,8 @@ pub(super) fn blockchain(backend: &Backend, arguments: &Arguments) -> Answer {
     let min = arguments.integer(0).unwrap_or_default();
     let max = arguments.integer(1).unwrap_or_default();
     let (min, max) = window(base.get(), height.get(), min, max)?;
-    let mut above: Option<Header> = None;
     let metas = (min..=max).rev().map(|height| {
-        let meta = store.load_block_meta_below(Height::new(height), above.as_ref())?;
-        above = meta.as_ref().map(|meta| meta.header.clone());
+        let meta = store.load_block_meta(Height::new(height))?;
         Ok(meta.map(Meta::from))
     });
     write(&Blockchain {

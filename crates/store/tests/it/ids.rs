@@ -1,12 +1,12 @@
-//! Ids of blocks, of which only the last one is stored by itself.
+//! Ids of blocks, whose hashes are made of their headers.
 
 use std::path::Path;
 
-use perihelion_store::{BlockSave, Store, StoreError, Sync};
+use perihelion_store::{Store, Sync};
 use perihelion_types::{FetchedBlock, Hash};
 use rocksdb::{DB, Options};
 
-use crate::chain::{Changes, Growing, height, next_block, options};
+use crate::chain::{Changes, Growing, height, options};
 
 fn grown(store: &Store, chain: &mut Growing, count: usize) -> Vec<FetchedBlock> {
     let grow = |_| {
@@ -21,13 +21,9 @@ fn check(store: &Store, blocks: &[FetchedBlock]) {
         let (at, id) = (block.height(), block.block_id());
         assert_eq!(store.load_block_id(at).unwrap(), Some(id), "{at}");
         assert_eq!(store.load_block_meta(at).unwrap().unwrap().block_id, id);
+        let parts = store.load_parts_header(at).unwrap();
+        assert_eq!(parts, Some(id.part_set_header));
         assert_eq!(store.height_by_hash(&id.hash).unwrap(), Some(at));
-    }
-    for pair in blocks.windows(2) {
-        let at = pair[0].height();
-        let above = &pair[1].block().header;
-        let meta = store.load_block_meta_below(at, Some(above)).unwrap();
-        assert_eq!(meta, store.load_block_meta(at).unwrap());
     }
 }
 
@@ -37,20 +33,12 @@ fn make_earlier(data: &Path, blocks: &[FetchedBlock]) {
     let names = DB::list_cf(&Options::default(), &path).unwrap();
     let db = DB::open_cf(&Options::default(), &path, names).unwrap();
     let column = |name| db.cf_handle(name).unwrap();
-    db.delete_cf(column("meta"), b"last_id").unwrap();
     for block in blocks {
         let key = block.height().get().to_be_bytes();
-        let id = block.block_id();
-        let hash = id.hash.as_bytes();
+        let hash = block.block_id().hash;
+        let hash = hash.as_bytes();
         let now = db.get_cf(column("block_meta"), key).unwrap().unwrap();
-        let parts = id.part_set_header;
-        let record = [
-            hash,
-            &parts.total.to_be_bytes(),
-            parts.hash.as_bytes(),
-            &now[16..],
-        ]
-        .concat();
+        let record = [hash, &now[16..]].concat();
         assert_eq!(record.len(), 76);
         db.put_cf(column("block_meta"), key, record).unwrap();
         db.delete_cf(column("hashes"), &hash[..16]).unwrap();
@@ -105,29 +93,4 @@ fn another_hash_with_the_same_beginning_finds_nothing() {
         assert_eq!(store.height_by_hash(&other).unwrap(), None);
     }
     assert_eq!(store.height_by_hash(&Hash::EMPTY).unwrap(), None);
-}
-
-#[test]
-fn a_block_on_another_one_is_refused() {
-    let folder = tempfile::tempdir().unwrap();
-    let mut store = Store::open(folder.path(), &options()).unwrap();
-    let mut chain = Growing::new(&store);
-    let blocks = grown(&store, &mut chain, 3);
-    for below in &blocks[..2] {
-        let stray = next_block(&chain.state, Some(below), &[]);
-        let save = BlockSave {
-            block: &stray,
-            commit: None,
-            extended_commit: None,
-            results: None,
-        };
-        let error = store.save_block(&save, Sync::No).unwrap_err();
-        let StoreError::OtherBlock { stored, given, .. } = error else {
-            panic!("{error}");
-        };
-        assert_eq!((*stored, *given), (blocks[2].block_id(), below.block_id()));
-        assert_eq!(store.height(), height(3));
-        drop(store);
-        store = Store::open(folder.path(), &options()).unwrap();
-    }
 }

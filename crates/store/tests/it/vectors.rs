@@ -211,8 +211,6 @@ fn signatures_of_later_releases_are_read_back() {
         long(block.last_commit.as_mut().unwrap());
         block.header.last_commit_hash = block.last_commit.as_ref().unwrap().hash();
     }
-    let first = FetchedBlock::decode_by(blocks[0].encode(), None, Rules::V040).unwrap();
-    blocks[1].header.last_block_id = first.block_id();
     let folder = tempfile::tempdir().unwrap();
     let store = Store::open(folder.path(), &options()).unwrap();
     let mut seen = next.commit();
