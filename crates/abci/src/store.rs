@@ -55,6 +55,10 @@ pub trait OwnAppStore: AppStore {
 /// Bytes beyond twice what is kept that replaced pairs may hold, before what is kept is copied.
 const SLACK: usize = 1 << 20;
 
+/// Pairs that are set step by step together. More take memory, and do not stay in a cache until the
+/// next step; fewer have less to wait for at once.
+const AT_ONCE: usize = 1024;
+
 /// An [`AppStore`] in memory, lost with the process.
 #[derive(Debug, Default)]
 pub struct MemoryAppStore {
@@ -144,6 +148,12 @@ impl Pairs {
     /// done for all before the next one: then the processor does not wait for one pair's memory
     /// before it asks for that of the next.
     fn set_all(&mut self, prefix: &[u8], rests_and_values: &[(&[u8], &[u8])]) {
+        for some in rests_and_values.chunks(AT_ONCE) {
+            self.set_some(prefix, some);
+        }
+    }
+
+    fn set_some(&mut self, prefix: &[u8], rests_and_values: &[(&[u8], &[u8])]) {
         let pairs = rests_and_values.iter();
         let mut new: Vec<Pair> = pairs
             .map(|(rest, value)| self.append(prefix, rest, value))

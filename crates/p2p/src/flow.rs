@@ -133,11 +133,13 @@ mod tests {
             (10_000, 1000, 1000)
         );
         assert_eq!(busy.avg_rate, 1000);
+        assert_eq!(meter.hundredth(), 10);
         let idle = meter.status(start + Duration::from_secs(30));
         assert_eq!(
             (idle.idle.as_secs(), idle.inst_rate, idle.cur_rate),
             (21, 0, 0)
         );
         assert_eq!(idle.peak_rate, 1000);
+        assert_eq!(meter.hundredth(), 0);
     }
 }

@@ -348,13 +348,7 @@ impl Handshake<'_> {
             what: "the block",
             height,
         };
-        match (
-            self.store.load_block(height)?,
-            self.store.load_block_id(height)?,
-        ) {
-            (Some(block), Some(id)) => Ok((block, id)),
-            _ => Err(missing),
-        }
+        self.store.load_block_and_id(height)?.ok_or(missing)
     }
 }
 

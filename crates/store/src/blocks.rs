@@ -224,10 +224,12 @@ impl Store {
     }
 
     fn check_same_block(&self, height: Height, given: BlockId) -> Result<(), StoreError> {
-        let stored = self.load_block_id(height)?.unwrap_or(BlockId::NIL);
-        if stored == given {
+        // Parts that are the same are the same block: no more is read.
+        let parts = self.load_parts_header(height)?;
+        if parts == Some(given.part_set_header) {
             return Ok(());
         }
+        let stored = self.load_block_id(height)?.unwrap_or(BlockId::NIL);
         Err(StoreError::OtherBlock {
             height,
             stored: Box::new(stored),
@@ -277,6 +279,26 @@ impl Store {
                     .map_err(|error| self.corrupt_block(height, &error))
             })
             .transpose()
+    }
+
+    /// The block and its id.
+    ///
+    /// # Errors
+    /// When it cannot be read or decoded.
+    pub fn load_block_and_id(
+        &self,
+        height: Height,
+    ) -> Result<Option<(Block, BlockId)>, StoreError> {
+        let (Some(block), Some(parts)) =
+            (self.load_block(height)?, self.load_parts_header(height)?)
+        else {
+            return Ok(None);
+        };
+        let id = BlockId {
+            hash: block.header.hash(),
+            part_set_header: parts,
+        };
+        Ok(Some((block, id)))
     }
 
     /// The header, of a pruned block too as long as it is within the evidence window.

@@ -9,6 +9,7 @@ use std::{
 use perihelion_p2p::{
     DisconnectReason, HandshakeError, Incompatible, NodeId, NodeInfo, NodeKey, P2pConfig,
     PeerAddress, PeerFilter, RejectReason, Remote, SendError, frame::FrameError,
+    mconnection::MConnectionConfig,
 };
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
@@ -89,6 +90,50 @@ async fn two_nodes_exchange_messages_of_all_sizes() {
         client.stop().await;
         server.stop().await;
     }
+}
+
+/// Batches and reads grow once a second has told how quick the peer is.
+#[tokio::test]
+async fn messages_to_a_quick_peer_arrive_whole_and_in_order() {
+    let unlimited = || Options {
+        connection: MConnectionConfig {
+            send_rate: 0,
+            recv_rate: 0,
+            ..MConnectionConfig::default()
+        },
+        ..loopback(|it| (it.send_rate, it.recv_rate) = (0, 0))
+    };
+    let mut server = Node::start(unlimited()).await;
+    let mut client = Node::start(unlimited()).await;
+    let peer = client.switch.dial(&server.address()).await.unwrap();
+    client.added().await;
+    server.added().await;
+    let messages = [3, 300, 1025, 65_536, 200_000].map(large_message);
+    let send = async {
+        let mut more = 300;
+        while more > 0 {
+            for message in &messages {
+                peer.send(BLOCKSYNC, message.clone()).await.unwrap();
+            }
+            let sent = client.switch.peers()[0].stats.sent;
+            if sent.inst_rate > 30_000_000 || sent.samples > 3 {
+                more -= 1;
+            }
+        }
+        peer.send(BLOCKSYNC, large_message(7)).await.unwrap();
+    };
+    let receive = async {
+        for expected in messages.iter().cycle() {
+            let (_, message, _) = server.message().await;
+            if message == large_message(7) {
+                break;
+            }
+            assert_eq!(message, *expected);
+        }
+    };
+    tokio::join!(send, receive);
+    client.stop().await;
+    server.stop().await;
 }
 
 /// Other messages of its channel wait for a message's last part, those of other channels do not.

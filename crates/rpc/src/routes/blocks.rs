@@ -39,12 +39,9 @@ fn block_at(backend: &Backend, height: Option<Height>) -> Answer {
     let store = &backend.context.store;
     let (mut block_id, mut block) = (BlockId::default(), None);
     if let Some(height) = height {
-        block = store.load_block(height)?;
-        if let (Some(block), Some(parts)) = (&block, store.load_parts_header(height)?) {
-            block_id = BlockId {
-                hash: block.header.hash(),
-                part_set_header: parts,
-            };
+        match store.load_block_and_id(height)? {
+            Some((found, id)) => (block_id, block) = (id, Some(found)),
+            None => block_id = store.load_block_id(height)?.unwrap_or_default(),
         }
     }
     write(&BlockAnswer { block_id, block })

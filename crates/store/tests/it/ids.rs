@@ -2,11 +2,11 @@
 
 use std::path::Path;
 
-use perihelion_store::{Store, Sync};
+use perihelion_store::{BlockSave, Store, StoreError, Sync};
 use perihelion_types::{FetchedBlock, Hash};
 use rocksdb::{DB, Options};
 
-use crate::chain::{Changes, Growing, height, options};
+use crate::chain::{Changes, Growing, height, next_block, options};
 
 fn grown(store: &Store, chain: &mut Growing, count: usize) -> Vec<FetchedBlock> {
     let grow = |_| {
@@ -23,6 +23,8 @@ fn check(store: &Store, blocks: &[FetchedBlock]) {
         assert_eq!(store.load_block_meta(at).unwrap().unwrap().block_id, id);
         let parts = store.load_parts_header(at).unwrap();
         assert_eq!(parts, Some(id.part_set_header));
+        let both = store.load_block_and_id(at).unwrap();
+        assert_eq!(both, Some((block.block().clone(), id)));
         assert_eq!(store.height_by_hash(&id.hash).unwrap(), Some(at));
     }
 }
@@ -93,4 +95,37 @@ fn another_hash_with_the_same_beginning_finds_nothing() {
         assert_eq!(store.height_by_hash(&other).unwrap(), None);
     }
     assert_eq!(store.height_by_hash(&Hash::EMPTY).unwrap(), None);
+}
+
+#[test]
+fn a_block_is_saved_again_but_no_other_in_its_place() {
+    let folder = tempfile::tempdir().unwrap();
+    let store = Store::open(folder.path(), &options()).unwrap();
+    let mut chain = Growing::new(&store);
+    let before = grown(&store, &mut chain, 1).remove(0);
+    let state = chain.state.clone();
+    let stored = grown(&store, &mut chain, 1).remove(0);
+    let other = next_block(&state, Some(&before), &[b"another".as_slice().into()]);
+    let save = |block| {
+        let save = BlockSave {
+            block,
+            commit: None,
+            extended_commit: None,
+            results: None,
+        };
+        store.save_block(&save, Sync::No)
+    };
+    save(&stored).unwrap();
+    let error = save(&other).unwrap_err();
+    let StoreError::OtherBlock {
+        stored: id, given, ..
+    } = error
+    else {
+        panic!("{error}");
+    };
+    assert_eq!((*id, *given), (stored.block_id(), other.block_id()));
+    assert_eq!(
+        store.load_block(height(2)).unwrap().as_ref(),
+        Some(stored.block())
+    );
 }

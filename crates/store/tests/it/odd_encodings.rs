@@ -78,6 +78,9 @@ fn blocks_in_odd_encodings_are_stored_as_they_came_and_read() {
         );
         assert_eq!(store.load_block(at).unwrap().as_ref(), Some(block));
         assert_eq!(store.load_header(at).unwrap().as_ref(), Some(&block.header));
+        let id = pair[0].block_id();
+        assert_eq!(store.load_block_id(at).unwrap(), Some(id));
+        assert_eq!(store.height_by_hash(&id.hash).unwrap(), Some(at));
         let results = store.load_results(at).unwrap();
         assert_eq!(results.as_deref(), Some(&row.finalize_response[..]));
         for hash in &row.tx_hashes {
@@ -95,6 +98,7 @@ fn blocks_in_odd_encodings_are_stored_as_they_came_and_read() {
     for pair in blocks[..49].windows(2) {
         let at = pair[0].height();
         assert_eq!(store.load_block(at).unwrap(), None);
+        assert_eq!(store.load_block_id(at).unwrap(), Some(pair[0].block_id()));
         assert_eq!(
             store.load_header(at).unwrap().as_ref(),
             Some(&pair[0].block().header)
