@@ -347,6 +347,18 @@ mod tests {
         assert_eq!(hash(&hashers[0]), hash(&hashers[0].clone()));
     }
 
+    #[test]
+    fn more_pairs_than_are_set_at_once_are_all_set() {
+        let keys: Vec<[u8; 8]> = (0..2 * AT_ONCE as u64 + 7).map(u64::to_be_bytes).collect();
+        let pairs: Vec<(&[u8], &[u8])> = keys.iter().map(|key| (&key[..], &key[4..])).collect();
+        let store = MemoryAppStore::new();
+        store.set_all(b"key:", &pairs);
+        for key in &keys {
+            let value = store.get(&[&b"key:"[..], key].concat()).unwrap();
+            assert_eq!(value.as_deref(), Some(&key[4..]));
+        }
+    }
+
     proptest! {
         #[test]
         fn it_is_a_map(writes in vec((0..40_u32, option::of(vec(any::<u8>(), 0..40))), 0..400)) {
