@@ -1,4 +1,5 @@
-//! Keys, addresses, signatures and ZIP-215 batch verification.
+//! Keys, addresses, signatures, ZIP-215 batch verification, and hashes and ciphers of many
+//! messages at once.
 //!
 //! Everything that is signed or addressed on a CometBFT chain passes through here: ed25519 (the
 //! key type of consensus and of node keys) and secp256k1. Newer key kinds are carried so that
@@ -6,14 +7,18 @@
 //! be.
 
 mod address;
+mod aead_group;
 mod batch;
 mod hash;
 mod json;
 mod key;
 mod private_key;
 mod sha256_each;
+#[cfg(target_arch = "x86_64")]
+mod transpose;
 
 pub use address::{Address, NodeId, ParseIdError};
+pub use aead_group::{AEAD_GROUP, AEAD_MESSAGE, AEAD_SEALED, AeadGroup, open_group, seal_group};
 pub use batch::BatchVerifier;
 pub use hash::{sha256, sha256_pair};
 pub use key::{KeyError, KeyType, PublicKey, Signature, SignatureError};

@@ -18,7 +18,7 @@ use tokio::{
 use crate::{
     ChannelDescriptor, DisconnectReason, PeerEvent, PeerHandle, Permit,
     flow::Meter,
-    frame::{FrameOpener, FrameSealer, LENGTH_BYTES, SEALED_FRAME, frame_at},
+    frame::{FrameOpener, FrameSealer, SEALED_FRAME},
     mconnection::{Arrival, ChannelConfig, Event, MConnection, MConnectionConfig},
     peer::{Outgoing, PeerShared, lock},
     secret_connection::Established,
@@ -311,13 +311,8 @@ impl Connection {
             self.opened_taken = 0;
         }
         let whole = self.sealed_len - self.sealed_len % SEALED_FRAME;
-        self.opened.reserve_exact(whole);
-        for start in (0..whole).step_by(SEALED_FRAME) {
-            let frame = frame_at(&mut self.sealed, start);
-            let length = self.opener.open(frame)?;
-            self.opened
-                .extend_from_slice(&frame[LENGTH_BYTES..LENGTH_BYTES + length]);
-        }
+        self.opener
+            .open_all(&mut self.sealed[..whole], &mut self.opened)?;
         self.sealed.copy_within(whole..self.sealed_len, 0);
         self.sealed_len -= whole;
         Ok(())

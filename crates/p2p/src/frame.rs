@@ -2,8 +2,10 @@
 //!
 //! Every frame is 1044 bytes on the wire: ChaCha20-Poly1305 over a length of four bytes (little
 //! endian), up to 1024 bytes of data and padding, and the tag. The nonce is a counter of frames
-//! for each direction, which must not repeat.
+//! for each direction, which must not repeat. Frames are sealed and opened in groups where there are
+//! as many and the processor can (ADR 15), which gives the same bytes and verdicts.
 
+use perihelion_crypto::{AEAD_GROUP, open_group, seal_group};
 use ring::aead::{Aad, CHACHA20_POLY1305, LessSafeKey, Nonce, UnboundKey};
 use thiserror::Error;
 use zeroize::Zeroizing;
@@ -39,17 +41,25 @@ pub type DirectionKey = Zeroizing<[u8; 32]>;
 /// The key and the counter of one direction.
 struct Direction {
     key: LessSafeKey,
+    /// The same, for groups.
+    raw: DirectionKey,
     /// The next nonce; `None` once the last one was used.
     next: Option<u64>,
+    /// As on a processor that has no groups.
+    #[cfg(test)]
+    is_single: bool,
 }
 
 impl Direction {
     fn new(key: &DirectionKey) -> Self {
-        let key = UnboundKey::new(&CHACHA20_POLY1305, key.as_slice())
+        let unbound = UnboundKey::new(&CHACHA20_POLY1305, key.as_slice())
             .expect("a ChaCha20-Poly1305 key has 32 bytes");
         Self {
-            key: LessSafeKey::new(key),
+            key: LessSafeKey::new(unbound),
+            raw: key.clone(),
             next: Some(0),
+            #[cfg(test)]
+            is_single: false,
         }
     }
 
@@ -60,6 +70,26 @@ impl Direction {
         let mut nonce = [0; 12];
         nonce[4..].copy_from_slice(&counter.to_le_bytes());
         Ok(Nonce::assume_unique_for_key(nonce))
+    }
+
+    /// Seals or opens a group; `false`, with no nonce used, where that must go one by one.
+    fn at_once(
+        &mut self,
+        group: &mut [[u8; SEALED_FRAME]; AEAD_GROUP],
+        of: impl Fn(&[u8; 32], u64, &mut [[u8; SEALED_FRAME]; AEAD_GROUP]) -> bool,
+    ) -> bool {
+        #[cfg(test)]
+        if self.is_single {
+            return false;
+        }
+        let Some(first) = self.next else {
+            return false;
+        };
+        let is_done = of(&self.raw, first, group);
+        if is_done {
+            self.next = first.checked_add(AEAD_GROUP as u64);
+        }
+        is_done
     }
 }
 
@@ -93,18 +123,31 @@ impl FrameSealer {
     /// Appends `data`, cut into frames with padding of zeros, to `wire`.
     ///
     /// # Errors
-    /// When the nonces are used up.
+    /// When the nonces are used up; nothing is appended then.
     pub fn seal_all(&mut self, data: &[u8], wire: &mut Vec<u8>) -> Result<(), FrameError> {
         wire.reserve_exact(data.len().div_ceil(MAX_DATA) * SEALED_FRAME);
+        let start = wire.len();
         for chunk in data.chunks(MAX_DATA) {
-            let start = wire.len();
-            wire.resize(start + SEALED_FRAME, 0);
-            let frame = frame_at(wire, start);
-            frame[..LENGTH_BYTES].copy_from_slice(&length_bytes(chunk.len()));
-            frame[LENGTH_BYTES..LENGTH_BYTES + chunk.len()].copy_from_slice(chunk);
-            self.seal(frame)?;
+            let end = wire.len() + SEALED_FRAME;
+            wire.extend_from_slice(&length_bytes(chunk.len()));
+            wire.extend_from_slice(chunk);
+            wire.resize(end, 0);
         }
-        Ok(())
+        let sealed = self.seal_frames(&mut wire[start..]);
+        if sealed.is_err() {
+            wire.truncate(start);
+        }
+        sealed
+    }
+
+    fn seal_frames(&mut self, frames: &mut [u8]) -> Result<(), FrameError> {
+        let (groups, others) = groups_of(frames);
+        for group in groups {
+            if !self.0.at_once(group, seal_group) {
+                group.iter_mut().try_for_each(|frame| self.seal(frame))?;
+            }
+        }
+        others.iter_mut().try_for_each(|frame| self.seal(frame))
     }
 
     #[cfg(test)]
@@ -134,20 +177,73 @@ impl FrameOpener {
             .key
             .open_in_place(nonce, Aad::empty(), frame.as_mut_slice())
             .map_err(|_| FrameError::Authentication)?;
-        let (length, _) = frame
-            .split_first_chunk::<LENGTH_BYTES>()
-            .expect("a frame is longer than its length field");
-        let length = u32::from_le_bytes(*length);
-        usize::try_from(length)
-            .ok()
-            .filter(|&length| length <= MAX_DATA)
-            .ok_or(FrameError::Length(length))
+        data_of(frame).map(<[u8]>::len)
+    }
+
+    /// Opens `sealed`, which is whole frames, and appends their data to `opened`, as far as the first
+    /// frame with a fault.
+    ///
+    /// # Errors
+    /// As [`FrameOpener::open`] gives them. The connection is over then: which nonce is next is open.
+    ///
+    /// # Panics
+    /// When bytes are left behind the last whole frame.
+    pub fn open_all(&mut self, sealed: &mut [u8], opened: &mut Vec<u8>) -> Result<(), FrameError> {
+        opened.reserve_exact(sealed.len() / SEALED_FRAME * MAX_DATA);
+        let (groups, others) = groups_of(sealed);
+        for group in groups {
+            if self.0.at_once(group, open_group) {
+                for frame in group {
+                    opened.extend_from_slice(data_of(frame)?);
+                }
+            } else {
+                self.open_each(group, opened)?;
+            }
+        }
+        self.open_each(others, opened)
+    }
+
+    fn open_each(
+        &mut self,
+        frames: &mut [[u8; SEALED_FRAME]],
+        opened: &mut Vec<u8>,
+    ) -> Result<(), FrameError> {
+        for frame in frames {
+            let length = self.open(frame)?;
+            opened.extend_from_slice(&frame[LENGTH_BYTES..LENGTH_BYTES + length]);
+        }
+        Ok(())
     }
 
     #[cfg(test)]
     pub(crate) fn set_next_nonce(&mut self, next: u64) {
         self.0.next = Some(next);
     }
+}
+
+/// Whole frames in groups, and those that are left.
+fn groups_of(
+    frames: &mut [u8],
+) -> (
+    &mut [[[u8; SEALED_FRAME]; AEAD_GROUP]],
+    &mut [[u8; SEALED_FRAME]],
+) {
+    let (frames, rest) = frames.as_chunks_mut();
+    assert!(rest.is_empty(), "whole frames");
+    frames.as_chunks_mut()
+}
+
+/// The data of an opened frame.
+fn data_of(frame: &[u8; SEALED_FRAME]) -> Result<&[u8], FrameError> {
+    let (length, data) = frame
+        .split_first_chunk::<LENGTH_BYTES>()
+        .expect("a frame is longer than its length field");
+    let length = u32::from_le_bytes(*length);
+    usize::try_from(length)
+        .ok()
+        .filter(|&length| length <= MAX_DATA)
+        .map(|length| &data[..length])
+        .ok_or(FrameError::Length(length))
 }
 
 /// The length field of a frame with `length` bytes of data.
@@ -182,14 +278,40 @@ mod tests {
         let mut wire = Vec::new();
         sealer.seal_all(b"last", &mut wire).unwrap();
         assert_eq!(opener.open(frame_at(&mut wire, 0)), Ok(4));
-        assert_eq!(
-            sealer.seal_all(b"more", &mut Vec::new()),
-            Err(FrameError::NoncesExhausted)
-        );
+        for frames in [1, AEAD_GROUP] {
+            let mut more = b"before".to_vec();
+            let sealed = sealer.seal_all(&vec![0; frames * MAX_DATA], &mut more);
+            assert_eq!(sealed, Err(FrameError::NoncesExhausted));
+            assert_eq!(more, b"before");
+        }
         assert_eq!(
             opener.open(frame_at(&mut wire, 0)),
             Err(FrameError::NoncesExhausted)
         );
+    }
+
+    #[test]
+    fn a_group_uses_the_last_nonces_and_none_above() {
+        for (left, frames) in [(8, 8), (7, 8), (8, 9)] {
+            let data = vec![5; frames * MAX_DATA];
+            let (mut wire, mut opened) = (Vec::new(), Vec::new());
+            let (mut sealer, mut opener) = (FrameSealer::new(&key()), FrameOpener::new(&key()));
+            let first = u64::MAX - left as u64 + 1;
+            sealer.set_next_nonce(first);
+            opener.set_next_nonce(first);
+            let sealed = sealer.seal_all(&data[..left * MAX_DATA], &mut wire);
+            assert_eq!(sealed, Ok(()));
+            let more = sealer.seal_all(&data[left * MAX_DATA..], &mut wire);
+            let is_enough = left == frames;
+            let exhausted = Err(FrameError::NoncesExhausted);
+            assert_eq!(more, if is_enough { Ok(()) } else { exhausted });
+            assert_eq!(sealer.seal_all(b"more", &mut wire), exhausted);
+            assert_eq!(wire.len(), left * SEALED_FRAME);
+            wire.resize(frames * SEALED_FRAME, 0);
+            let told = opener.open_all(&mut wire, &mut opened);
+            assert_eq!(told, if is_enough { Ok(()) } else { exhausted });
+            assert_eq!(opened, data[..left * MAX_DATA]);
+        }
     }
 
     #[test]
@@ -199,6 +321,63 @@ mod tests {
             frame[..4].copy_from_slice(&length.to_le_bytes());
             FrameSealer::new(&key()).seal(&mut frame).unwrap();
             assert_eq!(FrameOpener::new(&key()).open(&mut frame), verdict);
+        }
+    }
+
+    /// A pair that seals and opens in groups, or not.
+    fn pair(is_single: bool) -> (FrameSealer, FrameOpener) {
+        let (mut sealer, mut opener) = (FrameSealer::new(&key()), FrameOpener::new(&key()));
+        sealer.0.is_single = is_single;
+        opener.0.is_single = is_single;
+        (sealer, opener)
+    }
+
+    #[test]
+    fn any_number_of_frames_is_sealed_and_opened_as_one_by_one() {
+        let data: Vec<u8> = (0..20_000_u32).map(|at| (at * 7) as u8).collect();
+        for is_single in [false, true] {
+            let (mut sealer, mut opener) = pair(is_single);
+            let mut each = FrameSealer::new(&key());
+            for bytes in (0..18).flat_map(|whole| [0, 1, 1023].map(|more| whole * MAX_DATA + more))
+            {
+                let mut wire = b"before".to_vec();
+                sealer.seal_all(&data[..bytes], &mut wire).unwrap();
+                let mut expected = b"before".to_vec();
+                for chunk in data[..bytes].chunks(MAX_DATA) {
+                    each.seal_all(chunk, &mut expected).unwrap();
+                }
+                assert_eq!(wire, expected, "{bytes}");
+                let mut opened = b"before".to_vec();
+                opener.open_all(&mut wire[6..], &mut opened).unwrap();
+                assert_eq!(opened, [b"before", &data[..bytes]].concat());
+            }
+        }
+    }
+
+    #[test]
+    fn of_many_frames_the_first_fault_is_told_and_what_is_before_it_opened() {
+        const FRAMES: usize = 2 * AEAD_GROUP + 3;
+        let pairs = (0..FRAMES).flat_map(|a| (0..FRAMES).map(move |b| (a, b)));
+        for ((false_length, flipped), is_single) in pairs.flat_map(|at| [(at, false), (at, true)]) {
+            let (mut sealer, mut opener) = pair(is_single);
+            let mut frames = vec![[0; SEALED_FRAME]; FRAMES];
+            for (at, frame) in frames.iter_mut().enumerate() {
+                let length = if at == false_length { 2000_u32 } else { 2 };
+                frame[..4].copy_from_slice(&length.to_le_bytes());
+                frame[4..6].copy_from_slice(&[at as u8, 7]);
+                sealer.seal(frame).unwrap();
+            }
+            frames[flipped][9] ^= 1;
+            let mut opened = Vec::new();
+            let told = opener.open_all(frames.as_flattened_mut(), &mut opened);
+            let (first, error) = if false_length < flipped {
+                (false_length, FrameError::Length(2000))
+            } else {
+                (flipped, FrameError::Authentication)
+            };
+            assert_eq!(told, Err(error), "{false_length}, {flipped}");
+            let before: Vec<_> = (0..first).flat_map(|at| [at as u8, 7]).collect();
+            assert_eq!(opened, before, "{false_length}, {flipped}");
         }
     }
 

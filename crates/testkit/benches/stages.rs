@@ -17,7 +17,7 @@ use perihelion_certify::{
 };
 use perihelion_p2p::{
     ByteBudget, MConnectionConfig, Permit,
-    frame::{FrameOpener, FrameSealer, LENGTH_BYTES, SEALED_FRAME},
+    frame::{FrameOpener, FrameSealer, SEALED_FRAME},
     mconnection::{ChannelConfig, Event, MConnection},
 };
 use perihelion_proto::tendermint::{state as pb, types as pb_types};
@@ -357,16 +357,15 @@ fn aead(criterion: &mut Criterion, input: &Input) {
     });
     group.bench_function("seal_and_open", |bencher| {
         let (mut sealer, mut opener) = (FrameSealer::new(&key), FrameOpener::new(&key));
-        let mut wire = Vec::new();
+        let (mut wire, mut opened) = (Vec::new(), Vec::new());
         bencher.iter(|| {
             wire.clear();
+            opened.clear();
             sealer
                 .seal_all(black_box(&raw), &mut wire)
                 .expect("nonces are left");
-            for frame in wire.chunks_exact_mut(SEALED_FRAME) {
-                let frame = frame.try_into().expect("a whole frame");
-                opener.open(frame).expect("the frame is ours");
-            }
+            let opening = opener.open_all(&mut wire, &mut opened);
+            opening.expect("the frames are ours");
         });
     });
     group.finish();
@@ -440,11 +439,8 @@ impl End {
         let mut opened = std::mem::take(&mut self.opened);
         let mut block = None;
         for read in sealed.chunks_mut(READ) {
-            for frame in read.chunks_exact_mut(SEALED_FRAME) {
-                let frame: &mut [u8; SEALED_FRAME] = frame.try_into().expect("a whole frame");
-                let length = self.opener.open(&mut *frame).expect("the frame is ours");
-                opened.extend_from_slice(&frame[LENGTH_BYTES..LENGTH_BYTES + length]);
-            }
+            let opening = self.opener.open_all(read, &mut opened);
+            opening.expect("the frames are ours");
             let (taken, arrived) = self.assemble(&opened);
             opened.drain(..taken);
             block = block.or(arrived);

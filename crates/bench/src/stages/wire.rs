@@ -11,7 +11,7 @@ use bytes::Bytes;
 use perihelion_blocksync_reactor::wire::{CHANNEL, MAX_MESSAGE_BYTES, Message, block_response};
 use perihelion_p2p::{
     ByteBudget, MConnectionConfig, Permit,
-    frame::{FrameOpener, FrameSealer, LENGTH_BYTES, SEALED_FRAME},
+    frame::{FrameOpener, FrameSealer, SEALED_FRAME},
     mconnection::{ChannelConfig, Event, MConnection},
 };
 use zeroize::Zeroizing;
@@ -133,7 +133,10 @@ impl Pipe {
                     sealing.map_err(BenchError::chain)
                 })?;
                 self.sealed += sealed.len();
-                taken.open += used(|| self.open(&mut sealed, &mut opened))?;
+                taken.open += used(|| {
+                    let opening = self.opener.open_all(&mut sealed, &mut opened);
+                    opening.map_err(BenchError::chain)
+                })?;
                 taken.assemble += used(|| self.assemble(&mut opened, &mut permits, &mut arrived))?;
                 plain.clear();
                 sealed.clear();
@@ -152,16 +155,6 @@ impl Pipe {
         for answer in answers {
             let sent = self.server.handle_send(CHANNEL, answer);
             sent.map_err(|_| BenchError::chain("there is no room to send"))?;
-        }
-        Ok(())
-    }
-
-    /// Opens frames, and appends what they hold.
-    fn open(&mut self, sealed: &mut [u8], opened: &mut Vec<u8>) -> Result<(), BenchError> {
-        for frame in sealed.chunks_exact_mut(SEALED_FRAME) {
-            let frame: &mut [u8; SEALED_FRAME] = frame.try_into().expect("a whole frame");
-            let length = self.opener.open(&mut *frame).map_err(BenchError::chain)?;
-            opened.extend_from_slice(&frame[LENGTH_BYTES..LENGTH_BYTES + length]);
         }
         Ok(())
     }

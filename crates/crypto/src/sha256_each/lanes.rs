@@ -4,14 +4,13 @@ use core::arch::x86_64::{
     __m512i, _mm_set_epi64x, _mm512_add_epi32, _mm512_broadcast_i32x4, _mm512_mask_add_epi32,
     _mm512_mask_loadu_epi8, _mm512_mask_mov_epi8, _mm512_mask_set1_epi64, _mm512_maskz_loadu_epi8,
     _mm512_ror_epi32, _mm512_set1_epi8, _mm512_set1_epi32, _mm512_setzero_si512,
-    _mm512_shuffle_epi8, _mm512_shuffle_i32x4, _mm512_srli_epi32, _mm512_ternarylogic_epi32,
-    _mm512_unpackhi_epi32, _mm512_unpackhi_epi64, _mm512_unpacklo_epi32, _mm512_unpacklo_epi64,
+    _mm512_shuffle_epi8, _mm512_srli_epi32, _mm512_ternarylogic_epi32,
 };
 
 use sha2::block_api::compress256;
 
 use super::SHA256_GROUP as LANES;
-use crate::hash::INITIAL;
+use crate::{hash::INITIAL, transpose::transpose_words};
 
 /// With fewer messages left, the processor's own instructions for SHA-256 are as fast one by one.
 const WORTHWHILE: usize = 8;
@@ -137,7 +136,7 @@ fn hash_at_once(prefix: &[u8], messages: &[&[u8]], hashes: &mut [[u8; 32]]) {
         compress(&mut state, words(&rows), live);
     }
     rows[..8].copy_from_slice(&state);
-    let states = transpose(&rows);
+    let states = transpose_words(&rows);
     for ((lane, state), hash) in lanes.iter().zip(states).zip(hashes) {
         let [mut state, _] = halves(state);
         for block in together..lane.blocks {
@@ -171,37 +170,7 @@ fn words(blocks: &[__m512i; LANES]) -> [__m512i; 16] {
     for row in &mut rows {
         *row = _mm512_shuffle_epi8(*row, big_endian);
     }
-    transpose(&rows)
-}
-
-/// Makes rows of words columns: words of two rows are paired, pairs of two pairs, then quarters.
-#[inline]
-#[target_feature(enable = "avx512f,avx512bw")]
-fn transpose(rows: &[__m512i; 16]) -> [__m512i; 16] {
-    let mut twos = *rows;
-    for i in 0..8 {
-        twos[2 * i] = _mm512_unpacklo_epi32(rows[2 * i], rows[2 * i + 1]);
-        twos[2 * i + 1] = _mm512_unpackhi_epi32(rows[2 * i], rows[2 * i + 1]);
-    }
-    let mut fours = twos;
-    for i in (0..16).step_by(4) {
-        fours[i] = _mm512_unpacklo_epi64(twos[i], twos[i + 2]);
-        fours[i + 1] = _mm512_unpackhi_epi64(twos[i], twos[i + 2]);
-        fours[i + 2] = _mm512_unpacklo_epi64(twos[i + 1], twos[i + 3]);
-        fours[i + 3] = _mm512_unpackhi_epi64(twos[i + 1], twos[i + 3]);
-    }
-    let mut columns = fours;
-    for i in 0..4 {
-        let a = _mm512_shuffle_i32x4(fours[i], fours[i + 4], 0x88);
-        let b = _mm512_shuffle_i32x4(fours[i + 8], fours[i + 12], 0x88);
-        let c = _mm512_shuffle_i32x4(fours[i], fours[i + 4], 0xdd);
-        let d = _mm512_shuffle_i32x4(fours[i + 8], fours[i + 12], 0xdd);
-        columns[i] = _mm512_shuffle_i32x4(a, b, 0x88);
-        columns[i + 4] = _mm512_shuffle_i32x4(c, d, 0x88);
-        columns[i + 8] = _mm512_shuffle_i32x4(a, b, 0xdd);
-        columns[i + 12] = _mm512_shuffle_i32x4(c, d, 0xdd);
-    }
-    columns
+    transpose_words(&rows)
 }
 
 /// Compresses a block of each lane whose bit is set in `live`, given as [`words`] (FIPS 180-4,
