@@ -18,7 +18,7 @@ use tokio::{
 use crate::{
     ChannelDescriptor, DisconnectReason, PeerEvent, PeerHandle, Permit,
     flow::Meter,
-    frame::{FrameOpener, FrameSealer, SEALED_FRAME},
+    frame::{FrameOpener, FrameSealer, Frames, SEALED_FRAME},
     mconnection::{Arrival, ChannelConfig, Event, MConnection, MConnectionConfig},
     peer::{Outgoing, PeerShared, lock},
     secret_connection::Established,
@@ -129,13 +129,11 @@ pub(crate) struct Connection {
     /// Opened bytes; those before `opened_taken` are done with.
     opened: Vec<u8>,
     opened_taken: usize,
-    /// Packets to be sealed; empty between batches.
-    plain: Vec<u8>,
-    /// Bytes of them that make a batch.
+    /// The batch that is being written; those of its bytes before `written` are.
+    frames: Frames,
+    written: usize,
+    /// Bytes of packets that make a batch.
     batch: usize,
-    /// Sealed bytes to be written; those before `wire_written` are.
-    wire: Vec<u8>,
-    wire_written: usize,
     /// The last batch was cut off at its bound, so that more is ready.
     more: bool,
     /// Room of messages that are arriving, by channel.
@@ -187,10 +185,9 @@ impl Connection {
             sealed_len,
             opened: established.opened,
             opened_taken: 0,
-            plain: Vec::with_capacity(WRITE_BATCH + 2048),
+            frames: Frames::default(),
+            written: 0,
             batch: WRITE_BATCH,
-            wire: Vec::new(),
-            wire_written: 0,
             more: false,
             permits: Vec::new(),
             waits: None,
@@ -249,7 +246,7 @@ impl Connection {
 
     /// Waits for whatever comes first, and does it.
     async fn wait(&mut self, read: bool, sleep: Pin<&mut Sleep>) -> Result<(), DisconnectReason> {
-        let write = self.more || self.wire_written < self.wire.len();
+        let write = self.more || self.is_writing();
         let (mut readable, mut writable) = (false, false);
         let (mut granted, mut passed) = (false, false);
         tokio::select! {
@@ -276,7 +273,7 @@ impl Connection {
         } else if passed {
             self.use_pass();
         }
-        if writable && self.wire_written < self.wire.len() {
+        if writable && self.is_writing() {
             self.write()?;
         }
         if read && readable {
@@ -439,25 +436,24 @@ impl Connection {
 
     /// Cuts, seals and readies what is to be sent, once all before it is written.
     fn fill(&mut self, now: std::time::Instant) -> Result<(), DisconnectReason> {
-        if self.wire_written < self.wire.len() {
+        if self.is_writing() {
             return Ok(());
         }
         self.more = false;
-        self.wire.clear();
-        self.wire_written = 0;
-        self.plain.reserve_exact(self.batch + 2048);
-        while self.plain.len() < self.batch {
+        self.written = 0;
+        self.frames.clear();
+        self.frames.reserve(self.batch + 2048);
+        while self.frames.len() < self.batch {
             self.refill();
-            if !self.core.poll_transmit(now, &mut self.plain, self.batch) {
+            if !self.core.poll_transmit(now, &mut self.frames, self.batch) {
                 break;
             }
         }
-        if self.plain.is_empty() {
+        if self.frames.is_empty() {
             return Ok(());
         }
-        self.more = self.plain.len() >= self.batch;
-        self.sealer.seal_all(&self.plain, &mut self.wire)?;
-        self.plain.clear();
+        self.more = self.frames.len() >= self.batch;
+        self.sealer.seal_frames(&mut self.frames)?;
         for queue in self.core.queues() {
             self.shared.set_recently_sent(queue.id, queue.recently_sent);
         }
@@ -489,10 +485,15 @@ impl Connection {
         }
     }
 
+    fn is_writing(&self) -> bool {
+        self.written < self.frames.sealed().len()
+    }
+
     fn write(&mut self) -> Result<(), DisconnectReason> {
-        match self.stream.try_write(&self.wire[self.wire_written..]) {
+        let sealed = self.frames.sealed();
+        match self.stream.try_write(&sealed[self.written..]) {
             Ok(length) => {
-                self.wire_written += length;
+                self.written += length;
                 let recent = record(&self.shared.sent, length);
                 self.batch = recent.clamp(WRITE_BATCH, MAX_WRITE_BATCH);
                 Ok(())

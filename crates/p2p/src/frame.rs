@@ -125,22 +125,27 @@ impl FrameSealer {
     /// # Errors
     /// When the nonces are used up; nothing is appended then.
     pub fn seal_all(&mut self, data: &[u8], wire: &mut Vec<u8>) -> Result<(), FrameError> {
-        wire.reserve_exact(data.len().div_ceil(MAX_DATA) * SEALED_FRAME);
-        let start = wire.len();
-        for chunk in data.chunks(MAX_DATA) {
-            let end = wire.len() + SEALED_FRAME;
-            wire.extend_from_slice(&length_bytes(chunk.len()));
-            wire.extend_from_slice(chunk);
-            wire.resize(end, 0);
-        }
-        let sealed = self.seal_frames(&mut wire[start..]);
-        if sealed.is_err() {
-            wire.truncate(start);
-        }
-        sealed
+        let mut frames = Frames::default();
+        frames.put(data);
+        self.seal_frames(&mut frames)?;
+        wire.extend_from_slice(frames.sealed());
+        Ok(())
     }
 
-    fn seal_frames(&mut self, frames: &mut [u8]) -> Result<(), FrameError> {
+    /// Seals all frames where they stand, the last one with padding of zeros.
+    ///
+    /// # Errors
+    /// When the nonces are used up; the frames are empty then.
+    pub fn seal_frames(&mut self, frames: &mut Frames) -> Result<(), FrameError> {
+        frames.end();
+        let is_sealed = self.seal_each(&mut frames.wire);
+        if is_sealed.is_err() {
+            frames.clear();
+        }
+        is_sealed
+    }
+
+    fn seal_each(&mut self, frames: &mut [u8]) -> Result<(), FrameError> {
         let (groups, others) = groups_of(frames);
         for group in groups {
             if !self.0.at_once(group, seal_group) {
@@ -153,6 +158,83 @@ impl FrameSealer {
     #[cfg(test)]
     pub(crate) fn set_next_nonce(&mut self, next: u64) {
         self.0.next = Some(next);
+    }
+}
+
+/// Data that is cut into frames as it comes, and sealed where it stands.
+#[derive(Default)]
+pub struct Frames {
+    wire: Vec<u8>,
+    /// Bytes of data in them.
+    data: usize,
+    is_sealed: bool,
+}
+
+impl Frames {
+    /// Appends data.
+    ///
+    /// # Panics
+    /// Where the frames are sealed.
+    pub fn put(&mut self, mut data: &[u8]) {
+        assert!(!self.is_sealed, "nothing is put into sealed frames");
+        while !data.is_empty() {
+            let used = self.data % MAX_DATA;
+            if used == 0 {
+                self.wire.extend_from_slice(&length_bytes(MAX_DATA));
+            }
+            let (fitting, rest) = data.split_at(data.len().min(MAX_DATA - used));
+            self.wire.extend_from_slice(fitting);
+            self.data += fitting.len();
+            if used + fitting.len() == MAX_DATA {
+                self.wire.extend_from_slice(&[0; TAG]);
+            }
+            data = rest;
+        }
+    }
+
+    /// Makes room for so many more bytes of data.
+    pub fn reserve(&mut self, data: usize) {
+        let frames = (self.data + data).div_ceil(MAX_DATA);
+        let bytes = frames * SEALED_FRAME;
+        self.wire
+            .reserve_exact(bytes.saturating_sub(self.wire.len()));
+    }
+
+    /// Bytes of data.
+    #[must_use]
+    pub const fn len(&self) -> usize {
+        self.data
+    }
+
+    /// Whether they hold no data.
+    #[must_use]
+    pub const fn is_empty(&self) -> bool {
+        self.data == 0
+    }
+
+    /// What goes to the peer; nothing before it is sealed.
+    #[must_use]
+    pub fn sealed(&self) -> &[u8] {
+        if self.is_sealed { &self.wire } else { &[] }
+    }
+
+    /// Makes them empty.
+    pub fn clear(&mut self) {
+        self.wire.clear();
+        self.data = 0;
+        self.is_sealed = false;
+    }
+
+    /// Pads the last frame.
+    fn end(&mut self) {
+        assert!(!self.is_sealed, "frames are sealed once");
+        let used = self.data % MAX_DATA;
+        if used > 0 {
+            let start = self.wire.len() - used - LENGTH_BYTES;
+            self.wire.resize(start + SEALED_FRAME, 0);
+            self.wire[start..start + LENGTH_BYTES].copy_from_slice(&length_bytes(used));
+        }
+        self.is_sealed = true;
     }
 }
 
@@ -247,7 +329,7 @@ fn data_of(frame: &[u8; SEALED_FRAME]) -> Result<&[u8], FrameError> {
 }
 
 /// The length field of a frame with `length` bytes of data.
-pub(crate) fn length_bytes(length: usize) -> [u8; LENGTH_BYTES] {
+fn length_bytes(length: usize) -> [u8; LENGTH_BYTES] {
     debug_assert!(length <= MAX_DATA);
     u32::try_from(length)
         .expect("a frame holds at most 1024 bytes")
@@ -283,6 +365,11 @@ mod tests {
             let sealed = sealer.seal_all(&vec![0; frames * MAX_DATA], &mut more);
             assert_eq!(sealed, Err(FrameError::NoncesExhausted));
             assert_eq!(more, b"before");
+            let mut unsealed = Frames::default();
+            unsealed.put(b"more");
+            let sealed = sealer.seal_frames(&mut unsealed);
+            assert_eq!(sealed, Err(FrameError::NoncesExhausted));
+            assert!(unsealed.is_empty() && unsealed.sealed().is_empty());
         }
         assert_eq!(
             opener.open(frame_at(&mut wire, 0)),
@@ -350,6 +437,39 @@ mod tests {
                 let mut opened = b"before".to_vec();
                 opener.open_all(&mut wire[6..], &mut opened).unwrap();
                 assert_eq!(opened, [b"before", &data[..bytes]].concat());
+            }
+        }
+    }
+
+    #[test]
+    fn frames_hold_what_is_put_into_them_however_it_comes() {
+        let data: Vec<u8> = (0..20_000_u32).map(|at| (at * 7) as u8).collect();
+        let mut frames = Frames::default();
+        for steps in [[1, 3, 9], [1024, 1, 1023], [5000, 1030, 0], [4096, 0, 2048]] {
+            for pieces in 1..12 {
+                let mut rest = data.as_slice();
+                frames.clear();
+                for step in (0..pieces).map(|at| steps[at % 3]) {
+                    let (piece, others) = rest.split_at(step.min(rest.len()));
+                    frames.put(piece);
+                    rest = others;
+                }
+                let bytes = data.len() - rest.len();
+                assert_eq!((frames.len(), frames.is_empty()), (bytes, bytes == 0));
+                assert!(frames.sealed().is_empty());
+                FrameSealer::new(&key()).seal_frames(&mut frames).unwrap();
+                let mut expected = Vec::new();
+                for chunk in data[..bytes].chunks(MAX_DATA) {
+                    let mut frame = [0; SEALED_FRAME];
+                    frame[..4].copy_from_slice(&length_bytes(chunk.len()));
+                    frame[4..4 + chunk.len()].copy_from_slice(chunk);
+                    expected.push(frame);
+                }
+                let mut sealer = FrameSealer::new(&key());
+                for frame in &mut expected {
+                    sealer.seal(frame).unwrap();
+                }
+                assert_eq!(frames.sealed(), expected.as_flattened());
             }
         }
     }

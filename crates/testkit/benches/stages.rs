@@ -17,7 +17,7 @@ use perihelion_certify::{
 };
 use perihelion_p2p::{
     ByteBudget, MConnectionConfig, Permit,
-    frame::{FrameOpener, FrameSealer, SEALED_FRAME},
+    frame::{FrameOpener, FrameSealer, Frames, SEALED_FRAME},
     mconnection::{ChannelConfig, Event, MConnection},
 };
 use perihelion_proto::tendermint::{state as pb, types as pb_types};
@@ -380,7 +380,7 @@ struct End {
     /// The room of the message that is arriving.
     room: Option<Permit>,
     /// Packets to be sealed, and those that were opened.
-    plain: Vec<u8>,
+    frames: Frames,
     opened: Vec<u8>,
 }
 
@@ -404,33 +404,37 @@ impl End {
             opener: FrameOpener::new(&key),
             budget: ByteBudget::new(64 << 20),
             room: None,
-            plain: Vec::new(),
+            frames: Frames::default(),
             opened: Vec::new(),
         }
     }
 
-    /// Cuts a message into packets, of which each batch goes to `batch`.
-    fn cut(&mut self, message: &Bytes, mut batch: impl FnMut(&mut FrameSealer, &[u8])) {
+    /// Cuts a message into packets, which stand in frames; each batch of them goes to `batch`.
+    fn cut(&mut self, message: &Bytes, mut batch: impl FnMut(&mut FrameSealer, &mut Frames)) {
         let sent = self.core.handle_send(wire::CHANNEL, message.clone());
         sent.expect("the channel has room");
         let now = Instant::now();
-        while self.core.poll_transmit(now, &mut self.plain, WRITE) {
-            batch(&mut self.sealer, &self.plain);
-            self.plain.clear();
+        while self.core.poll_transmit(now, &mut self.frames, WRITE) {
+            batch(&mut self.sealer, &mut self.frames);
+            self.frames.clear();
         }
     }
 
     /// The packets of a message.
     fn packets_of(&mut self, message: &Bytes) -> Vec<u8> {
-        let mut packets = Vec::new();
-        self.cut(message, |_, batch| packets.extend_from_slice(batch));
+        let sent = self.core.handle_send(wire::CHANNEL, message.clone());
+        sent.expect("the channel has room");
+        let (now, mut packets) = (Instant::now(), Vec::new());
+        while self.core.poll_transmit(now, &mut packets, usize::MAX) {}
         packets
     }
 
     /// Appends the sealed frames of a message.
     fn send(&mut self, message: &Bytes, sealed: &mut Vec<u8>) {
-        self.cut(message, |sealer, batch| {
-            sealer.seal_all(batch, sealed).expect("nonces are left");
+        self.cut(message, |sealer, frames| {
+            sealer.seal_frames(frames).expect("nonces are left");
+            // As the kernel does.
+            sealed.extend_from_slice(frames.sealed());
         });
     }
 
@@ -481,7 +485,7 @@ fn connection(criterion: &mut Criterion, input: &Input) {
     group.throughput(Throughput::Bytes(response.len() as u64));
     let mut server = End::new();
     group.bench_function("cut", |bencher| {
-        bencher.iter(|| server.cut(black_box(&response), |_, batch| _ = black_box(batch)));
+        bencher.iter(|| server.cut(black_box(&response), |_, frames| _ = black_box(frames)));
     });
     group.bench_function("cut_and_seal", |bencher| {
         let mut sealed = Vec::new();

@@ -11,7 +11,7 @@ use bytes::Bytes;
 use perihelion_blocksync_reactor::wire::{CHANNEL, MAX_MESSAGE_BYTES, Message, block_response};
 use perihelion_p2p::{
     ByteBudget, MConnectionConfig, Permit,
-    frame::{FrameOpener, FrameSealer, SEALED_FRAME},
+    frame::{FrameOpener, FrameSealer, Frames, SEALED_FRAME},
     mconnection::{ChannelConfig, Event, MConnection},
 };
 use zeroize::Zeroizing;
@@ -112,7 +112,7 @@ impl Pipe {
         let mut taken = Wire::default();
         let mut blocks = each_raw(chain).peekable();
         let mut arrivals = each_raw(chain);
-        let (mut plain, mut sealed, mut opened) = (Vec::new(), Vec::new(), Vec::new());
+        let (mut frames, mut sealed, mut opened) = (Frames::default(), Vec::new(), Vec::new());
         let mut arrived = Vec::new();
         let mut permits = Vec::new();
         while blocks.peek().is_some() {
@@ -122,23 +122,26 @@ impl Pipe {
             taken.cut += used(|| self.take_up(answers))?;
             loop {
                 taken.cut += used(|| {
-                    self.server.poll_transmit(Instant::now(), &mut plain, WRITE);
+                    frames.clear();
+                    self.server
+                        .poll_transmit(Instant::now(), &mut frames, WRITE);
                     Ok(())
                 })?;
-                if plain.is_empty() {
+                if frames.is_empty() {
                     break;
                 }
                 taken.seal += used(|| {
-                    let sealing = self.sealer.seal_all(&plain, &mut sealed);
+                    let sealing = self.sealer.seal_frames(&mut frames);
                     sealing.map_err(BenchError::chain)
                 })?;
-                self.sealed += sealed.len();
+                self.sealed += frames.sealed().len();
+                // The kernel's copying is counted with the network.
+                sealed.extend_from_slice(frames.sealed());
                 taken.open += used(|| {
                     let opening = self.opener.open_all(&mut sealed, &mut opened);
                     opening.map_err(BenchError::chain)
                 })?;
                 taken.assemble += used(|| self.assemble(&mut opened, &mut permits, &mut arrived))?;
-                plain.clear();
                 sealed.clear();
                 for message in arrived.drain(..) {
                     same_block(&message, arrivals.next())?;

@@ -5,7 +5,7 @@ use std::{
 
 use bytes::{Buf as _, Bytes};
 
-use super::{Arrival, ChannelConfig, MConnectionError, packet};
+use super::{Arrival, ChannelConfig, MConnectionError, PacketSink, packet};
 
 /// Messages that a channel holds ready to be cut into packets. The bound of a channel's queue is
 /// kept by whoever feeds it; more than these would only move the wait.
@@ -147,7 +147,7 @@ impl Channel {
         clippy::cast_precision_loss,
         reason = "a packet is far below 2^53 bytes"
     )]
-    pub(super) fn write_packet(&mut self, max_payload: usize, out: &mut Vec<u8>) -> usize {
+    pub(super) fn write_packet(&mut self, max_payload: usize, out: &mut impl PacketSink) -> usize {
         let Some(front) = self.ready.front_mut() else {
             return 0;
         };

@@ -25,6 +25,7 @@ pub use arrival::Arrival;
 
 use channel::{Channel, Part, Step};
 use packet::Packet;
+pub use packet::PacketSink;
 use rate::RateLimit;
 use timer::{Timer, Timers};
 
@@ -315,7 +316,7 @@ impl MConnection {
 
     /// Appends packets to `out` until it holds about `limit` bytes, nothing is ready, or the
     /// sending rate is used up. Returns whether anything was appended.
-    pub fn poll_transmit(&mut self, now: Instant, out: &mut Vec<u8>, limit: usize) -> bool {
+    pub fn poll_transmit(&mut self, now: Instant, out: &mut impl PacketSink, limit: usize) -> bool {
         let before = out.len();
         if std::mem::take(&mut self.pong_due) {
             packet::encode_pong(out);

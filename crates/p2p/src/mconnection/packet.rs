@@ -1,10 +1,11 @@
 //! Packets: what a multiplexed connection is made of.
 
-use bytes::Bytes;
+use bytes::{BufMut as _, Bytes};
 use perihelion_proto::tendermint::p2p::{self as pb, packet::Sum};
 use prost::Message as _;
 
 use super::MConnectionError;
+use crate::frame::Frames;
 
 /// Bytes that a packet may have beside its payload: tags, lengths, channel and the end mark take
 /// at most 17, and unknown fields of another implementation have some room.
@@ -118,19 +119,57 @@ fn usual_field(bytes: &[u8]) -> Option<&[u8]> {
     (usize::try_from(length).ok()? == content.len()).then_some(content)
 }
 
+/// Where packets are written to.
+pub trait PacketSink {
+    /// Appends bytes.
+    fn put(&mut self, bytes: &[u8]);
+
+    /// Bytes so far.
+    fn len(&self) -> usize;
+
+    /// Whether there are none yet.
+    fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+}
+
+impl PacketSink for Vec<u8> {
+    fn put(&mut self, bytes: &[u8]) {
+        self.extend_from_slice(bytes);
+    }
+
+    fn len(&self) -> usize {
+        self.len()
+    }
+}
+
+impl PacketSink for Frames {
+    fn put(&mut self, bytes: &[u8]) {
+        self.put(bytes);
+    }
+
+    fn len(&self) -> usize {
+        self.len()
+    }
+}
+
 /// Appends a ping behind its length.
-pub(super) fn encode_ping(out: &mut Vec<u8>) {
-    out.extend_from_slice(&[2, 0x0a, 0]);
+pub(super) fn encode_ping(out: &mut impl PacketSink) {
+    out.put(&[2, 0x0a, 0]);
 }
 
 /// Appends a pong behind its length.
-pub(super) fn encode_pong(out: &mut Vec<u8>) {
-    out.extend_from_slice(&[2, 0x12, 0]);
+pub(super) fn encode_pong(out: &mut impl PacketSink) {
+    out.put(&[2, 0x12, 0]);
 }
 
 /// Appends a piece of a message behind its length. Returns how many bytes were appended.
-pub(super) fn encode_message(channel: u8, eof: bool, data: &[u8], out: &mut Vec<u8>) -> usize {
-    let before = out.len();
+pub(super) fn encode_message(
+    channel: u8,
+    eof: bool,
+    data: &[u8],
+    out: &mut impl PacketSink,
+) -> usize {
     let channel_length = match channel {
         0 => 0,
         1..=0x7f => 2,
@@ -142,29 +181,34 @@ pub(super) fn encode_message(channel: u8, eof: bool, data: &[u8], out: &mut Vec<
         1 + varint_length(data.len()) + data.len()
     };
     let inner = channel_length + 2 * usize::from(eof) + data_length;
-    write_varint(1 + varint_length(inner) + inner, out);
-    out.push(0x1a);
-    write_varint(inner, out);
+    // What goes before the data.
+    let mut head = [0; OVERHEAD];
+    let mut rest = head.as_mut_slice();
+    write_varint(1 + varint_length(inner) + inner, &mut rest);
+    rest.put_u8(0x1a);
+    write_varint(inner, &mut rest);
     if channel != 0 {
-        out.push(0x08);
-        write_varint(channel.into(), out);
+        rest.put_u8(0x08);
+        write_varint(channel.into(), &mut rest);
     }
     if eof {
-        out.extend_from_slice(&[0x10, 1]);
+        rest.put_slice(&[0x10, 1]);
     }
     if !data.is_empty() {
-        out.push(0x1a);
-        write_varint(data.len(), out);
-        out.extend_from_slice(data);
+        rest.put_u8(0x1a);
+        write_varint(data.len(), &mut rest);
     }
-    out.len() - before
+    let written = OVERHEAD - rest.len();
+    out.put(&head[..written]);
+    out.put(data);
+    written + data.len()
 }
 
 fn varint_length(value: usize) -> usize {
     prost::length_delimiter_len(value)
 }
 
-fn write_varint(value: usize, out: &mut Vec<u8>) {
+fn write_varint(value: usize, out: &mut &mut [u8]) {
     prost::encoding::encode_varint(value as u64, out);
 }
 
