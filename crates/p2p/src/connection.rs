@@ -18,7 +18,7 @@ use tokio::{
 use crate::{
     ChannelDescriptor, DisconnectReason, PeerEvent, PeerHandle, Permit,
     flow::Meter,
-    frame::{FrameOpener, FrameSealer, Frames, SEALED_FRAME},
+    frame::{FrameOpener, FrameSealer, Frames, MAX_DATA, SEALED_FRAME},
     mconnection::{Arrival, ChannelConfig, Event, MConnection, MConnectionConfig},
     peer::{Outgoing, PeerShared, lock},
     secret_connection::Established,
@@ -31,8 +31,11 @@ const READ_BUFFER: usize = 64 * SEALED_FRAME;
 const MAX_READ_BUFFER: usize = 256 * SEALED_FRAME;
 /// Bytes of packets sealed and written at once, likewise: what is sealed goes before all that is more
 /// urgent, for as long as the peer takes for it.
-const WRITE_BATCH: usize = 64 * 1024;
-const MAX_WRITE_BATCH: usize = 254 * 1024;
+/// With the packet that crosses these bounds they are whole groups of frames, 64 and 256 of them.
+const WRITE_BATCH: usize = 64 * MAX_DATA - PACKET;
+const MAX_WRITE_BATCH: usize = 256 * MAX_DATA - PACKET;
+/// Bytes of a whole packet of the usual payload.
+const PACKET: usize = 1034;
 /// With nothing due, a task wakes up this often at the latest; its ping is due sooner.
 const IDLE: Duration = Duration::from_secs(3600);
 
@@ -442,7 +445,7 @@ impl Connection {
         self.more = false;
         self.written = 0;
         self.frames.clear();
-        self.frames.reserve(self.batch + 2048);
+        self.frames.reserve(self.batch + PACKET);
         while self.frames.len() < self.batch {
             self.refill();
             if !self.core.poll_transmit(now, &mut self.frames, self.batch) {

@@ -5,10 +5,12 @@
 //! for each direction, which must not repeat. Frames are sealed and opened in groups where there are
 //! as many and the processor can (ADR 15), which gives the same bytes and verdicts.
 
-use perihelion_crypto::{AEAD_GROUP, open_group, seal_group};
+use perihelion_crypto::{AEAD_GROUP, AEAD_MESSAGE, AeadGroup, open_group, seal_group};
 use ring::aead::{Aad, CHACHA20_POLY1305, LessSafeKey, Nonce, UnboundKey};
 use thiserror::Error;
 use zeroize::Zeroizing;
+
+use crate::mconnection::PacketSink;
 
 /// Bytes of the length in front of the data.
 pub const LENGTH_BYTES: usize = 4;
@@ -20,6 +22,8 @@ pub const PLAIN_FRAME: usize = LENGTH_BYTES + MAX_DATA;
 pub const TAG: usize = 16;
 /// Bytes of a frame on the wire.
 pub const SEALED_FRAME: usize = PLAIN_FRAME + TAG;
+
+const _: () = assert!(PLAIN_FRAME == AEAD_MESSAGE, "frames go in groups");
 
 /// A frame cannot be sealed or opened; the connection is over.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Error)]
@@ -75,8 +79,8 @@ impl Direction {
     /// Seals or opens a group; `false`, with no nonce used, where that must go one by one.
     fn at_once(
         &mut self,
-        group: &mut [[u8; SEALED_FRAME]; AEAD_GROUP],
-        of: impl Fn(&[u8; 32], u64, &mut [[u8; SEALED_FRAME]; AEAD_GROUP]) -> bool,
+        group: &mut AeadGroup,
+        work: impl Fn(&[u8; 32], u64, &mut AeadGroup) -> bool,
     ) -> bool {
         #[cfg(test)]
         if self.is_single {
@@ -85,7 +89,7 @@ impl Direction {
         let Some(first) = self.next else {
             return false;
         };
-        let is_done = of(&self.raw, first, group);
+        let is_done = work(&self.raw, first, group);
         if is_done {
             self.next = first.checked_add(AEAD_GROUP as u64);
         }
@@ -126,6 +130,7 @@ impl FrameSealer {
     /// When the nonces are used up; nothing is appended then.
     pub fn seal_all(&mut self, data: &[u8], wire: &mut Vec<u8>) -> Result<(), FrameError> {
         let mut frames = Frames::default();
+        frames.reserve(data.len());
         frames.put(data);
         self.seal_frames(&mut frames)?;
         wire.extend_from_slice(frames.sealed());
@@ -136,6 +141,9 @@ impl FrameSealer {
     ///
     /// # Errors
     /// When the nonces are used up; the frames are empty then.
+    ///
+    /// # Panics
+    /// Where the frames are sealed.
     pub fn seal_frames(&mut self, frames: &mut Frames) -> Result<(), FrameError> {
         frames.end();
         let is_sealed = self.seal_each(&mut frames.wire);
@@ -238,6 +246,16 @@ impl Frames {
     }
 }
 
+impl PacketSink for Frames {
+    fn put(&mut self, bytes: &[u8]) {
+        Self::put(self, bytes);
+    }
+
+    fn bytes(&self) -> usize {
+        self.data
+    }
+}
+
 /// Opens frames in the order in which they arrive.
 pub struct FrameOpener(Direction);
 
@@ -304,12 +322,7 @@ impl FrameOpener {
 }
 
 /// Whole frames in groups, and those that are left.
-fn groups_of(
-    frames: &mut [u8],
-) -> (
-    &mut [[[u8; SEALED_FRAME]; AEAD_GROUP]],
-    &mut [[u8; SEALED_FRAME]],
-) {
+fn groups_of(frames: &mut [u8]) -> (&mut [AeadGroup], &mut [[u8; SEALED_FRAME]]) {
     let (frames, rest) = frames.as_chunks_mut();
     assert!(rest.is_empty(), "whole frames");
     frames.as_chunks_mut()
@@ -336,19 +349,17 @@ fn length_bytes(length: usize) -> [u8; LENGTH_BYTES] {
         .to_le_bytes()
 }
 
-/// The frame that starts at `start` of `wire`, which must reach to its end.
-pub(crate) fn frame_at(wire: &mut [u8], start: usize) -> &mut [u8; SEALED_FRAME] {
-    wire[start..]
-        .first_chunk_mut()
-        .expect("the caller made room for a whole frame")
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
 
     fn key() -> DirectionKey {
         Zeroizing::new([7; 32])
+    }
+
+    /// The first frame of `wire`.
+    fn first_of(wire: &mut [u8]) -> &mut [u8; SEALED_FRAME] {
+        wire.first_chunk_mut().unwrap()
     }
 
     #[test]
@@ -359,7 +370,7 @@ mod tests {
         opener.set_next_nonce(u64::MAX);
         let mut wire = Vec::new();
         sealer.seal_all(b"last", &mut wire).unwrap();
-        assert_eq!(opener.open(frame_at(&mut wire, 0)), Ok(4));
+        assert_eq!(opener.open(first_of(&mut wire)), Ok(4));
         for frames in [1, AEAD_GROUP] {
             let mut more = b"before".to_vec();
             let sealed = sealer.seal_all(&vec![0; frames * MAX_DATA], &mut more);
@@ -372,7 +383,7 @@ mod tests {
             assert!(unsealed.is_empty() && unsealed.sealed().is_empty());
         }
         assert_eq!(
-            opener.open(frame_at(&mut wire, 0)),
+            opener.open(first_of(&mut wire)),
             Err(FrameError::NoncesExhausted)
         );
     }
@@ -438,6 +449,49 @@ mod tests {
                 opener.open_all(&mut wire[6..], &mut opened).unwrap();
                 assert_eq!(opened, [b"before", &data[..bytes]].concat());
             }
+        }
+    }
+
+    #[test]
+    fn frames_whose_nonces_run_out_among_them_are_gone() {
+        for frames in [5, AEAD_GROUP, AEAD_GROUP + 3] {
+            let mut sealer = FrameSealer::new(&key());
+            sealer.set_next_nonce(u64::MAX - 2);
+            let mut unsealed = Frames::default();
+            unsealed.put(&vec![5; frames * MAX_DATA]);
+            let sealed = sealer.seal_frames(&mut unsealed);
+            assert_eq!(sealed, Err(FrameError::NoncesExhausted));
+            assert!(unsealed.is_empty() && unsealed.sealed().is_empty());
+        }
+    }
+
+    #[test]
+    #[should_panic(expected = "frames are sealed once")]
+    fn frames_are_sealed_once() {
+        let (mut sealer, mut frames) = (FrameSealer::new(&key()), Frames::default());
+        frames.put(b"data");
+        sealer.seal_frames(&mut frames).unwrap();
+        let _ = sealer.seal_frames(&mut frames);
+    }
+
+    #[test]
+    #[should_panic(expected = "nothing is put into sealed frames")]
+    fn nothing_is_put_behind_sealed_frames() {
+        let mut frames = Frames::default();
+        FrameSealer::new(&key()).seal_frames(&mut frames).unwrap();
+        frames.put(b"data");
+    }
+
+    #[test]
+    fn room_for_frames_is_exact() {
+        let mut frames = Frames::default();
+        for data in [3 * MAX_DATA - 1, 3 * MAX_DATA] {
+            frames.clear();
+            frames.reserve(data);
+            let room = frames.wire.capacity();
+            frames.put(&vec![0; data]);
+            FrameSealer::new(&key()).seal_frames(&mut frames).unwrap();
+            assert_eq!((room, frames.wire.capacity()), (3 * SEALED_FRAME, room));
         }
     }
 
@@ -511,7 +565,7 @@ mod tests {
             let mut bent = wire.clone();
             bent[byte] ^= 1;
             assert_eq!(
-                FrameOpener::new(&key()).open(frame_at(&mut bent, 0)),
+                FrameOpener::new(&key()).open(first_of(&mut bent)),
                 Err(FrameError::Authentication)
             );
         }

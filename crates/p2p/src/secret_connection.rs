@@ -21,9 +21,7 @@ use x25519_dalek::{PublicKey as EphemeralPublic, StaticSecret};
 use zeroize::Zeroizing;
 
 use crate::{
-    frame::{
-        DirectionKey, FrameError, FrameOpener, FrameSealer, LENGTH_BYTES, SEALED_FRAME, frame_at,
-    },
+    frame::{DirectionKey, FrameError, FrameOpener, FrameSealer, SEALED_FRAME},
     node_info::{MAX_NODE_INFO, NodeInfo, NodeInfoError},
 };
 
@@ -312,10 +310,7 @@ impl Handshake {
         if self.sealed.len() < SEALED_FRAME {
             return Ok(false);
         }
-        let frame = frame_at(&mut self.sealed, 0);
-        let length = opener.open(frame)?;
-        self.opened
-            .extend_from_slice(&frame[LENGTH_BYTES..LENGTH_BYTES + length]);
+        opener.open_all(&mut self.sealed[..SEALED_FRAME], &mut self.opened)?;
         self.sealed.drain(..SEALED_FRAME);
         Ok(true)
     }

@@ -23,11 +23,12 @@ use crate::{
     clock::{self, repeat, used},
 };
 
-/// Bytes of packets that a connection seals at once, and of messages that it takes up for them.
+/// Bytes of packets that a connection seals at once where it is not quick, and of messages that it
+/// takes up for them.
 const WRITE: usize = 64 * 1024;
 /// Messages that it takes up at most.
 const READY: usize = 64;
-/// Bytes of one read, as a connection reads them.
+/// Bytes of one read, likewise.
 const READ: usize = 64 * SEALED_FRAME;
 /// Bytes that are sent over loopback in one pass, at least.
 const PASS: usize = 16 << 20;

@@ -317,7 +317,7 @@ impl MConnection {
     /// Appends packets to `out` until it holds about `limit` bytes, nothing is ready, or the
     /// sending rate is used up. Returns whether anything was appended.
     pub fn poll_transmit(&mut self, now: Instant, out: &mut impl PacketSink, limit: usize) -> bool {
-        let before = out.len();
+        let before = out.bytes();
         if std::mem::take(&mut self.pong_due) {
             packet::encode_pong(out);
         }
@@ -328,7 +328,7 @@ impl MConnection {
             channel.fade(now);
         }
         let mut open = self.send_limit.is_open(now);
-        while out.len() < limit {
+        while out.bytes() < limit {
             let Some(next) = self.next_channel() else {
                 break;
             };
@@ -342,7 +342,7 @@ impl MConnection {
             self.send_limit.take(written);
             open = self.send_limit.opens_at().is_none();
         }
-        out.len() > before
+        out.bytes() > before
     }
 
     /// Whether the receiving rate allows to read now; if not, a deadline is set for when it does.

@@ -5,11 +5,13 @@ use perihelion_proto::tendermint::p2p::{self as pb, packet::Sum};
 use prost::Message as _;
 
 use super::MConnectionError;
-use crate::frame::Frames;
 
 /// Bytes that a packet may have beside its payload: tags, lengths, channel and the end mark take
 /// at most 17, and unknown fields of another implementation have some room.
 const OVERHEAD: usize = 48;
+
+/// Bytes before a packet's payload at most: three lengths of ten bytes, three tags, channel, end mark.
+const HEAD: usize = 40;
 
 /// A packet; its payload is borrowed from the bytes that it was read from where they have the
 /// usual form.
@@ -124,13 +126,8 @@ pub trait PacketSink {
     /// Appends bytes.
     fn put(&mut self, bytes: &[u8]);
 
-    /// Bytes so far.
-    fn len(&self) -> usize;
-
-    /// Whether there are none yet.
-    fn is_empty(&self) -> bool {
-        self.len() == 0
-    }
+    /// How many bytes were put.
+    fn bytes(&self) -> usize;
 }
 
 impl PacketSink for Vec<u8> {
@@ -138,17 +135,7 @@ impl PacketSink for Vec<u8> {
         self.extend_from_slice(bytes);
     }
 
-    fn len(&self) -> usize {
-        self.len()
-    }
-}
-
-impl PacketSink for Frames {
-    fn put(&mut self, bytes: &[u8]) {
-        self.put(bytes);
-    }
-
-    fn len(&self) -> usize {
+    fn bytes(&self) -> usize {
         self.len()
     }
 }
@@ -182,7 +169,7 @@ pub(super) fn encode_message(
     };
     let inner = channel_length + 2 * usize::from(eof) + data_length;
     // What goes before the data.
-    let mut head = [0; OVERHEAD];
+    let mut head = [0; HEAD];
     let mut rest = head.as_mut_slice();
     write_varint(1 + varint_length(inner) + inner, &mut rest);
     rest.put_u8(0x1a);
@@ -198,7 +185,7 @@ pub(super) fn encode_message(
         rest.put_u8(0x1a);
         write_varint(data.len(), &mut rest);
     }
-    let written = OVERHEAD - rest.len();
+    let written = HEAD - rest.len();
     out.put(&head[..written]);
     out.put(data);
     written + data.len()

@@ -1,9 +1,12 @@
 //! Handshakes, frames, node information and packets, byte for byte as CometBFT's.
 
-use std::time::{Duration, Instant};
+use std::{
+    cell::Cell,
+    time::{Duration, Instant},
+};
 
 use bytes::Bytes;
-use perihelion_crypto::PrivateKey;
+use perihelion_crypto::{AEAD_GROUP, PrivateKey};
 use perihelion_p2p::{
     MConnectionError, NodeInfo,
     frame::{FrameOpener, FrameSealer, LENGTH_BYTES, MAX_DATA, PLAIN_FRAME, SEALED_FRAME},
@@ -239,6 +242,7 @@ impl Sender {
 
 #[test]
 fn vector_frames() {
+    let longest = Cell::new(0);
     each(
         "secret_connections",
         &file().secret_connections,
@@ -258,14 +262,17 @@ fn vector_frames() {
                 .map(|end| FrameOpener::new(&key(&end.receive_key)))
                 .collect();
             let mut nonces = [0, 0];
+            let mut all = [Vec::new(), Vec::new()];
             for (from, end) in case.ends.iter().enumerate() {
                 let frames = senders[from].send(&end.auth_message);
                 assert_eq!(frames.concat(), end.handshake_bytes[end.hello.len()..]);
+                all[from].extend(&frames);
                 for mut frame in frames {
                     openers[1 - from].open(&mut frame).unwrap();
                     nonces[from] += 1;
                 }
             }
+            let mut plain = case.ends.each_ref().map(|end| end.auth_message.to_vec());
             each("data", &case.data, |step, data| {
                 let what = format!("case {index}, data {step}");
                 assert_eq!(nonces[data.from], data.first_nonce, "{what}");
@@ -277,6 +284,8 @@ fn vector_frames() {
                     (None, Some(hash)) => assert_eq!(*Sha256::digest(&sealed), **hash, "{what}"),
                     _ => panic!("{what}: either the sealed bytes or their hash"),
                 }
+                all[data.from].extend(&frames);
+                plain[data.from].extend(&*data.plain);
                 let mut opened = Vec::new();
                 for mut frame in frames {
                     let length = openers[1 - data.from].open(&mut frame).unwrap();
@@ -285,8 +294,18 @@ fn vector_frames() {
                 }
                 assert_eq!(opened, *data.plain, "{what}");
             });
+            // And all of each end at once.
+            for (from, mut frames) in all.into_iter().enumerate() {
+                let mut opener = FrameOpener::new(&key(&case.ends[1 - from].receive_key));
+                let mut opened = Vec::new();
+                let opening = opener.open_all(frames.as_flattened_mut(), &mut opened);
+                assert_eq!(opening, Ok(()), "case {index}");
+                assert_eq!(opened, plain[from], "case {index}");
+                longest.set(longest.get().max(frames.len()));
+            }
         },
     );
+    assert!(longest.get() >= AEAD_GROUP, "some are opened in groups");
 }
 
 #[test]
