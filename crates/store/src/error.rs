@@ -27,15 +27,15 @@ pub enum StoreError {
     },
     /// The store was written by a newer program.
     #[error(
-        "{} has format {found}, this program knows formats up to {supported}: \
-         run the version of perihelion that wrote it, or a newer one",
+        "{} says {found:?}, and this program knows formats up to {supported}: \
+         run the version of perihelion that is named there, or a newer one",
         path.display()
     )]
     NewerFormat {
         /// The file that names the format.
         path: PathBuf,
-        /// Its format.
-        found: u32,
+        /// Its text: the format, and which program wrote it.
+        found: String,
         /// The newest known.
         supported: u32,
     },

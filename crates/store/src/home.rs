@@ -69,8 +69,15 @@ impl StoreHome {
     /// Names this process in the lock, and the format that is written from now on: the last step of
     /// opening, since a store that cannot be opened is not written to.
     pub(crate) fn claim(&self) -> Result<(), StoreError> {
-        if check_format(&self.folder)? != FORMAT {
+        let found = check_format(&self.folder)?;
+        if found != FORMAT {
             write_format(&self.folder)?;
+            tracing::info!(
+                store = %self.folder.display(),
+                before = found,
+                now = FORMAT,
+                "the store has a newer format from now on: older versions no longer read it"
+            );
         }
         let mut lock = &self.lock;
         lock.set_len(0)
@@ -210,8 +217,8 @@ fn check_format(folder: &Path) -> Result<u32, StoreError> {
     let found: u32 = number.parse().map_err(|_| unknown())?;
     if found > FORMAT {
         return Err(StoreError::NewerFormat {
-            path,
-            found,
+            path: path.clone(),
+            found: text.trim().chars().take(40).collect(),
             supported: FORMAT,
         });
     }

@@ -103,7 +103,7 @@ fn a_store_of_another_chain() {
 fn a_store_that_cannot_be_used() {
     let reset = "perihelion reset-state --home ";
     for (name, content, parts) in [
-        ("FORMAT", Some("9\n"), &["FORMAT has format 9", "newer"][..]),
+        ("FORMAT", Some("9\n"), &["FORMAT says \"9\"", "newer"][..]),
         ("FORMAT", Some("0\n"), &["FORMAT has format 0", reset]),
         ("FORMAT", Some("x"), &["does not name a format", reset]),
         ("FORMAT", None, &["does not name a format", reset]),

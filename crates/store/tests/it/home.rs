@@ -111,7 +111,7 @@ fn other_formats_are_refused_and_nothing_is_touched() {
     for (text, expected) in [
         (
             newer.as_str(),
-            "run the version of perihelion that wrote it",
+            "perihelion 9.0.0\", and this program knows formats up to",
         ),
         ("0\n", "is no longer read: remove the folder and sync again"),
         ("", "does not name a format"),

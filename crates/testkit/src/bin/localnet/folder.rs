@@ -64,8 +64,8 @@ impl Folder {
         if self.is_kept {
             let path = self.keep()?;
             println!(
-                "{} is kept: `make localnet-clean` with the same LOCALNET_DIR removes it, which a \
-                 next run there needs.",
+                "{0} is kept: `make localnet-clean LOCALNET_DIR={0}` removes it, which a next run there \
+                 needs.",
                 path.display()
             );
             Ok(())

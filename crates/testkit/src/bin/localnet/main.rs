@@ -83,7 +83,8 @@ fn run(
         Err(error) => {
             let path = folder.keep()?;
             bail!(
-                "{error:#}\nthe nodes' homes and logs are kept in {} (`make localnet-clean` removes them)",
+                "{error:#}\nthe nodes' homes and logs are kept in {0} (`make localnet-clean LOCALNET_DIR={0}` \
+                 removes them)",
                 path.display()
             );
         }
