@@ -13,9 +13,9 @@ mod hash;
 mod json;
 mod key;
 mod private_key;
-mod sha256_each;
 #[cfg(target_arch = "x86_64")]
-mod transpose;
+mod registers;
+mod sha256_each;
 
 pub use address::{Address, NodeId, ParseIdError};
 pub use aead_group::{AEAD_GROUP, AEAD_MESSAGE, AEAD_SEALED, AeadGroup, open_group, seal_group};

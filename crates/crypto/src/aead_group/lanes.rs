@@ -5,10 +5,9 @@ use core::{
     arch::x86_64::{
         __m512i, _mm512_add_epi32, _mm512_add_epi64, _mm512_castsi256_si512,
         _mm512_castsi512_si256, _mm512_cvtepi64_epi32, _mm512_cvtepu32_epi64, _mm512_inserti64x4,
-        _mm512_loadu_si512, _mm512_mask_set1_epi32, _mm512_or_si512, _mm512_rol_epi32,
-        _mm512_set_epi32, _mm512_set_epi64, _mm512_set1_epi32, _mm512_set1_epi64,
-        _mm512_setzero_si512, _mm512_slli_epi64, _mm512_srli_epi64, _mm512_storeu_si512,
-        _mm512_xor_si512,
+        _mm512_mask_set1_epi32, _mm512_or_si512, _mm512_rol_epi32, _mm512_set_epi32,
+        _mm512_set_epi64, _mm512_set1_epi32, _mm512_set1_epi64, _mm512_setzero_si512,
+        _mm512_slli_epi64, _mm512_srli_epi64, _mm512_xor_si512,
     },
     hint::black_box,
 };
@@ -16,7 +15,7 @@ use core::{
 use zeroize::Zeroizing;
 
 use super::{AEAD_GROUP, AEAD_MESSAGE, AeadGroup, poly::Poly};
-use crate::transpose::transpose_words;
+use crate::registers::{bytes, load, transpose_words};
 
 /// Whole blocks of a message.
 pub(super) const WHOLE: usize = AEAD_MESSAGE / 64;
@@ -183,24 +182,4 @@ fn rounds(start: &[__m512i; 16]) -> [__m512i; 16] {
         *word = _mm512_add_epi32(*word, *start);
     }
     x
-}
-
-/// The register with these bytes.
-#[inline]
-#[target_feature(enable = "avx512f")]
-#[allow(unsafe_code, reason = "no safe function loads bytes")]
-pub(super) fn load(bytes: &[u8; 64]) -> __m512i {
-    // SAFETY: it reads 64 bytes, anywhere.
-    unsafe { _mm512_loadu_si512(bytes.as_ptr().cast()) }
-}
-
-/// The register's bytes.
-#[inline]
-#[target_feature(enable = "avx512f")]
-#[allow(unsafe_code, reason = "no safe function stores bytes")]
-pub(super) fn bytes(register: __m512i) -> [u8; 64] {
-    let mut bytes = [0; 64];
-    // SAFETY: it writes 64 bytes, anywhere.
-    unsafe { _mm512_storeu_si512(bytes.as_mut_ptr().cast(), register) };
-    bytes
 }

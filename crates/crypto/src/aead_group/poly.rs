@@ -14,9 +14,9 @@ use core::arch::x86_64::{
 
 use super::{
     AEAD_GROUP, AEAD_MESSAGE, AeadGroup,
-    lanes::{REST, WHOLE, bytes, load},
+    lanes::{REST, WHOLE},
 };
-use crate::transpose::transpose_longs;
+use crate::registers::{bytes, load, transpose_longs};
 
 const LOW_44: i64 = (1 << 44) - 1;
 const LOW_42: i64 = (1 << 42) - 1;

@@ -10,7 +10,10 @@ use core::arch::x86_64::{
 use sha2::block_api::compress256;
 
 use super::SHA256_GROUP as LANES;
-use crate::{hash::INITIAL, transpose::transpose_words};
+use crate::{
+    hash::INITIAL,
+    registers::{bytes, transpose_words},
+};
 
 /// With fewer messages left, the processor's own instructions for SHA-256 are as fast one by one.
 const WORTHWHILE: usize = 8;
@@ -151,13 +154,6 @@ fn hash_at_once(prefix: &[u8], messages: &[&[u8]], hashes: &mut [[u8; 32]]) {
 fn halves(register: __m512i) -> [[u32; 8]; 2] {
     // SAFETY: both have 64 bytes, of which any content is valid.
     unsafe { std::mem::transmute::<__m512i, [[u32; 8]; 2]>(register) }
-}
-
-/// The bytes of a register.
-#[allow(unsafe_code, reason = "the safe ways go lane by lane")]
-fn bytes(register: __m512i) -> [u8; 64] {
-    // SAFETY: both have 64 bytes, of which any content is valid.
-    unsafe { std::mem::transmute::<__m512i, [u8; 64]>(register) }
 }
 
 /// A block of each lane as words: register `i` holds word `i` of all of them.

@@ -1,8 +1,8 @@
-//! Rows of AVX-512's registers made columns.
+//! AVX-512's registers: their bytes, and rows of them made columns.
 
 use core::arch::x86_64::{
-    __m512i, _mm512_shuffle_i32x4, _mm512_shuffle_i64x2, _mm512_unpackhi_epi32,
-    _mm512_unpackhi_epi64, _mm512_unpacklo_epi32, _mm512_unpacklo_epi64,
+    __m512i, _mm512_loadu_si512, _mm512_shuffle_i32x4, _mm512_shuffle_i64x2, _mm512_storeu_si512,
+    _mm512_unpackhi_epi32, _mm512_unpackhi_epi64, _mm512_unpacklo_epi32, _mm512_unpacklo_epi64,
 };
 
 /// Makes rows of words columns: words of two rows are paired, pairs of two pairs, then quarters.
@@ -56,4 +56,24 @@ pub(crate) fn transpose_longs(rows: &[__m512i; 8]) -> [__m512i; 8] {
         columns[i + 6] = _mm512_shuffle_i64x2(c, d, 0xdd);
     }
     columns
+}
+
+/// The register with these bytes.
+#[inline]
+#[target_feature(enable = "avx512f")]
+#[allow(unsafe_code, reason = "no safe function loads bytes")]
+pub(crate) fn load(bytes: &[u8; 64]) -> __m512i {
+    // SAFETY: it reads 64 bytes, anywhere.
+    unsafe { _mm512_loadu_si512(bytes.as_ptr().cast()) }
+}
+
+/// The register's bytes.
+#[inline]
+#[target_feature(enable = "avx512f")]
+#[allow(unsafe_code, reason = "no safe function stores bytes")]
+pub(crate) fn bytes(register: __m512i) -> [u8; 64] {
+    let mut bytes = [0; 64];
+    // SAFETY: it writes 64 bytes, anywhere.
+    unsafe { _mm512_storeu_si512(bytes.as_mut_ptr().cast(), register) };
+    bytes
 }
